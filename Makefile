@@ -1,0 +1,39 @@
+# Two commands matter: `make demo` and `make test`. Each makes .venv on first use.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# torch's threads sleep while they wait: spinning ones starve whatever else runs (25 times slower beside one busy process on two cores)
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: help demo test lab install notebooks lint clean-venv
+
+help:
+	@echo "make demo   train four folds on generated cities, score them, draw the map"
+	@echo "make test   run every notebook's assertions and the tests"
+	@echo "make lab    open JupyterLab in nbs/"
+	@echo "make lint   ruff; notebooks clean and exported"
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, not %d.%d: make demo PYTHON=/path/to/python3.11" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all]"
+	@touch $@
+
+demo: install
+	$(BIN)/spacenet5 pipeline --preset demo
+
+test: install
+	$(BIN)/nbdev-test --n-workers 2
+	$(BIN)/pytest
+
+lab: install
+	cd nbs && ../$(BIN)/jupyter lab
+
+lint: install
+	$(BIN)/ruff check
+	.ci/notebooks
+
+clean-venv:
+	rm -rf .venv

@@ -1,0 +1,168 @@
+"""How fast the judge is: both protocols beside an all-pairs implementation in networkx, and beside the original's stored seconds.
+
+    python benchmarks/apls.py [--city]
+
+The yardstick inserts every control point into a networkx graph and takes all pairs with networkx's Dijkstra, as one would write it on a free
+afternoon. It runs on the same machine in the same minute; the original's seconds (CosmiQ/apls) were measured elsewhere and are a guide.
+`--city` adds a synthetic network of 100,000 edges, scored with 500 sources.
+"""
+import argparse
+import gzip
+import json
+import os
+import resource
+import time
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import shapely
+from shapely.ops import substring
+
+from spacenet5_nb import cosmiq
+from spacenet5_nb.apls import apls, apls_both, control_points
+from spacenet5_nb.routes import roads_of, snap_points
+
+
+def graph_of(stored: dict) -> nx.MultiGraph:
+    g = nx.MultiGraph(crs="EPSG:32611")
+    for n, x, y in stored["nodes"]: g.add_node(n, x=x, y=y)
+    for e in stored["edges"]:
+        speed = e.get("inferred_speed_mps") or 10.0
+        g.add_edge(e["u"], e["v"], key=e["key"], geometry=shapely.from_wkt(e["geometry"]), length=e["length"], speed_kph=speed*3.6, travel_time=e["length"]/speed)
+    return g
+
+
+# the yardstick ----------------------------------------------------------------------------------------------------------------
+
+def inserted(g: nx.MultiGraph, points: list, snap: float) -> nx.MultiGraph:
+    "A copy of the graph with every point as a node of its own, by looking at every edge for every point."
+    g = g.copy()
+    for i, p in enumerate(points):
+        edges = list(g.edges(keys=True, data="geometry"))
+        if not edges: return g
+        d = [p.distance(line) for *_, line in edges]
+        k = int(np.argmin(d))
+        if d[k] > snap: continue
+        u, v, key, line = edges[k]
+        start = shapely.Point(line.coords[0])
+        if start.distance(_place(g, v)) < start.distance(_place(g, u)): line = shapely.reverse(line)
+        at, speed = line.project(p), g.edges[u, v, key]["speed_kph"]
+        parts = substring(line, 0, at), substring(line, at, line.length)
+        g.remove_edge(u, v, key)
+        spot = line.interpolate(at)
+        g.add_node(("cp", i), x=spot.x, y=spot.y)
+        for end, part, length in ((u, parts[0], at), (v, parts[1], line.length - at)):
+            part = part if part.geom_type == "LineString" else shapely.LineString([part, part])
+            g.add_edge(end, ("cp", i), geometry=part, length=length, speed_kph=speed)
+    return g
+
+
+def _place(g: nx.MultiGraph, n) -> shapely.Point: return shapely.Point(g.nodes[n]["x"], g.nodes[n]["y"])
+
+
+def yardstick(truth: nx.MultiGraph, proposal: nx.MultiGraph, snap: float = 4.0, shortest: float = 10.0) -> float:
+    "APLS by length, straightforwardly."
+    both = []
+    for a, b in ((truth, proposal), (proposal, truth)):
+        points = [shapely.Point(xy) for xy in control_points(roads_of(a)).xy]
+        names = [("cp", i) for i in range(len(points))]
+        here, there = (dict(nx.all_pairs_dijkstra_path_length(inserted(g, points, s), weight="length")) for g, s in ((a, 1e-3), (b, snap)))
+        costs = [1.0 if t not in there.get(s, {}) else min(1.0, abs(there[s][t] - here[s][t])/here[s][t])
+                 for s in names for t in here.get(s, {}) if t in names and s != t and here[s][t] >= shortest]
+        both.append(1 - float(np.mean(costs)) if costs else 0.0)
+    return 2*both[0]*both[1]/sum(both) if min(both) > 0 else 0.0
+
+
+# tables -----------------------------------------------------------------------------------------------------------------------
+
+def seconds(f, *args, repeats: int = 3) -> float:
+    "Best of a few runs."
+    def once() -> float:
+        start = time.perf_counter(); f(*args)
+        return time.perf_counter() - start
+    return min(once() for _ in range(repeats))
+
+
+def old(t: nx.MultiGraph, p: nx.MultiGraph) -> float: return cosmiq.score(t, p, min_path_length=0.001)[2]
+
+
+def floor(t: nx.MultiGraph, p: nx.MultiGraph) -> float:
+    "The shortest-path calls of one score alone."
+    pair = roads_of(t), roads_of(p)
+    def calls() -> None:
+        for r in pair:
+            r._matrices.pop(("all", "length"), None)
+            if len(r.nodes): r.all_pairs("length")
+    return seconds(calls)
+
+
+def chips(cases: dict) -> None:
+    rows = []
+    for name, c in cases.items():
+        if name.startswith("mosaic"): continue
+        t, p = graph_of(c["truth"]), graph_of(c["proposal"])
+        rows.append([c["reference_seconds"]["wall_s"], seconds(apls, t, p), seconds(apls_both, t, p),
+                     seconds(old, t, p), floor(t, p), len(t), len(p)])
+    rows = np.array(rows)
+    print(f"{len(rows)} chips, {np.median(rows[:, 5]):.0f} truth nodes in the median; milliseconds, median (slowest)")
+    for k, what in ((1, "spacenet, length"), (2, "spacenet, length and time"), (3, "cosmiq, length")):
+        print(f"  {what:28} {np.median(rows[:, k])*1e3:8.1f} ({rows[:, k].max()*1e3:6.1f})   original's stored seconds: {np.median(rows[:, 0]/rows[:, k]):6.0f} x")
+    print(f"  {'the shortest paths alone':28} {np.median(rows[:, 4])*1e3:8.1f}; spacenet is {np.median(rows[:, 1]/rows[:, 4]):.1f} times that floor")
+
+
+def beside_networkx(cases: dict) -> None:
+    print("beside all pairs in networkx, same machine, length")
+    for name in ("gt_gt__img99", "gt_gt__img991", "gt_gt__img990", "jit3__img0", "sn_osm__img991"):
+        if name not in cases: continue
+        t, p = graph_of(cases[name]["truth"]), graph_of(cases[name]["proposal"])
+        slow, value = seconds(yardstick, t, p, repeats=1), yardstick(t, p)
+        fast, ours = seconds(apls, t, p), apls(t, p).score
+        print(f"  {name:20} networkx {slow:6.2f} s ({value:.4f})   spacenet {fast*1e3:6.1f} ms ({ours:.4f})   {slow/fast:6.0f} x")
+
+
+def mosaic(cases: dict) -> None:
+    c = cases["mosaic__gt_gt"]
+    t, p, ref = graph_of(c["truth"]), graph_of(c["proposal"]), c["reference_seconds"]["cpu_s"]
+    n = len(control_points(roads_of(t)).edge)
+    for what, f in (("spacenet", apls), ("spacenet, both weights", apls_both), ("cosmiq", old)):
+        s = seconds(f, t, p, repeats=2)
+        print(f"mosaic, {n} control points a side, {what:24} {s:6.2f} s   original {ref:.0f} s: {ref/s:5.0f} x")
+
+
+def city(side: int = 224, sources: int = 500) -> None:
+    rng = np.random.default_rng(0)
+    g = nx.MultiGraph(crs="EPSG:32611")
+    at = rng.normal(0, 12, (side, side, 2)) + 100*np.stack(np.meshgrid(np.arange(side), np.arange(side)), 2)
+    for i in range(side):
+        for j in range(side): g.add_node(i*side + j, x=float(at[i, j, 0]), y=float(at[i, j, 1]))
+    for i in range(side):
+        for j in range(side):
+            for a, b in ((i + 1, j), (i, j + 1)):
+                if a < side and b < side: g.add_edge(i*side + j, a*side + b, speed_kph=50.0)
+    less = g.copy()
+    edges = list(g.edges(keys=True))
+    less.remove_edges_from([edges[k] for k in rng.choice(len(edges), len(edges)//10, replace=False)])
+    start = time.perf_counter()
+    r = apls(g, less, sources=sources)
+    took, memory = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
+    print(f"city: {g.number_of_edges()} edges, {r.truth_points} control points, {sources} sources: {took:.1f} s, peak {memory:.2f} GB, "
+          f"APLS {r.score:.4f} with a standard error of {r.standard_error:.4f}")
+    roads = roads_of(less)
+    print(f"  of which snapping {seconds(snap_points, control_points(roads_of(g)).xy, roads, repeats=1):.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--city", action="store_true", help="add a network of 100,000 edges")
+    options = parser.parse_args()
+    shared = Path(os.environ.get("SPACENET5_SHARED") or Path(__file__).resolve().parents[1]/"../shared")
+    stored = shared/"reference/apls/cosmiq_cases.json.gz"
+    if stored.is_file():
+        cases = json.load(gzip.open(stored))["cases"]
+        chips(cases); beside_networkx(cases); mosaic(cases)
+    else: print(f"no stored cases at {stored}; set SPACENET5_SHARED")
+    if options.city: city()
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,126 @@
+"The strict runner: nothing runs unless names, types, tags, keys and inputs are right; a failure leaves its record."
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from spacenet5_nb.core import PresetError, SettingsError, StageError, WriteError, load_preset, load_settings, open_run
+from spacenet5_nb.runner import check_exported, check_parameters, run_notebook
+from spacenet5_nb.stages import STAGES, check_reads
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACENET5_OUTPUTS", str(tmp_path/"outputs"))
+    monkeypatch.setenv("SPACENET5_DATA", str(tmp_path/"data"))
+    return tmp_path/"outputs"
+
+
+def notebook(path, parameters, *code, tags=("parameters",)):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (parameters, *code)])
+    nb.cells[0].metadata["tags"] = list(tags)
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+    nbformat.write(nb, path)
+    return path
+
+
+def spacenet5(*arguments, **environment):
+    command = [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment)
+
+
+def test_every_shipped_preset_is_valid():
+    from spacenet5_nb.core import preset_names
+    for name in preset_names(): assert load_preset(name).name == name
+
+
+def test_notebooks_and_package_agree(): check_exported()
+
+
+@pytest.mark.parametrize("bad", [{"x; import os": "1"}, {"__import__('os')": 1}, {"fold": "two"}, {"fold": "1.5"}, {"fold": True}, {"epoch": 3}])
+def test_undeclared_and_ill_typed_parameters_are_refused(bad):
+    with pytest.raises(StageError) as e: check_parameters("04_train", bad)
+    assert next(iter(bad)) in str(e.value)
+
+
+def test_a_string_value_stays_a_string(outputs, tmp_path):
+    evil = "'''\"; open('owned', 'w')  # \n\\"
+    nb = notebook(tmp_path/"t.ipynb", 'text: str = ""', "print(repr(text))")
+    out = run_notebook(nb, {"text": evil}, outputs/"r"/"t.ipynb")
+    assert nbformat.read(out, 4).cells[-1].outputs[0].text.strip() == repr(evil)
+    assert not (tmp_path/"owned").exists()
+
+
+def test_a_failed_notebook_leaves_its_copy_and_traceback(outputs, tmp_path):
+    nb = notebook(tmp_path/"t.ipynb", "fold: int = 0", "1/fold", "print('never')")
+    out = outputs/"r"/"t.ipynb"
+    with pytest.raises(StageError, match="ZeroDivisionError.*t.failed.ipynb"): run_notebook(nb, {}, out)
+    assert not out.exists()
+    kept = nbformat.read(out.with_suffix(".failed.ipynb"), 4)
+    assert any(o.output_type == "error" and "ZeroDivisionError" in "".join(o.traceback) for c in kept.cells for o in c.get("outputs", []))
+
+
+def test_the_executed_copy_stays_under_outputs(outputs, tmp_path):
+    nb = notebook(tmp_path/"t.ipynb", "fold: int = 0")
+    for out in (tmp_path/"t2.ipynb", outputs/".."/"x.ipynb", outputs/"x.txt"):
+        with pytest.raises(StageError, match="under"): run_notebook(nb, {}, out)
+    assert not (tmp_path/"t2.ipynb").exists()
+
+
+def test_a_missing_tag_is_an_error(tmp_path):
+    with pytest.raises(StageError, match="tagged 'parameters'"): check_parameters(notebook(tmp_path/"t.ipynb", "fold: int = 0", tags=()), {})
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "."])
+def test_a_run_name_is_one_folder(outputs, name):
+    if name:
+        with pytest.raises(StageError, match="run name"): open_run(name, "demo")
+    else: assert open_run(name, "demo").name == "demo"
+
+
+@pytest.mark.parametrize("stage", [s for s in STAGES.values() if s.name not in ("01_explore", "03_model")], ids=lambda s: s.name)
+def test_missing_inputs_name_the_stage_that_makes_them(outputs, stage):
+    with pytest.raises(StageError, match=r"Run it first: spacenet5 run 0\d_"): check_reads(open_run("r", "demo"), stage, {})
+
+
+def test_fold_out_of_range(outputs):
+    r = open_run("r", "demo")
+    r.folder.mkdir(parents=True)
+    for path in (r.chips, r.folds, r.mask("a")): path.parent.mkdir(exist_ok=True); path.write_text("")
+    with pytest.raises(StageError, match="fold=4.*folds 0 to 3"): check_reads(r, STAGES["04_train"], {"fold": 4})
+
+
+def test_unknown_preset_key_and_settings_key(tmp_path):
+    (tmp_path/"p.yaml").write_text("folds: []\nvectorise: {}\n")
+    with pytest.raises(PresetError, match="p.yaml.*vectorise"): load_preset(tmp_path/"p.yaml")
+    (tmp_path/"settings.ini").write_text("[workspace]\nseeed = 1\n")
+    with pytest.raises(SettingsError, match="seeed"): load_settings(tmp_path/"settings.ini")
+    (tmp_path/"settings.ini").write_text("[workspace]\nseed = one\n")
+    with pytest.raises(SettingsError, match="'seed' must be int"): load_settings(tmp_path/"settings.ini")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["run", "04_train", "-p", "x; import os", "1"], "unknown parameter"),
+    (["run", "04_train", "-p", "fold", "two"], "must be int"),
+    (["run", "04_train", "-p", "run", "../../x"], "run name"),
+    (["run", "99_nothing"], "not a stage"),
+    (["pipeline", "--preset", "nope"], "is not a preset"),
+    (["pipeline", "--preset", "small", "--data-root", "/nowhere/at/all"], "not a folder of chips"),
+    (["pipeline", "--devices", "7"], "not a device"),
+    (["pipeline", "--from", "07", "--to", "02"], "no stage to run"),
+])
+def test_the_command_line_refuses_before_anything_runs(tmp_path, arguments, words):
+    done = spacenet5(*arguments, SPACENET5_OUTPUTS=str(tmp_path/"outputs"), SPACENET5_DATA=str(tmp_path/"data"))
+    assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_outputs_root_that_cannot_be_written(tmp_path):
+    (tmp_path/"file").write_text("not a folder")
+    from spacenet5_nb.pipeline import check_writable
+    with pytest.raises(WriteError, match="could not be written"): check_writable(tmp_path/"file"/"outputs")
