@@ -279,6 +279,7 @@ def score_folder(
     *,
     images: str | Path | Mapping[str, Any] | None = None,   # the chips' images: a CSV in pixels needs them
     trained_cities: Collection[str] | None = None,          # cities with training chips; None: all
+    cities: Mapping[str, str] | None = None,    # chip -> city; None: from the chip ids
     config: Any = None,                         # AplsConfig, a mapping of its keys, or a preset; None: its defaults
     extra: Literal["error", "ignore"] = "error",   # proposals for chips that the truth does not have
     draws: int = 1000,                          # of the bootstrap
@@ -291,11 +292,11 @@ def score_folder(
     surplus = sorted(set(proposals) - set(truths))
     if surplus and extra == "error":
         raise DataError(_named(proposal), f"has {len(surplus)} chips that the truth does not have: {', '.join(surplus[:5])}", "Remove them, or pass extra='ignore'.")
-    jobs = [(chip, truths[chip], proposals.get(chip), pictures.get(chip), judge) for chip in sorted(truths)]
+    jobs = [(chip, (cities or {}).get(chip) or parse_chip(chip).city or chip, truths[chip], proposals.get(chip), pictures.get(chip), judge) for chip in sorted(truths)]
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool: rows = list(progress(pool.map(_score_chip, jobs), "APLS", len(jobs)))
     else: rows = [_score_chip(job) for job in progress(jobs, "APLS")]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=_COLUMNS).astype({"missing": bool})
     table.insert(2, "trained_city", table["city"].isin(set(table["city"]) if trained_cities is None else set(trained_cities)))
     summary = dict(summarise(table, draws=draws, seed=seed), missing=table.loc[table["missing"], "chip"].tolist(), extra=surplus, parameters=vars(judge))
     return FolderScores(table, summary)
@@ -305,8 +306,8 @@ def _named(source: Any) -> str: return "proposal" if isinstance(source, Mapping)
 # %% ../nbs/07_apls.ipynb #8ed9c44b
 def _score_chip(job: tuple) -> dict[str, Any]:
     "One row of the table; a chip without a proposal scores 0."
-    chip, truth, proposal, image, judge = job
-    row = dict(chip=chip, city=parse_chip(chip).city or chip)
+    chip, city, truth, proposal, image, judge = job
+    row = dict(chip=chip, city=city)
     guess = None if proposal is None else read_entry(proposal, chip, image=image)
     real = read_entry(truth, chip, crs=guess.graph["crs"] if guess is not None else None, image=image)
     options = dict(midpoint_spacing=judge.midpoint_spacing_m, snap=judge.snap_m, min_path_length=judge.min_path_length_m)
@@ -315,9 +316,12 @@ def _score_chip(job: tuple) -> dict[str, Any]:
     for name, a in zip(("length", "time"), both, strict=True): row[f"apls_{name}"] = a.score
     for name, a in zip(("length", "time"), both, strict=True):
         row |= {f"truth_to_proposal_{name}": a.truth_to_proposal, f"proposal_to_truth_{name}": a.proposal_to_truth}
-    counts = ("truth_points", "proposal_points", "truth_unsnapped", "proposal_unsnapped", "truth_routes", "proposal_routes", "truth_missing", "proposal_missing")
     return row | dict(truth_km=road_km(real), proposal_km=0.0 if guess is None else road_km(guess), missing=guess is None) | {
-        c: getattr(both[0], c) for c in counts}
+        c: getattr(both[0], c) for c in _COUNTS}
+
+_COUNTS = ("truth_points", "proposal_points", "truth_unsnapped", "proposal_unsnapped", "truth_routes", "proposal_routes", "truth_missing", "proposal_missing")
+_COLUMNS = ["chip", "city", "apls_length", "apls_time", "truth_to_proposal_length", "proposal_to_truth_length", "truth_to_proposal_time",
+            "proposal_to_truth_time", "truth_km", "proposal_km", "missing", *_COUNTS]   # also of a table without rows
 
 # %% ../nbs/07_apls.ipynb #267f6bbf
 def write_scores(

@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 
 # %% auto #0
 __all__ = ['GDAL_SKIPPED_DRIVERS', 'WorkspaceError', 'SettingsError', 'PresetError', 'DataError', 'GraphError', 'CheckpointError',
-           'StageError', 'WriteError', 'atomic', 'write_error', 'write_bytes', 'write_text', 'write_json',
+           'StageError', 'WriteError', 'atomic', 'write_error', 'write_bytes', 'write_text', 'write_json', 'set_aside',
            'workspace_root', 'Settings', 'load_settings', 'Chip', 'parse_chip', 'Channels', 'DataConfig', 'MasksConfig',
            'StageConfig', 'TrainConfig', 'HeadConfig', 'LossConfig', 'FoldConfig', 'EnsembleConfig', 'VectorizeConfig',
            'SpeedConfig', 'AplsConfig', 'MapsConfig', 'Preset', 'configs_folder', 'preset_names', 'load_preset',
@@ -107,6 +107,17 @@ def write_json(path: str | Path, value: Any) -> Path:
     "Write a value as indented JSON, all or nothing; NaN is refused, because JSON has none."
     return write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
 
+# %% ../nbs/00_core.ipynb #65fdd94e
+def set_aside(folder: str | Path) -> Path:
+    "Move `X/<name>` to `X/replaced/<name>-<n>`, n the next free number; returns the new place."
+    folder = Path(folder)
+    kept = folder.parent/"replaced"
+    kept.mkdir(parents=True, exist_ok=True)
+    numbers = [int(n) for p in kept.glob(f"{folder.name}-*") if (n := p.name.removeprefix(f"{folder.name}-")).isdigit()]
+    target = kept/f"{folder.name}-{max(numbers, default=0) + 1}"
+    os.rename(folder, target)
+    return target
+
 # %% ../nbs/00_core.ipynb #72c8fdbe
 def workspace_root() -> Path:
     "The folder that holds settings.ini and nbs/; the working folder where there is none."
@@ -142,6 +153,7 @@ def load_settings(
     except configparser.Error as e: raise SettingsError(path, f"is not a valid ini file ({e.message})", "Compare it with README's example.") from e
     known = {f.name: f.type for f in fields(Settings)}
     values: dict[str, Any] = {}
+    if stray := list(ini.defaults()): raise SettingsError(path, f"unknown key '{stray[0]}' in [DEFAULT]", "There is one section, [workspace].")
     for section in ini.sections():
         if section != "workspace": raise SettingsError(path, f"unknown section [{section}]", "There is one section, [workspace].")
         for key, text in ini[section].items():
@@ -412,12 +424,16 @@ def load_preset(
     "Read a preset, follow its `base`, and check every key and type."
     if isinstance(name_or_path, Preset): return name_or_path
     where = "preset" if isinstance(name_or_path, Mapping) else preset_path(name_or_path)
-    return _validated(Preset, _expanded(name_or_path), where)
+    preset = _validated(Preset, _expanded(name_or_path), where)
+    if isinstance(where, Path) and where.parent == configs_folder() and preset.name != where.stem:
+        raise PresetError(where, f"calls itself '{preset.name}'", f"Write `name: {where.stem}`, or leave the line out.")
+    return preset
 
-def preset_path(name_or_path: str | Path) -> Path:
-    "The file of a preset's name or path."
+def preset_path(name_or_path: str | Path, beside: Path | None = None) -> Path:
+    "The file of a preset's name or path; a relative path starts `beside` the preset that names it."
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
+        path = (beside or Path())/path
         if path.is_file(): return path
         raise PresetError(path, "no such preset file", f"Named presets: {', '.join(preset_names())}.")
     if str(name_or_path) not in preset_names():
@@ -429,16 +445,21 @@ def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
     "The mapping of a preset with its `base` merged in, deepest first."
     if isinstance(source, Mapping): data = dict(source)
     else:
-        path = preset_path(source)
+        path = preset_path(source, seen[-1].parent if seen else None)
         if path in seen: raise PresetError(path, "takes itself as its base", "Break the circle of `base:` lines.")
         seen = (*seen, path)
         try: data = yaml.safe_load(path.read_text()) or {}
         except yaml.YAMLError as e: raise PresetError(path, f"is not valid YAML ({e})", "Mend the line it names.") from e
         if not isinstance(data, dict): raise PresetError(path, "must be a mapping of keys to values")
         data.setdefault("name", path.stem)
+        for fold in data.get("folds") or []: _anchor(fold, path.parent)
         if "base" not in data: return data
     base = data.pop("base", None)
     return _merged(_expanded(base, seen), data) if base else data
+
+def _anchor(fold: Any, folder: Path) -> None:
+    "A weight file's relative path starts at its preset's folder, wherever the notebook runs."
+    if isinstance(fold, dict) and isinstance(fold.get("pretrained"), str): fold["pretrained"] = str((folder/fold["pretrained"]).resolve())
 
 def _merged(base: dict, change: dict) -> dict:
     "`change` over `base`, mappings merged key by key, everything else replaced."

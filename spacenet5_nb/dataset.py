@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from . import core  # before torch: sets how its threads wait
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from . import core, raster
+from . import raster
 from .core import DataError, StageError
 
 core.cure_torchvision()

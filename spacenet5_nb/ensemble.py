@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from . import core  # before torch: sets how its threads wait
+
 import torch
 from torch import Tensor
 
 from . import raster
-from .core import CheckpointError, DataError, Run, StageError, progress
+from .core import CheckpointError, DataError, Preset, Run, StageError, progress
 from .model import RoadUNet, find_device, info_channels, keep_memory, load, probabilities, read_info, set_threads, to_bytes
 
 # %% ../nbs/05_ensemble.ipynb #31a7e838
@@ -122,16 +124,25 @@ def _pixels(image_or_path: np.ndarray | str | Path, members: Sequence[Member]) -
 
 # %% ../nbs/05_ensemble.ipynb #c8f8deaa
 def member_paths(r: Run) -> list[Path]:
-    "The checkpoints that the preset averages; StageError names all that are missing."
+    "The checkpoints that the preset averages; StageError names all that are missing, CheckpointError one that is another network."
     paths = [r.fold(k)/f"{name}.safetensors" for k in range(len(r.preset.folds)) for name in r.preset.ensemble.checkpoints]
     missing = [str(p.relative_to(r.folder)) for p in paths if not p.exists()]
     if missing:
         fold = next(k for k in range(len(r.preset.folds)) for name in r.preset.ensemble.checkpoints if not (r.fold(k)/f"{name}.safetensors").exists())
         raise StageError(r.folder, f"lacks {', '.join(missing)}", f"Train first: spacenet5 run 04_train -p fold {fold} -p run {r.name} -p preset {r.preset.name}")
-    for p in paths:
-        if info_channels(read_info(p)) != r.preset.channels:
-            raise CheckpointError(p, f"has other channels than preset '{r.preset.name}'", "Train the fold again with this preset.")
+    for k in range(len(r.preset.folds)):
+        for name in r.preset.ensemble.checkpoints: _check_fold(r.fold(k)/f"{name}.safetensors", r.preset, k)
     return paths
+
+def _check_fold(path: Path, preset: Preset, fold: int) -> None:
+    "CheckpointError where a checkpoint is another network than the preset's fold."
+    info, f = read_info(path), preset.folds[fold]
+    spec, cure = info["spec"], f"Train fold {fold} again with this preset, or give the preset the folds that it was trained with."
+    if info_channels(info) != preset.channels: raise CheckpointError(path, f"has other channels than preset '{preset.name}'", cure)
+    pairs = {"encoder": (spec["encoder"], f.encoder), "bands": (spec["in_channels"], f.bands), "decoder": (list(spec["decoder"]), list(preset.decoder)),
+             "decoder_norm": (spec["norm"], preset.decoder_norm), "gsd_m": (info.get("gsd_m"), preset.data.gsd_m)}
+    for what, (got, wanted) in pairs.items():
+        if got != wanted: raise CheckpointError(path, f"has {what} {got}, but fold {fold} of preset '{preset.name}' has {wanted}", cure)
 
 def chosen_chips(table: pd.DataFrame, which: str) -> pd.DataFrame:
     "Rows of the chip table: a split's, all, or one chip's."

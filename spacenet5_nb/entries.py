@@ -96,13 +96,13 @@ def bootstrap(
     return tuple(float(q) for q in np.quantile(means, [0.025, 0.975]))
 
 def summarise(
-    table: pd.DataFrame,            # chip, city, trained_city and columns that start with apls_
+    table: pd.DataFrame,            # chip, city, trained_city, columns that start with apls_, perhaps dice
     *,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     "Per city, over trained and over mystery cities, and over all: means and 95 % intervals."
-    columns = [c for c in table if c.startswith("apls_")]
+    columns = [c for c in table if c.startswith("apls_") or c == "dice"]
     def of(part: pd.DataFrame) -> dict[str, Any]:
         out: dict[str, Any] = dict(chips=len(part), cities=part["city"].nunique())
         for c in columns:

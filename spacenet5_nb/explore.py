@@ -22,7 +22,7 @@ from typing import Any
 from .core import DataError, Run, StageError, load_settings, parse_chip, progress, write_bytes, write_json, write_text
 from .folds import check_folds, make_folds, split_test
 from .graph import from_labels, read_labels
-from .raster import Grid, band_order, check_budget, ground_size, gsd_of, open_raster, read, read_chip, valid_pixels
+from .raster import Grid, band_order, check_budget, checked_target, ground_size, gsd_of, open_raster, read, read_chip, valid_pixels
 from .speed_limits import ROAD_TYPES, add_speeds, road_class
 
 # isort: split
@@ -111,6 +111,7 @@ def _label_files(root: Path) -> dict[str, str]:
 def scan_image(
     path: str,
     bands_wanted: Sequence[int],   # by the preset's folds: 3, 8 or both
+    gsd_m: float | None = None,    # to which the preset will bring it
 ) -> tuple[dict[str, Any], list[str]]:   # facts, problems that one can live with; DataError otherwise
     "Decode an image and take its facts."
     with open_raster(path) as source:
@@ -118,6 +119,7 @@ def scan_image(
         check_budget(source, (source.count, *source.shape))
         grid, nodata, dtype, count = Grid(source.shape, source.transform, source.crs), source.nodata, source.dtypes[0], source.count
         bounds = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
+    checked_target(path, grid, gsd_m, max(bands_wanted, default=3))
     image = read(path)
     valid = valid_pixels(image, nodata)
     if not valid.any(): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
@@ -152,10 +154,10 @@ def scan_chip(
     job: tuple[str, str, tuple[int, ...]],   # image, label or "", bands wanted
 ) -> dict[str, Any]:                         # the chip's facts, `classes`, `problems`, and `fatal`: "" or why it cannot be used
     "Everything about one chip that its files say; the work of one process."
-    image, label, bands_wanted = job
+    image, label, bands_wanted, gsd_m = job
     facts: dict[str, Any] = {**_FACTS, "classes": {}, "problems": [], "fatal": ""}
     try:
-        found, facts["problems"] = scan_image(image, bands_wanted)
+        found, facts["problems"] = scan_image(image, bands_wanted, gsd_m)
         facts |= found
         if label:
             facts["classes"], notes = scan_label(label, tuple(found[k] for k in ("minx", "miny", "maxx", "maxy")))
@@ -169,10 +171,11 @@ def scan_chips(
     chips: pd.DataFrame,                    # of find_chips
     *,
     bands_wanted: Iterable[int] = (3,),
+    gsd_m: float | None = None,             # to which the preset will bring them
 ) -> pd.DataFrame:                          # with size, bands, dtype, crs, gsd_m, null_fraction, road_km, bounds, classes, problems, fatal
     "Scan every chip in worker processes."
     wanted = tuple(sorted(set(bands_wanted)))
-    scans = parallel(scan_chip, [(c.image, c.label, wanted) for c in chips.itertuples()], desc="scan", module="explore")
+    scans = parallel(scan_chip, [(c.image, c.label, wanted, gsd_m) for c in chips.itertuples()], desc="scan", module="explore")
     out = pd.concat([chips.reset_index(drop=True), pd.DataFrame(scans)], axis=1)
     out["problems"] = ["; ".join(filter(None, [*p, f])) for p, f in zip(out["problems"], out["fatal"], strict=True)]
     loose = (out["bands"] == 8) & (out["ps_ms"] == "")    # a loose image says what it is by its bands

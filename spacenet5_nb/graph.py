@@ -177,13 +177,16 @@ def read(
     if path.suffix not in readers: raise GraphError(path, "unknown kind of graph file", "Give one that ends in .gpkg or .graphml.")
     try: return validate(readers[path.suffix](path), speeds=speeds)
     except GraphError as e: raise GraphError(path, f"{e.subject} {e.problem}", e.cure) from e
-    except (sqlite3.Error, ParseError, nx.NetworkXError, shapely.errors.ShapelyError, KeyError, ValueError) as e:
+    except (sqlite3.Error, ParseError, nx.NetworkXError, shapely.errors.ShapelyError, CRSError, LookupError, TypeError, ValueError) as e:
         raise GraphError(path, f"is not a road graph ({type(e).__name__}: {e})", "Make it again with stage 06_vectorize.") from e
 
 def _read_gpkg(path: Path) -> nx.MultiGraph:
     "Nodes and edges from the tables of a GeoPackage."
     with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)) as db:
         db.row_factory = sqlite3.Row
+        if missing := {"gpkg_contents", "nodes", "edges"} - {name for name, in db.execute("SELECT name FROM sqlite_master")}:
+            raise GraphError("its GeoPackage", f"lacks the tables {sorted(missing)}",
+                             "Give a graph made by stage 06_vectorize or graph.write; roads from elsewhere come in as GeoJSON lines.")
         srs = "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys JOIN gpkg_contents USING (srs_id) WHERE table_name='edges'"
         org, code, definition = db.execute(srs).fetchone()
         g = empty(f"EPSG:{code}" if org == "EPSG" else definition)

@@ -42,7 +42,10 @@ def read_labels(
     for feature in features:
         feature = feature if isinstance(feature, dict) else {}
         properties = feature.get("properties") if isinstance(feature.get("properties"), dict) else {}
-        for part in _line_parts(feature.get("geometry"), problems):
+        try: parts = _line_parts(feature.get("geometry"), problems)
+        except (TypeError, OverflowError, RecursionError) as e:   # a number where a list belongs, one of 400 digits, collections nested without end
+            raise DataError(path, f"has a geometry that is not GeoJSON ({e})", "Export the labels again as GeoJSON lines.") from e
+        for part in parts:
             lines.append(part); rows.append({k: v for k, v in properties.items() if k != "geometry"})
     frame = gpd.GeoDataFrame(pd.DataFrame(rows, index=range(len(lines)), dtype=object), geometry=gpd.GeoSeries(lines, crs=crs))
     if crs != "EPSG:4326": frame = frame.to_crs("EPSG:4326")

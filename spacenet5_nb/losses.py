@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import core  # noqa: F401  before torch: sets how its threads wait
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -336,8 +336,9 @@ def plot_speeds(
         towns = sorted(sorted(towns, key=lambda t: -len(t["chips"]))[:most], key=lambda t: t["name"])
     towns = towns or [{"name": "no roads", "note": "", "bounds": [[0, 0], [1, 1]]}]
     n = min(columns, len(towns))
-    rows = math.ceil(len(towns)/n)
-    fig, axes = plt.subplots(rows, n, figsize=(max(8.5, 4.2*n), 4.2*rows + 0.7), squeeze=False, layout="constrained")
+    heights = [max(map(_tallness, towns[i:i + n])) for i in range(0, len(towns), n)]
+    fig, axes = plt.subplots(len(heights), n, figsize=(max(8.5, 4.2*n), 4.2*sum(heights) + 1.0), squeeze=False, layout="constrained",
+                             gridspec_kw={"height_ratios": heights})
     for ax in axes.flat[len(towns):]: ax.set_axis_off()
     for ax, town in zip(axes.flat, towns, strict=False): _plot_place(ax, town, roads, pictures, scale)
     handles = [plt.Line2D([], [], color=c, lw=2.5 + 0.5*i, label=t) for i, (t, c) in enumerate(zip(scale.labels, scale.colors, strict=True))]
@@ -345,6 +346,11 @@ def plot_speeds(
                facecolor="#1c232b", labelcolor="white", fontsize=9).get_title().set_color("white")
     fig.suptitle(title)
     return fig
+
+def _tallness(town: Mapping) -> float:
+    "A place's height over its width on the ground, for panels: between 0.25 and 1."
+    (s, w), (n, e) = town["bounds"]
+    return min(1.0, max(0.25, (n - s)/max((e - w)*math.cos(math.radians((s + n)/2)), 1e-9)))
 
 def _plot_place(ax: plt.Axes, town: Mapping, roads: gpd.GeoDataFrame, pictures: Mapping[str, Overlay], scale: SpeedScale) -> None:
     "One place's panel."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['burn', 'roads_in_metres', 'speed_bins', 'junction_arms', 'find_crossings', 'reference_junctions', 'make_masks',
-           'plot_masks', 'hide_nodata', 'make_chip_mask', 'check_mask', 'mask_jobs']
+           'plot_masks', 'hide_nodata', 'make_chip_mask', 'check_mask', 'mask_jobs', 'road_dice']
 
 # %% ../nbs/02_masks.ipynb #b4a8838a
 from collections import Counter
@@ -212,3 +212,20 @@ def mask_jobs(
 ) -> list[tuple]:                  # arguments of make_chip_mask, one a labelled chip
     "What has to be done for each chip that has a label."
     return [(c.image, c.label, str(r.mask(c.chip)), r.preset.data.gsd_m, r.preset.channels, r.preset.masks) for c in chips.itertuples() if c.label]
+
+# %% ../nbs/02_masks.ipynb #d8b5b04c
+def road_dice(
+    prediction: str | Path,      # raster with a band named road, 0-255
+    truth: str | Path,           # likewise, on the same grid
+    *,
+    threshold: float = 0.5,      # of the prediction's 255
+) -> float:                      # 0 to 1; two empty bands agree: 1
+    "Dice of the road bands of a probability raster and a mask."
+    bands = []
+    for path in (prediction, truth):
+        image, grid, names = read_named(path)
+        if "road" not in names: raise DataError(path, f"has no band named 'road' (it has {', '.join(names)})", "Give a raster of 02_masks or 05_ensemble.")
+        bands.append(image[names.index("road")] > 255*threshold)
+    if bands[0].shape != bands[1].shape: raise DataError(prediction, f"has {bands[0].shape} pixels, its mask {bands[1].shape}", "Run 02_masks and 05_ensemble again.")
+    total = bands[0].sum() + bands[1].sum()
+    return float(2*(bands[0] & bands[1]).sum()/total) if total else 1.0

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from . import core  # before torch: sets how its threads wait
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import core
 from .core import Channels, CheckpointError, FoldConfig, Preset, StageError
 
 core.cure_torchvision()

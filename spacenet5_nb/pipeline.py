@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,8 +26,8 @@ from .runner import check_exported, check_parameters, read_parameters, run_noteb
 from .stages import STAGES, Stage, begin, check_reads, find_stage, finish, is_done, stage_inputs
 
 # %% auto #0
-__all__ = ['app', 'make_score', 'score_probs', 'run_stage', 'base_parameters', 'find_devices', 'run_folds', 'say', 'run',
-           'check_ready', 'check_writable', 'only_one', 'summarize', 'main']
+__all__ = ['app', 'make_score', 'score_probs', 'run_stage', 'base_parameters', 'find_devices', 'run_folds', 'visible_gpu', 'say',
+           'run', 'check_ready', 'check_writable', 'only_one', 'summarize', 'main']
 
 # %% ../nbs/09_pipeline.ipynb #b22706d0
 def make_score(
@@ -39,16 +40,13 @@ def make_score(
     return score
 
 def score_probs(r: Run, row: pd.Series, probs: np.ndarray, truths: dict) -> dict[str, float]:
-    "One chip: probabilities to graph, speeds, APLS against its label; `truths` remembers label graphs."
-    from spacenet5_nb import apls, graph, raster, speed, vectorize
-    grid, p = raster.target_grid(row["image"], r.preset.data.gsd_m), r.preset
-    on_grid = dict(transform=grid.transform, crs=grid.crs, channels=p.channels)
-    g = vectorize.vectorize(probs, config=p.vectorize, **on_grid)
-    g = speed.add_speeds(g, probs, config=p.speed, **on_grid)
+    "One chip: probabilities to graph with speeds, APLS against its label; `truths` remembers label graphs."
+    from spacenet5_nb import apls, graph, raster, vectorize
+    g = vectorize.make_graph(probs, raster.target_grid(row["image"], r.preset.data.gsd_m), r.preset)
     if row.name not in truths: truths[row.name] = graph.from_labels(row["label"], crs=g.graph["crs"])
-    options = dict(midpoint_spacing=p.apls.midpoint_spacing_m, snap=p.apls.snap_m, min_path_length=p.apls.min_path_length_m)
-    by_length, by_time = apls.apls_both(truths[row.name], g, **options)
-    return {"apls_length": by_length.score, "apls_time": by_time.score}
+    judge = r.preset.apls
+    both = apls.apls_both(truths[row.name], g, midpoint_spacing=judge.midpoint_spacing_m, snap=judge.snap_m, min_path_length=judge.min_path_length_m)
+    return {name: found.score for name, found in zip(("apls_length", "apls_time"), both, strict=True)}
 
 # %% ../nbs/09_pipeline.ipynb #9e3c538d
 def run_stage(
@@ -69,8 +67,8 @@ def run_stage(
     return out
 
 def base_parameters(r: Run, preset: str, device: str = "auto") -> dict[str, str]:
-    "What every stage notebook is told."
-    return {"run": r.name, "preset": str(Path(preset).resolve()) if preset.endswith((".yaml", ".yml")) else r.preset.name,
+    "What every stage notebook is told; a preset file by its whole path, because notebooks run in nbs/."
+    return {"run": r.name, "preset": str(Path(preset).resolve()) if preset.endswith((".yaml", ".yml")) else preset,
             "data_root": str(r.data_root), "device": device}
 
 # %% ../nbs/09_pipeline.ipynb #56e9ba4e
@@ -94,7 +92,8 @@ def find_devices(
 def _slot_environment(slots: list[str]) -> dict[str, str]:
     "Each slot's share of the cores, unless the user has set one."
     share = str(max(1, len(os.sched_getaffinity(0))//len(slots)))
-    return {"OMP_NUM_THREADS": share, "SPACENET5_THREADS": share, "SPACENET5_WORKERS": share} | dict(os.environ) | {"SPACENET5_CHILD": "1"}
+    workers = {} if load_settings().workers else {"SPACENET5_WORKERS": share}
+    return {"OMP_NUM_THREADS": share, "SPACENET5_THREADS": share} | workers | dict(os.environ) | {"SPACENET5_CHILD": "1"}
 
 # %% ../nbs/09_pipeline.ipynb #67fd2a0d
 @dataclass
@@ -130,15 +129,21 @@ def run_folds(r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, A
 def _start(r: Run, stage: Stage, fold: int, slot: int, parameters: Mapping[str, Any], devices: list[str]) -> _Job:
     "Start a fold's process in a slot; its output goes to a log beside its notebook."
     device, environment = devices[slot], _slot_environment(devices)
-    if device.startswith("cuda:"): environment["CUDA_VISIBLE_DEVICES"], device = device.removeprefix("cuda:"), "cuda"
+    if device.startswith("cuda:"): environment["CUDA_VISIBLE_DEVICES"], device = visible_gpu(int(device.removeprefix("cuda:"))), "cuda"
     values = {**parameters, "fold": fold, "device": device}
     command = [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", "run", stage.name]
     for name, value in values.items(): command += ["-p", name, str(value)]
     log = r.notebook(stage.name, fold).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w") as f: process = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, env=environment, stdin=subprocess.DEVNULL)
+    with open(log, "w") as f:
+        process = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, env=environment, stdin=subprocess.DEVNULL, pass_fds=_LOCKS)
     say(f"   fold {fold}: {r.preset.folds[fold].encoder}, {r.preset.folds[fold].bands} bands, on {devices[slot]}")
     return _Job(fold, slot, process, time.monotonic(), log)
+
+def visible_gpu(index: int) -> str:
+    "What to call this process's GPU `index` in a child's environment: a scheduler may have given us some of the machine's only."
+    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return given[index] if given else str(index)
 
 def _show_rows(r: Run, job: _Job) -> None:
     "Print what a fold has added to its metrics since last time."
@@ -166,6 +171,7 @@ def run(
     devices: str = "",       # see find_devices
     start: str = "",         # first stage to run, whether it is complete or not
     stop: str = "",          # last stage to run
+    skip_problems: bool = False,   # leave out chips that have problems, and list them
     dry_run: bool = False,   # say what would run
 ) -> Run:
     "Run every stage and fold of a preset in order, skipping what is complete; say at the end where the results are."
@@ -177,11 +183,10 @@ def run(
     with contextlib.nullcontext() if dry_run else only_one(r):
         for i, stage in enumerate(stages, 1):
             forced = bool(start) and stage.name == stages[0].name
-            _advance(r, stage, f"[{i}/{len(stages)}] {stage.name}", base_parameters(r, preset, _own_device(slots)), slots, forced, dry_run)
+            own = base_parameters(r, preset, slots[0]) | ({"on_problem": "skip"} if skip_problems and stage.name == "01_explore" else {})
+            _advance(r, stage, f"[{i}/{len(stages)}] {stage.name}", own, slots, forced, dry_run)
     if not dry_run: say(f"Finished in {time.monotonic() - began:.0f} s."); summarize(r)
     return r
-
-def _own_device(slots: list[str]) -> str: return slots[0]
 
 def _advance(r: Run, stage: Stage, title: str, parameters: dict, slots: list[str], forced: bool, dry_run: bool) -> None:
     "Run one stage, or the folds of it that are not complete."
@@ -190,7 +195,7 @@ def _advance(r: Run, stage: Stage, title: str, parameters: dict, slots: list[str
     say(f"{title}: " + ("complete" if not todo else "would run" if dry_run else f"folds {', '.join(map(str, todo))}" if stage.per_fold else "running"))
     if not todo or dry_run: return
     began = time.monotonic()
-    if stage.per_fold: check_reads(r, stage, {}); run_folds(r, stage, todo, parameters, slots)
+    if stage.per_fold: check_reads(r, stage, {}); run_folds(r, stage, todo, parameters | ({"fresh": True} if forced else {}), slots)
     else: run_stage(r, stage, parameters)
     say(f"   done in {time.monotonic() - began:.0f} s")
 
@@ -218,14 +223,19 @@ def check_writable(folder: Path) -> None:
     probe = write_bytes(folder/".writable", b"x")
     probe.unlink()
 
+_LOCKS: list[int] = []  # inherited by the folds' processes: the lock is free when the last of them has ended, however the pipeline ended
+
 @contextlib.contextmanager
 def only_one(r: Run) -> Iterator[None]:
-    "One pipeline a run folder; the lock goes with the process, however it ends."
+    "One writer a run folder; the lock goes with its processes."
     r.folder.mkdir(parents=True, exist_ok=True)
     with open(r.folder/".lock", "w") as lock:
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise StageError(r.folder, "another pipeline is writing to this run", "Wait for it, or choose another --run.") from None
-        yield
+        except BlockingIOError:
+            raise StageError(r.folder, "another pipeline, or a fold that it started, is writing to this run", "Wait for it, or choose another --run.") from None
+        _LOCKS.append(lock.fileno())
+        try: yield
+        finally: _LOCKS.remove(lock.fileno())
 
 # %% ../nbs/09_pipeline.ipynb #8e50c6e0
 def summarize(r: Run) -> None:
@@ -234,7 +244,7 @@ def summarize(r: Run) -> None:
         table = pd.read_csv(r.scores_csv)
         for trained, word in ((True, "held-out chips of trained cities"), (False, "cities never trained on")):
             part = table[table["trained_city"] == trained] if "trained_city" in table else table[:0]
-            if len(part): say(f"  {word}: APLS_length {part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  ({len(part)} chips)")
+            if len(part): say(f"  {word}: dice {part['dice'].mean():.3f}  APLS_length {part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  ({len(part)} chips, mean over chips)")
     for word, path in (("map", r.map_html), ("picture", r.map_png), ("scores", r.scores_csv), ("roads, SpaceNet CSV", r.solution),
                        ("roads, GeoJSON", r.roads), ("notebooks", r.folder/"runs")):
         if path.exists(): say(f"  {word}: {path}")
@@ -251,10 +261,12 @@ def _pipeline_command(
     devices: Annotated[str, typer.Option(help="where folds run side by side: 0,1,2,3 or cpu [default: every GPU, else the cores shared]")] = "",
     start: Annotated[str, typer.Option("--from", help="begin here, even if it is complete")] = "",
     stop: Annotated[str, typer.Option("--to", help="end here")] = "",
+    skip_problems: Annotated[bool, typer.Option("--skip-problems", help="leave out chips that have problems, and list them")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
 ) -> None:
     "Run every stage and fold in order; skip what is complete, resume what was interrupted."
-    run(preset or load_settings().preset, run=run_name, data_root=data_root, devices=devices, start=start, stop=stop, dry_run=dry_run)
+    run(preset or load_settings().preset, run=run_name, data_root=data_root, devices=devices, start=start, stop=stop, skip_problems=skip_problems,
+        dry_run=dry_run)
 
 @app.command("run")
 def _run_command(
@@ -268,7 +280,8 @@ def _run_command(
     r = open_run(*(str(values.get(k, "")) for k in ("run", "preset", "data_root")))
     preset = str(values.get("preset") or load_settings().preset)
     check_ready(r, [chosen], preset)
-    out = run_stage(r, chosen, {**base_parameters(r, preset, str(values.get("device", "auto"))), **{k: v for k, v in values.items() if k not in ("run", "preset", "data_root", "device")}})
+    own = base_parameters(r, preset, str(values.get("device", "auto")))
+    with contextlib.nullcontext() if os.environ.get("SPACENET5_CHILD") else only_one(r): out = run_stage(r, chosen, values | own)
     say(f"{chosen.name}: done; executed copy {out}")
 
 # %% ../nbs/09_pipeline.ipynb #454c1db1
@@ -317,11 +330,12 @@ def main() -> None:
     "The `spacenet5` command: an error that a user can mend is one line; --debug shows the traceback."
     debug = "--debug" in sys.argv
     arguments = _joined([a for a in sys.argv[1:] if a != "--debug"])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # an exit that lets `finally` end the folds' processes
     try: app(args=arguments, prog_name="spacenet5")
     except WorkspaceError as e:
         if debug: raise
         print(f"error: {e}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as e:
+        if e.code == 130: print("stopped; the same command goes on from here", file=sys.stderr)   # typer's word for Ctrl-C
+        raise

@@ -26,8 +26,8 @@ from rasterio.windows import Window
 
 # %% auto #0
 __all__ = ['open_raster', 'check_budget', 'read', 'Grid', 'write', 'read_named', 'grid_of', 'ground_size', 'gsd_of',
-           'target_grid', 'resample', 'stretch_limits', 'to_8bit', 'band_order', 'valid_pixels', 'read_chip',
-           'pansharpen']
+           'target_grid', 'resample', 'stretch_limits', 'to_8bit', 'band_order', 'valid_pixels', 'checked_target',
+           'read_chip', 'pansharpen']
 
 # %% ../nbs/00b_raster.ipynb #a82d6566
 @contextlib.contextmanager
@@ -41,6 +41,9 @@ def open_raster(
     with source:
         if source.crs is None or source.transform.is_identity:
             raise DataError(path, "has no coordinate reference system or no geotransform", "Assign both with rasterio's `rio edit-info`.")
+        if not (source.crs.is_geographic or source.crs.is_projected):
+            raise DataError(path, f"has a CRS without a place on the Earth ({source.crs.to_wkt()[:60]}...)",
+                            "Assign the right one with rasterio's `rio edit-info --crs EPSG:...`.")
         if source.transform.is_degenerate: raise DataError(path, "has a geotransform without an area", "Export it again as GeoTIFF.")
         yield source
 
@@ -230,19 +233,36 @@ def valid_pixels(
     if nodata is not None: known &= image != nodata
     return known.any(0)
 
+def checked_target(
+    path: str | Path,      # the image, for messages
+    source: Grid,          # its grid
+    gsd_m: float | None,
+    n_bands: int,
+) -> Grid:
+    "`target_grid`, refused where the image lies off the Earth or where bands and validity, as 32-bit floats, would not fit `memory_gb` there."
+    if not np.isfinite(ground_size(source)).all():
+        raise DataError(path, "lies outside the area of its CRS", "Check its georeference; `rio info` shows bounds and CRS.")
+    target = target_grid(source, gsd_m)
+    needed, budget = (n_bands + 1)*target.shape[0]*target.shape[1]*4/1e9, load_settings().memory_gb
+    if source == target or needed <= budget: return target
+    raise DataError(path, f"would become {target.shape[0]} x {target.shape[1]} pixels of the preset's size and take {needed:.1f} GB (its own pixels are "
+                    f"{gsd_of(source):.3g} m on the ground), more than memory_gb = {budget:g}",
+                    "Check its georeference; where it is right, raise data.gsd_m in the preset or memory_gb in settings.ini.")
+
 def read_chip(
     path: str | Path,
     n_bands: int,                 # 3 or 8
     *,
     gsd_m: float | None = None,   # metres; None: the image's own
 ) -> tuple[np.ndarray, Grid, np.ndarray]:   # uint8 (n_bands, H, W); its grid; validity (H, W)
-    "Read an image as a network sees it: bands in order, 8 bits, at the preset's ground sample distance. 8-bit files are not stretched again."
+    "Read an image as a network sees it: bands in order, 8 bits, at the preset's ground sample distance, each band stretched to its own percentiles."
     with open_raster(path) as source:
-        image, grid = _decode(source, path, band_order(source.count, n_bands, name=path)), Grid(source.shape, source.transform, source.crs)
+        grid = Grid(source.shape, source.transform, source.crs)
+        bands, target = band_order(source.count, n_bands, name=path), checked_target(path, grid, gsd_m, n_bands)
+        image = _decode(source, path, bands)
         valid = valid_pixels(image, source.nodata)
     if not valid.any(): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
-    image = image if image.dtype == np.uint8 else to_8bit(image*valid)
-    target = target_grid(grid, gsd_m)
+    image = to_8bit(image*valid)
     image, valid = resample(image, valid, grid, target)
     return image*valid, target, valid
 

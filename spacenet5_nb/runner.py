@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from .core import StageError, load_settings, workspace_root
 
 # %% auto #0
@@ -50,6 +48,7 @@ def read_parameters(
     notebook: str | Path,
 ) -> dict[str, Parameter]:  # in the order of the cell
     "The typed parameters that a notebook declares, without running anything."
+    import nbformat  # of the [lab] extra: scoring and `--help` must not need it
     path = find_notebook(notebook)
     try: cells = nbformat.read(path, as_version=4).cells
     except Exception as e: raise StageError(path, f"is not a readable notebook ({e})", "Restore it from git.") from e

@@ -12,10 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
-from .core import Run, StageError
-from .runner import find_notebook, notebooks_folder
+from .core import Run, StageError, load_settings, set_aside
+from .runner import find_notebook, notebooks_folder, read_parameters
 from .stamps import contents, describe, digest, file_digest, is_complete, read_stamp, write_stamp
 
 # %% auto #0
@@ -33,6 +31,7 @@ class Stage:
     uses_data: bool = True
     per_fold: bool = False
     editable: tuple[str, ...] = ()                # outputs that a person may change by hand
+    clears: bool = False                          # its files are named after chips: those of an earlier run must not stay
 
 def _glob(folder: Path, *patterns: str) -> list[Path]: return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
@@ -43,17 +42,17 @@ def _some(paths: list[Path], otherwise: Path, stage: str) -> list[tuple[Path, st
 # %% ../nbs/09d_stages.ipynb #ad8b9046
 STAGES = {s.name: s for s in (
     Stage("01_explore", ("data", "folds"), lambda r: [], lambda r, k: [r.chips, r.folds, r.report], editable=("folds.csv",)),
-    Stage("02_masks", ("data", "channels", "masks"), lambda r: [(r.chips, "01_explore")], lambda r, k: _glob(r.folder, "masks/*.tif")),
+    Stage("02_masks", ("data", "channels", "masks"), lambda r: [(r.chips, "01_explore")], lambda r, k: _glob(r.folder, "masks/*.tif"), clears=True),
     Stage("03_model", ("folds", "decoder", "channels"), lambda r: [], lambda r, k: [], uses_data=False),
     Stage("04_train", ("data", "channels", "folds", "decoder", "train", "loss", "vectorize", "speed", "apls"),
           lambda r: [(r.chips, "01_explore"), (r.folds, "01_explore"), *_some(_glob(r.folder, "masks/*.tif"), r.folder/"masks", "02_masks")],
           lambda r, k: [*_checkpoints(r, k), r.fold(k)/"metrics.csv"], per_fold=True),
     Stage("05_ensemble", ("data", "channels", "folds", "ensemble"),
           lambda r: [(r.chips, "01_explore"), *((p, "04_train") for k in range(len(r.preset.folds)) for p in _checkpoints(r, k))],
-          lambda r, k: _glob(r.folder, "probs/*.tif")),
+          lambda r, k: _glob(r.folder, "probs/*.tif"), clears=True),
     Stage("06_vectorize", ("channels", "vectorize", "speed"),
           lambda r: [(r.chips, "01_explore"), *_some(_glob(r.folder, "probs/*.tif"), r.folder/"probs", "05_ensemble")],
-          lambda r, k: [r.solution, r.roads, *_glob(r.folder, "graphs/*.gpkg", "graphs/*.graphml")], uses_data=False),
+          lambda r, k: [r.solution, r.roads, *_glob(r.folder, "graphs/*.gpkg", "graphs/*.graphml")], uses_data=False, clears=True),
     Stage("07_apls", ("apls",),
           lambda r: [(r.chips, "01_explore"), *_some(_glob(r.folder, "graphs/*.gpkg"), r.folder/"graphs", "06_vectorize")],
           lambda r, k: [r.scores_csv, r.scores_json]),
@@ -72,26 +71,33 @@ def stage_inputs(r: Run, stage: Stage, parameters: dict[str, Any], fold: int | N
     preset = asdict(r.preset)
     if stage.per_fold: preset["folds"] = [len(r.preset.folds), preset["folds"][fold]]
     extra = [r.folds] if stage.name == "05_ensemble" and r.folds.exists() else []
-    logs = _glob(r.folder, "folds/*/metrics.csv") if stage.name == "07_apls" else []
+    logs = _glob(r.folder, "folds/*/metrics.csv", "probs/*.tif", "masks/*.tif") if stage.name == "07_apls" else []
     files = [p for p, _ in stage.reads(r)] + extra + logs
     known = {n: e for p in _glob(r.folder/"runs", "*.json") for n, e in (read_stamp(p) or {"outputs": {}})["outputs"].items()}
-    free = {k: v for k, v in parameters.items() if k not in ("run", "preset", "data_root", "device")}
+    declared = {name: p.default for name, p in read_parameters(stage.name).items()}
+    free = {k: v for k, v in (declared | parameters).items() if k not in ("run", "preset", "data_root", "device", "fresh")}
     return digest({"stage": stage.name, "sections": {s: preset[s] for s in stage.sections}, "parameters": free, "seed": r.seed,
                    "files": contents(describe([p for p in files if p.is_file()], r.folder, known)),
                    "data": data_listing(r.data_root) if stage.uses_data else None,
                    "code": None if stage.per_fold else code_digest(stage.name)})
 
+_DATA_SUFFIXES = (".tif", ".tiff", ".geojson", ".json")
+
 def data_listing(root: Path) -> str:
-    "Hash of names, sizes and times of everything under the data root."
-    found = []
+    "Hash of names, sizes and times of the images and labels under the data root; outputs and hidden folders are no data."
+    found, outputs = [], Path(load_settings().outputs_root)
     for folder, folders, names in os.walk(root):
-        folders.sort()
-        found += [(os.path.relpath(os.path.join(folder, n), root), (s := os.stat(os.path.join(folder, n))).st_size, s.st_mtime_ns) for n in sorted(names)]
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(folder, f).resolve() != outputs)
+        for name in sorted(n for n in names if n.lower().endswith(_DATA_SUFFIXES) and not n.startswith(".")):
+            path = os.path.join(folder, name)
+            stat = os.stat(path) if os.path.exists(path) else os.lstat(path)
+            found.append((os.path.relpath(path, root), stat.st_size, stat.st_mtime_ns))
     return digest(found)
 
 # %% ../nbs/09d_stages.ipynb #fd916ad6
 def code_digest(stage: str) -> str:
     "Hash of a stage notebook's code and of every module of the package that it reaches."
+    import nbformat
     code = [c.source for c in nbformat.read(find_notebook(stage), as_version=4).cells if c.cell_type == "code"]
     package, seen = notebooks_folder().parent/"spacenet5_nb", set()
     todo = {m for source in code for m in _imports(source)}
@@ -129,24 +135,16 @@ def check_reads(r: Run, stage: Stage, parameters: dict[str, Any]) -> None:
         raise StageError(f"fold={k}", f"preset '{r.preset.name}' has folds 0 to {n - 1}", "Choose one of them.")
 
 def begin(r: Run, stage: Stage, inputs: str, fold: int | None = None) -> None:
-    "Before a stage runs: clear what an earlier run of it made from other inputs; a fold that was trained otherwise is set aside, not lost."
-    stamp, started = stamp_path(r, stage, fold), stamp_path(r, stage, fold).with_suffix(".started")
+    "Before a stage runs: clear what an earlier run of it may have left; a fold that was trained from other inputs is set aside, not lost."
+    started = stamp_path(r, stage, fold).with_suffix(".started")
     before = started.read_text() if started.is_file() else None
-    if stage.per_fold and before != inputs and r.fold(fold).exists(): _set_aside(r, fold)
-    elif not stage.per_fold and (old := read_stamp(stamp)):
-        for name in old["outputs"]:
-            if name not in stage.editable: (r.folder/name).unlink(missing_ok=True)
-    stamp.unlink(missing_ok=True)
+    # a fold that papermill itself trained has no such file: training then decides by its own fingerprint
+    if stage.per_fold and before not in (None, inputs) and r.fold(fold).exists(): set_aside(r.fold(fold))
+    if stage.clears:
+        for path in stage.writes(r, fold): path.unlink(missing_ok=True)
+    stamp_path(r, stage, fold).unlink(missing_ok=True)
     started.parent.mkdir(parents=True, exist_ok=True)
     started.write_text(inputs)
-
-def _set_aside(r: Run, fold: int) -> Path:
-    "Move a fold's folder away under the next free number."
-    folder = r.folder/"folds"/"replaced"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder/f"{fold}-{len(list(folder.glob(f'{fold}-*'))) + 1}"
-    os.rename(r.fold(fold), target)
-    return target
 
 def finish(r: Run, stage: Stage, inputs: str, seconds: float, fold: int | None = None) -> None:
     "After a stage ran: check that its outputs exist, and stamp them."

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from . import core  # before torch: sets how its threads wait
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from . import core
 from .core import CheckpointError, Preset, Run, StageConfig, StageError
 from .dataset import EpochSampler, RoadDataset, cached_image, cached_mask, stamp, unpack_bits
 from .losses import ComboLoss
@@ -34,6 +35,7 @@ from .model import RoadUNet, build, find_device, fold_config, keep_memory, proba
 
 core.cure_torchvision()
 import lightning.pytorch as pl  # noqa: E402  (after the cure: torchmetrics imports torchvision)
+from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 
 # %% ../nbs/04_train.ipynb #e12626ba
 def learning_rate(
@@ -154,12 +156,12 @@ def write_resume(path: Path, state: State, module: RoadModule, optimizer: torch.
     core.write_bytes(path, buffer.getvalue())
 
 def read_resume(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    "An unfinished run of exactly these inputs and parameters, or None."
+    "What a run of exactly these inputs and parameters left, finished or not; None where there is none."
     if not path.is_file(): return None
     try: saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:   # zip, unpickling and value errors of several libraries
         raise CheckpointError(path, f"cannot be read ({type(e).__name__})", "Delete it: the fold then starts anew.") from e
-    return saved if saved["state"]["fingerprint"] == fingerprint and not saved["state"]["finished"] else None
+    return saved if saved["state"]["fingerprint"] == fingerprint else None
 
 # %% ../nbs/04_train.ipynb #5633c682
 class Keeper(pl.Callback):
@@ -222,17 +224,21 @@ def fit(
     device: str = "auto",
     seed: int = 2019,
     workers: int | None = None,       # loader processes; None: by the machine
+    fresh: bool = False,              # train again even if this fold is finished from the same inputs
     trainer: Mapping[str, Any] | None = None,   # further arguments of lightning's Trainer, e.g. devices=4, strategy="ddp"
 ) -> pd.DataFrame:                    # one row per epoch: stage, epoch, lr, losses, dice, apls_length, apls_time, seconds
     "Train one fold and write its checkpoints; StageError where the fold is not there."
     preset = fold_preset(core.load_preset(preset), fold)
     train, held_out = split(preset, fold, chips)
     cache, out = cache or out.parent.parent/"cache", Path(out)
+    print_ = fingerprint(preset, fold, chips, seed)
+    saved = None if fresh else read_resume(out/"resume.ckpt", print_)
+    if saved and _is_complete(out, saved, score): return pd.DataFrame(saved["state"]["rows"])
+    saved = saved if saved and not saved["state"]["finished"] else None
     set_threads(); keep_memory()
     torch.manual_seed(seed*1000 + fold)
     net = build(preset, fold).to(memory_format=torch.channels_last)
-    print_ = fingerprint(preset, fold, chips, seed)
-    saved = read_resume(out/"resume.ckpt", print_)
+    if not saved: _make_room(out, fresh)
     state = State(**saved["state"]) if saved else State(print_)
     shared = dict(names=preset.channels.names, cache=cache, gsd_m=preset.data.gsd_m)
     check = lambda n: validate(n, validation_sample(held_out, preset.train.validation_chips), road=preset.channels.road, score=score, **shared)
@@ -244,6 +250,16 @@ def fit(
             keeper = Keeper(state, out, stage, check, events)
             _run_stage(net, preset, stage, data, keeper, find_device(device), seed*1000 + fold*100 + k, saved, workers, dict(trainer or {}))
     return pd.DataFrame(state.rows)
+
+def _is_complete(out: Path, saved: Mapping[str, Any], score: Score | None) -> bool:
+    "Whether a fold is finished and all its checkpoints are there."
+    names = ("last", "best_dice") if score is None else ("last", "best_dice", "best_apls")
+    return saved["state"]["finished"] and all((out/f"{name}.safetensors").is_file() for name in names)
+
+@rank_zero_only   # of several processes, one
+def _make_room(out: Path, fresh: bool) -> None:
+    "Set aside what another training left; a folder that holds no training is used as it is."
+    if (out/"resume.ckpt").is_file() or fresh and out.is_dir() and any(out.iterdir()): core.set_aside(out)
 
 # %% ../nbs/04_train.ipynb #403ba5e9
 def fold_preset(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shapely import LineString
 from shapely.affinity import translate
 
-from spacenet5_nb.apls import apls, apls_both, score_folder
+from spacenet5_nb.apls import apls, apls_both, score_folder, write_scores
 from spacenet5_nb.core import DataError, GraphError
 
 CRS = "EPSG:32611"
@@ -268,3 +268,46 @@ def test_a_folder_of_chips(tmp_path):
     graph.write(straight("abc"), tmp_path/"ours/AOI_7_Moscow_chip9.graphml")
     with pytest.raises(DataError, match="chip9"): score_folder(tmp_path/"truth", tmp_path/"ours")
     assert score_folder(tmp_path/"truth", tmp_path/"ours", extra="ignore", workers=2).table.equals(done.table)
+
+
+def test_cities_can_be_given():
+    names = ["village_1", "village_2"]
+    truth = {n: straight("abc") for n in names}
+    loose = score_folder(truth, truth, trained_cities=["village"])
+    assert loose.summary["trained_cities"] is None, "a name of its own says nothing about its city"
+    known = score_folder(truth, truth, trained_cities=["village"], cities=dict.fromkeys(names, "village"))
+    assert known.table.trained_city.all() and known.table.city.unique().tolist() == ["village"] and known.summary["trained_cities"]["chips"] == 2
+
+
+def test_no_labelled_chip_is_a_table_without_rows(tmp_path):
+    import json
+
+    import pandas as pd
+    none, one = score_folder({}, {}), score_folder({"a": straight("ab")}, {"a": straight("ab")})
+    assert list(none.table) == list(one.table) and len(none.table) == 0
+    assert none.summary["cities"] == {} and none.summary["all"] is None is none.summary["trained_cities"] and none.summary["missing"] == []
+    write_scores(none, tmp_path/"scores.csv", tmp_path/"scores.json", members=[])
+    assert list(pd.read_csv(tmp_path/"scores.csv")) == list(one.table) and json.loads((tmp_path/"scores.json").read_text())["all"] is None
+
+
+def test_the_last_cells_of_the_stage_without_labels(tmp_path, monkeypatch, capsys):
+    "Run as papermill would run them, for a run whose test chips have no labels."
+    import matplotlib
+    matplotlib.use("Agg")
+    import json
+    from pathlib import Path
+
+    import pandas as pd
+
+    from spacenet5_nb import core
+    r = core.Run("t", tmp_path, tmp_path, core.load_preset({"name": "t", "folds": [{"encoder": "e"}]}), 1)
+    r.chips.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(dict(chip=["a", "b"], city="x", split=["train", "test"], label=["a.geojson", ""], image="a.tif")).to_parquet(r.chips)
+    core.write_text(r.solution, "ImageId,WKT_Pix,length_m,travel_time_s\n")
+    monkeypatch.setattr(core, "open_run", lambda *a: r)
+    cells = json.loads((Path(__file__).parents[1]/"nbs/07_apls.ipynb").read_text())["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code" and "".join(c["source"]).startswith("#| eval: false")]
+    space = {"run": "", "preset": "", "data_root": ""}
+    exec("from spacenet5_nb.apls import *\nimport pandas as pd\nfrom spacenet5_nb.diagnosis import backdrop, plot_costs, plot_diagnosis", space)
+    for source in code: exec(compile(source, "07_apls", "exec"), space)
+    assert "No test chip has a label" in capsys.readouterr().out and len(pd.read_csv(r.scores_csv)) == 0 and r.scores_json.is_file()

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -114,6 +116,29 @@ def test_nan_and_infinite_pixels_are_reported_and_count_as_no_data(tmp_path):
     assert pixels.dtype == np.uint8 and not valid[:4].any() and not pixels[:, :4].any() and pixels[:, 20:].std() > 50, "the rest keeps its contrast"
 
 
+def test_a_grid_that_the_preset_would_make_enormous(tmp_path):
+    "64 pixels of a hundredth of a degree are 40 km: at 1 m they would fill the memory."
+    image(tmp_path/"chip.tif", bands=3, grid=grid_at()._replace(transform=Affine(0.01, 0, 37.6, 0, -0.01, 55.7)))
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(core.DataError, match="chip.tif.*would become 7.* pixels.*memory_gb") as e: raster.read_chip(tmp_path/"chip.tif", 3, gsd_m=1.0)
+    assert "georeference" in e.value.cure and "data.gsd_m" in e.value.cure
+    chips = explore.scan_chips(explore.find_chips(tmp_path), gsd_m=1.0)
+    assert "would become" in chips["fatal"][0] and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 100_000
+    assert explore.scan_chips(explore.find_chips(tmp_path))["fatal"][0] == "" and raster.read_chip(tmp_path/"chip.tif", 3)[0].shape == (3, SIDE, SIDE)
+
+
+def test_an_image_off_the_earth(tmp_path):
+    image(tmp_path/"chip.tif", grid=grid_at()._replace(transform=Affine(0.01, 0, 37.6, 0, -0.01, 200)))
+    fatal(tmp_path, "chip.tif", "outside the area of its CRS", "georeference")
+    with pytest.raises(core.DataError, match="chip.tif"): raster.read_chip(tmp_path/"chip.tif", 3, gsd_m=1.0)
+
+
+def test_a_crs_without_a_place_on_the_earth(tmp_path):
+    image(tmp_path/"chip.tif", grid=grid_at()._replace(crs=CRS.from_wkt('LOCAL_CS["site plan",UNIT["metre",1]]')))
+    fatal(tmp_path, "chip.tif", "without a place on the Earth", "rio edit-info --crs")
+    with pytest.raises(core.DataError, match="chip.tif"): raster.grid_of(tmp_path/"chip.tif")
+
+
 def test_duplicate_chip_ids_name_both_files(tmp_path):
     for folder in ("a", "b"): image(tmp_path/folder/"SN5_roads_train_AOI_7_Moscow_PS-MS_chip1.tif")
     with pytest.raises(core.DataError) as e: explore.find_chips(tmp_path)
@@ -163,6 +188,28 @@ def test_null_geometry_points_and_polygons_are_reported(tmp_path):
     assert found["fatal"] == "" and 0.1 < found["road_km"] < 0.2
     for words in ("1 null geometries", "(Point)", "(Polygon)", "broken coordinates", "without length"): assert words in found["problems"]
     assert masks.make_masks(path, tmp_path/"chip.tif").any()
+
+
+def _nested(depth: int) -> dict:
+    geometry = line()
+    for _ in range(depth): geometry = {"type": "GeometryCollection", "geometries": [geometry]}
+    return geometry
+
+
+@pytest.mark.parametrize("geometry", [{"type": "MultiLineString", "coordinates": 5}, {"type": "GeometryCollection", "geometries": 5},
+                                      {"type": "LineString", "coordinates": [[10**400, 55.7], [37.6, 55.7]]},
+                                      {"type": "MultiLineString", "coordinates": [[[37.6, 55.7], [37.6, -10**400]]]}])
+def test_a_geometry_that_is_nonsense(tmp_path, geometry):
+    image(tmp_path/"chip.tif"); label(tmp_path/"chip.geojson", line(), geometry)
+    fatal(tmp_path, "chip.geojson", "not GeoJSON")
+
+
+def test_collections_nested_without_end(tmp_path):
+    text = json.dumps({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": "here"}]})
+    deep = '{"type": "GeometryCollection", "geometries": ['*5000 + json.dumps(line()) + "]}"*5000
+    image(tmp_path/"chip.tif"); label(tmp_path/"chip.geojson", text=text.replace('"here"', deep))
+    fatal(tmp_path, "chip.geojson", "GeoJSON")
+    assert len(graph.read_labels(label(tmp_path/"a.geojson", _nested(20)))) == 1
 
 
 def test_multilinestring_is_fine(tmp_path):
@@ -249,6 +296,17 @@ def test_disguised_labels_read_and_fetch_nothing(tmp_path, server):
         assert digest(tmp_path) == before and _Counter.hits == 0
     (tmp_path/"graph.gpkg").write_text("<OGRVRTDataSource/>")
     with pytest.raises(core.GraphError, match="graph.gpkg"): graph.read(tmp_path/"graph.gpkg")
+
+
+def test_foreign_geopackages(tmp_path):
+    "A database, another program's layer, and layers of our names with other columns."
+    with closing(sqlite3.connect(tmp_path/"plain.gpkg")) as db: db.execute("CREATE TABLE roads (id INTEGER)"); db.commit()
+    frame = graph.read_labels(label(tmp_path/"a.geojson", line()))
+    frame.to_file(tmp_path/"roads.gpkg", layer="roads"), frame.to_file(tmp_path/"edges.gpkg", layer="edges")
+    for layer in ("nodes", "edges"): frame.to_file(tmp_path/"both.gpkg", layer=layer)
+    for name in ("plain.gpkg", "roads.gpkg", "edges.gpkg", "both.gpkg"):
+        with pytest.raises(core.GraphError, match=name) as e: graph.read(tmp_path/name)
+        assert "06_vectorize" in e.value.cure and ("lacks the tables" in e.value.problem or name == "both.gpkg"), str(e.value)
 
 
 @pytest.mark.parametrize("name", ["/vsicurl/{url}/a.tif", "{url}/a.tif", "GTIFF_DIR:1:{tif}", "/vsizip/{tif}/a.tif"])

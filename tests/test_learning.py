@@ -126,6 +126,28 @@ def test_training_resumes_to_the_same_weights(tmp_path, preset, chips):
         assert not list((tmp_path/f"{kill_at}/folds/0").glob(".tmp-*"))
 
 
+def test_a_finished_fold_is_not_trained_again(tmp_path, preset, chips):
+    once, out = core.load_preset(TINY | {"train": {"stages": TINY["train"]["stages"][:1]}}), tmp_path/"folds/0"
+    def fit(p=once, **options): return train.fit(p, 0, chips, out=out, score=counted, device="cpu", **options)
+    def times(folder): return {f.name: f.stat().st_mtime_ns for f in folder.iterdir() if f.is_file()}
+    rows, before = fit(), times(out)
+    assert fit().equals(rows) and times(out) == before and not (tmp_path/"folds/replaced").exists()
+    assert len(fit(fresh=True)) == 1 and times(out) != before and times(tmp_path/"folds/replaced/0-1") == before
+    faster = core.load_preset(TINY | {"train": {"stages": [TINY["train"]["stages"][0] | {"lr": [[0, 0.01]]}]}})
+    before = times(out)
+    assert fit(faster).lr[0] == 0.01 and times(tmp_path/"folds/replaced/0-2") == before, "other inputs: set aside, not overwritten"
+    (out/"best_dice.safetensors").unlink()
+    fit(faster)
+    assert (out/"best_dice.safetensors").is_file() and (tmp_path/"folds/replaced/0-3").is_dir(), "a checkpoint was lost: trained again"
+
+
+def test_a_folder_without_a_training_is_used_as_it_is(tmp_path, preset, chips):
+    once = core.load_preset(TINY | {"train": {"stages": TINY["train"]["stages"][:1]}})
+    core.write_text(tmp_path/"folds/0/notes.txt", "mine")
+    train.fit(once, 0, chips, out=tmp_path/"folds/0", device="cpu")
+    assert (tmp_path/"folds/0/notes.txt").is_file() and not (tmp_path/"folds/replaced").exists()
+
+
 def test_a_frozen_encoder_keeps_its_weights_and_statistics(tmp_path, preset, chips):
     only_first = core.load_preset(TINY | {"train": {"ema": 0.5, "stages": TINY["train"]["stages"][:1]}})
     train.fit(only_first, 0, chips, out=tmp_path/"folds/0", device="cpu", seed=5)
@@ -148,6 +170,19 @@ def test_folds_out_of_range_and_missing_members_are_named(tmp_path, preset, chip
     r = core.Run("t", tmp_path, tmp_path, preset, 1)
     with pytest.raises(StageError, match="lacks folds/0/last.safetensors.*04_train -p fold 0"): ensemble.member_paths(r)
     with pytest.raises(CheckpointError, match="no such checkpoint"): model.load(tmp_path/"none.safetensors")
+
+
+@pytest.mark.parametrize("change,words", [
+    ({"folds": [TINY["folds"][0] | {"encoder": "resnet18"}, TINY["folds"][1]]}, "has encoder mobilenetv3_small_050, but fold 0 .* has resnet18"),
+    ({"folds": TINY["folds"][::-1]}, "has bands 3, but fold 0 .* has 8"), ({"decoder": [8, 8, 8, 16]}, r"has decoder \[8, 8, 8, 8\], .* has \[8, 8, 8, 16\]"),
+    ({"decoder_norm": "none"}, "has decoder_norm batch, .* has none"), ({"data": {"gsd_m": 0.5}}, "has gsd_m None, .* has 0.5")])
+def test_members_of_another_preset_are_refused(tmp_path, preset, change, words):
+    r = core.Run("t", tmp_path, tmp_path, preset, 1)
+    for k in (0, 1):
+        for name in preset.ensemble.checkpoints: model.save(model.build(preset, k), r.fold(k)/f"{name}.safetensors")
+    assert len(ensemble.member_paths(r)) == 6
+    with pytest.raises(CheckpointError, match=f"folds/0/last.safetensors: {words}.*Train fold 0 again"):
+        ensemble.member_paths(core.Run("t", tmp_path, tmp_path, core.load_preset(TINY | change), 1))
 
 
 def test_offline_pretrained_weights_say_what_to_do(tmp_path, monkeypatch):

@@ -124,3 +124,63 @@ def test_outputs_root_that_cannot_be_written(tmp_path):
     (tmp_path/"file").write_text("not a folder")
     from spacenet5_nb.pipeline import check_writable
     with pytest.raises(WriteError, match="could not be written"): check_writable(tmp_path/"file"/"outputs")
+
+
+def test_a_killed_pipeline_leaves_the_lock_to_the_fold_it_started(outputs):
+    "The lock is free only when the last process that writes to the run has ended."
+    from spacenet5_nb import pipeline
+    r = open_run("r", "demo")
+    with pipeline.only_one(r):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=pipeline._LOCKS)
+        with pytest.raises(StageError, match="is writing to this run"), pipeline.only_one(r): pass
+    with pytest.raises(StageError, match="is writing to this run"), pipeline.only_one(r): pass
+    child.communicate(b"\n")
+    with pipeline.only_one(r): pass
+
+
+def test_a_schedulers_gpus_are_kept(monkeypatch):
+    from spacenet5_nb.pipeline import visible_gpu
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert visible_gpu(1) == "5"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpu(1) == "1"
+
+
+def test_a_named_preset_runs_itself_and_paths_start_at_the_preset(tmp_path, monkeypatch):
+    import shutil
+
+    from spacenet5_nb import core
+    shutil.copytree(core.configs_folder(), tmp_path/"configs"); (tmp_path/"nbs").mkdir()
+    shutil.copy(ROOT/"settings.ini", tmp_path)
+    shutil.copy(tmp_path/"configs/small.yaml", tmp_path/"configs/mine.yaml")
+    monkeypatch.setenv("SPACENET5_ROOT", str(tmp_path))
+    with pytest.raises(PresetError, match="mine.yaml.*calls itself 'small'"): load_preset("mine")
+    (tmp_path/"elsewhere").mkdir()
+    (tmp_path/"elsewhere/a.yaml").write_text("base: demo\nfolds: [{encoder: resnet18, pretrained: weights/r18.pt}]\n")
+    (tmp_path/"elsewhere/b.yaml").write_text("base: a.yaml\n")
+    assert load_preset(tmp_path/"elsewhere/b.yaml").folds[0].pretrained == str(tmp_path/"elsewhere/weights/r18.pt")
+
+
+def test_edited_folds_outlive_a_rerun_of_the_first_stage(outputs):
+    from spacenet5_nb.stages import begin
+    r = open_run("r", "demo")
+    r.folder.mkdir(parents=True)
+    for path in (r.chips, r.folds, r.report): path.write_text("x")
+    begin(r, STAGES["01_explore"], "other inputs")
+    assert r.folds.exists() and r.report.exists()
+
+
+def test_files_that_are_no_data_do_not_wake_the_stages(tmp_path):
+    from spacenet5_nb.stages import data_listing
+    (tmp_path/"a.tif").write_bytes(b"x")
+    before = data_listing(tmp_path)
+    (tmp_path/"README.txt").write_text("notes"); (tmp_path/"a.tif.aux.xml").write_text("<x/>"); (tmp_path/"gone.tif").symlink_to(tmp_path/"nowhere")
+    after = data_listing(tmp_path)
+    (tmp_path/"gone.tif").unlink()
+    assert after != before and data_listing(tmp_path) == before
+
+
+def test_scoring_needs_neither_jupyter_nor_torch():
+    code = ("import sys\nfor m in ('nbformat', 'papermill', 'torch', 'timm', 'lightning', 'nbdev', 'IPython'): sys.modules[m] = None\n"
+            "sys.argv = ['spacenet5', 'score', '--help']\nfrom spacenet5_nb.pipeline import main; main()")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
