@@ -291,9 +291,9 @@ def save(
     "Write a member, all or nothing."
     from safetensors.torch import save as to_bytes
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    header = dict(model.info, **info, spec=model.spec, mean=model.mean.flatten().tolist(), std=model.std.flatten().tolist(),
+    header = dict(model.info, **info, format=FORMAT, spec=model.spec, mean=model.mean.flatten().tolist(), std=model.std.flatten().tolist(),
                   versions={"torch": torch.__version__.split("+")[0], "timm": timm.__version__})
-    return core.write_bytes(path, to_bytes(state, {"format": FORMAT, "info": json.dumps(header, sort_keys=True)}))
+    return core.write_bytes(path, to_bytes(state, {"info": json.dumps(header, sort_keys=True)}))  # one key: safetensors writes several in any order
 
 # %% ../nbs/03_model.ipynb #e5443887
 def read_info(path: str | Path) -> dict[str, Any]:
@@ -302,10 +302,10 @@ def read_info(path: str | Path) -> dict[str, Any]:
     if not path.is_file(): raise CheckpointError(path, "no such checkpoint", "Train its fold first: spacenet5 run 04_train -p fold K")
     try:
         with open(path, "rb") as f: header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0] if path.stat().st_size > 8 else 0))
-        meta = header["__metadata__"]
-        if meta["format"] != FORMAT: raise KeyError(meta["format"])
-        return json.loads(meta["info"])
-    except (OSError, ValueError, KeyError, struct.error, OverflowError, MemoryError, UnicodeDecodeError) as e:
+        info = json.loads(header["__metadata__"]["info"])
+        if info.pop("format") != FORMAT: raise KeyError("format")
+        return info
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, OverflowError, MemoryError) as e:
         raise CheckpointError(path, "is not a checkpoint of this workspace, or is damaged", "Train its fold again.") from e
 
 # %% ../nbs/03_model.ipynb #f8e579a0
