@@ -220,7 +220,7 @@ def check_ready(r: Run, stages: list[Stage], preset: str) -> None:
 def check_writable(folder: Path) -> None:
     "Writing a byte tells more than permission bits do."
     from spacenet5_nb.core import write_bytes
-    probe = write_bytes(folder/".writable", b"x")
+    probe = write_bytes(folder/f".writable-{os.getpid()}", b"x")   # folds start side by side
     probe.unlink()
 
 _LOCKS: list[int] = []  # inherited by the folds' processes: the lock is free when the last of them has ended, however the pipeline ended
