@@ -1,11 +1,13 @@
 # docker build -t spacenet5 .
 # docker run --gpus all -p 127.0.0.1:8888:8888 -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5
 # docker run --gpus all -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5 spacenet5 pipeline --preset demo
-FROM nvidia/cuda:12.8.1-runtime-ubuntu22.04
+# Debian 12 has Python 3.11; PyPI's torch brings its own CUDA runtime, so that the host's driver (nvidia-container-toolkit) is all that a GPU needs.
+FROM python:3.11-slim-bookworm
 
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ENV DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3.11 python3.11-venv make curl ca-certificates \
+    && apt-get install -y --no-install-recommends make curl ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --create-home --uid 1000 mapper && mkdir /data /outputs /workspace && chown mapper /data /outputs /workspace

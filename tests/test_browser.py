@@ -23,6 +23,7 @@ from spacenet5_nb import maps
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"  # what was asked for has been drawn
 PAYLOAD = '</script><script>alert(1)</script><img src=x onerror="alert(2)"><svg onload=alert(3)>{{ 7*7 }}'
 
 
@@ -139,7 +140,7 @@ def test_places_and_layers(watch, tmp_path):
     assert "Truth" in w.hover(*w.at(1, 5))
     w.page.get_by_label("Truth").uncheck()
     w.page.wait_for_selector(".s5-tip", state="detached")   # it fades
-    w.page.mouse.move(5, 700); w.page.mouse.move(*w.at(0, 5)); w.page.wait_for_timeout(100)
+    w.page.mouse.move(5, 700); w.page.mouse.move(*w.at(0, 5)); w.page.evaluate(TWO_FRAMES)
     assert not w.page.locator(".s5-tip").count(), "what is hidden does not answer"
     w.clean()
 
@@ -172,7 +173,7 @@ def test_text_from_data_never_runs(watch, tmp_path):
     w.hover(*w.at(0, i)); w.page.mouse.click(*w.at(0, i))
     assert PAYLOAD in w.page.inner_text(".s5-popup") and PAYLOAD in w.page.inner_text(".leaflet-control-layers")
     for box in w.page.locator(".leaflet-control-layers input").all(): box.check()
-    w.page.wait_for_timeout(200)
+    w.page.evaluate(TWO_FRAMES)
     assert not w.page.evaluate("document.querySelectorAll('img[src=x], svg[onload]').length")
     w.clean()
 
@@ -181,7 +182,7 @@ def test_even_an_injected_script_is_refused(watch, tmp_path):
     path = maps.save(a_map(), tmp_path/"map.html")
     path.write_text(path.read_text().replace("</body>", "<script>alert(1)</script><img src='http://127.0.0.1:9/x.png' onerror='alert(2)'></body>"))
     w = watch(offline=False).open(path)
-    w.page.wait_for_timeout(200)
+    w.page.evaluate(TWO_FRAMES)
     assert w.dialogs == [] and any("Content Security Policy" in e for e in w.errors), "the policy stops what slipped in"
 
 
@@ -195,7 +196,7 @@ def test_no_roads_and_a_small_screen(watch, tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_thousand_roads_stay_responsive(watch, tmp_path):
+def test_twenty_thousand_roads_are_few_paths_and_one_graph(watch, tmp_path):
     n = 100
     g = nx.MultiGraph(crs="EPSG:32637")
     at = lambda i, j: (411000.0 + 90*i, 6178000.0 + 90*j)
@@ -209,14 +210,12 @@ def test_twenty_thousand_roads_stay_responsive(watch, tmp_path):
                 line, kph = LineString([(x0, y0), ((x0 + x1)/2 + 4, (y0 + y1)/2 - 4), (x1, y1)]), 20.0 + 5*((i*j) % 17)
                 g.add_edge(n*i + j, n*a + b, geometry=line, length=line.length, speed_kph=kph, travel_time=line.length/kph*3.6, speed_confidence=0.5)
     w = watch().open(maps.save(maps.speed_map(g), tmp_path/"map.html"))
-    script = """() => { const s = map_roads.spacenet5, t0 = performance.now(), c = map_roads.getCenter();
-        for (let i = 0; i < 100; i++) s.nearest(c, 10);
-        const t1 = performance.now(); const g = new s.Graph(s.layers[0]); const end = {i: s.layers[0].n - 1, part: 0, at: s.layers[0].points[s.layers[0].n - 1][0]};
-        const r = g.route({i: 0, part: 0, at: s.layers[0].points[0][0]}, end); const t2 = performance.now();
-        map_roads.setZoom(map_roads.getZoom() + 1, {animate: false}); const t3 = performance.now();
-        return {hover: (t1 - t0)/100, route: t2 - t1, seconds: r.seconds, zoom: t3 - t2}; }"""
-    ms = w.page.evaluate(script)
-    assert ms["hover"] < 20 and ms["route"] < 1500 and ms["zoom"] < 1500 and ms["seconds"] > 300, ms
+    script = """() => { const s = map_roads.spacenet5, layer = s.layers[0]; let paths = 0; map_roads.eachLayer(l => { if (l._renderer) paths++; });
+        const r = new s.Graph(layer).route({i: 0, part: 0, at: layer.points[0][0]}, {i: layer.n - 1, part: 0, at: layer.points[layer.n - 1][0]});
+        return {roads: layer.n, paths: paths, seconds: r.seconds}; }"""
+    found = w.page.evaluate(script)
+    assert found["roads"] == 2*n*(n - 1) and found["paths"] < 100, "one path for each look, not one for each road"
+    assert found["seconds"] > 300, "a route across the whole town"
     w.clean()
 
 
