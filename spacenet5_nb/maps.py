@@ -365,7 +365,7 @@ def _plot_place(ax: plt.Axes, town: Mapping, roads: gpd.GeoDataFrame, pictures: 
     here = roads.cx[w - pad:e + pad, s - pad:n + pad].sort_values(["level", "speed_kph"])
     for level, part in here.groupby(here.level.fillna(0)):
         cls, lines = class_of(part.speed_kph, scale), [np.asarray(line.coords)[:, :2] for line in part.geometry]
-        alpha = 0.35 + 0.65*part.speed_confidence.fillna(1).clip(0, 1)
+        alpha = 0.5 + 0.5*part.speed_confidence.fillna(1).clip(0, 1)
         width = 1.6 + 0.25*cls
         ax.add_collection(LineCollection(lines, colors="#0b0f14", alpha=1 if level else 0.6, linewidths=width + (2.2 if level else 0.9), zorder=3 + 2*level))
         ax.add_collection(LineCollection(lines, colors=[(*matplotlib.colors.to_rgb(scale.colors[c]), a) for c, a in zip(cls, alpha, strict=True)],

@@ -4,7 +4,7 @@
 
 const MICRO = 1e-6;              // coordinates are whole micro-degrees, each line's first point absolute and the others relative to the last
 const METRES_PER_DEGREE = 111320;
-const MIN_OPACITY = 0.35;        // a road nobody is sure of is still seen
+const MIN_OPACITY = 0.5;         // a road nobody is sure of is still seen
 const CASING = "#0b0f14";
 const HIT_PX = 10, ROUTE_PX = 60;
 
@@ -455,7 +455,7 @@ window.spacenet5Map = function (map, data) {
   places(map, data);
   for (const layer of layers) offer(layer.group, layer.spec.name_of_layer, layer.spec.show);
   for (const d of data.differences) {
-    const style = {pane: d.key, renderer: rendererOf(d.key), color: d.key === "missed" ? "#00d5ff" : "#ffffff", weight: 9, opacity: 0.75, lineCap: "butt", interactive: false};
+    const style = {pane: d.key, renderer: rendererOf(d.key), color: d.key === "missed" ? "#00d5ff" : "#ff6ad5", weight: 9, opacity: 0.75, lineCap: "butt", interactive: false};
     offer(L.polyline(d.line.map(decode), style), d.name, false, d.key === "missed" ? "missed" : "extra");
   }
   if (data.images.length) {
