@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from .core import Run, StageError, WorkspaceError, load_settings, open_run, preset_names
+from .core import Run, StageError, WorkspaceError, load_settings, open_run, preset_names, write_bytes
 from .runner import check_exported, check_parameters, read_parameters, run_notebook
 from .stages import STAGES, Stage, begin, check_reads, find_stage, finish, is_done, stage_inputs
 
@@ -219,7 +219,6 @@ def check_ready(r: Run, stages: list[Stage], preset: str) -> None:
 
 def check_writable(folder: Path) -> None:
     "Writing a byte tells more than permission bits do."
-    from spacenet5_nb.core import write_bytes
     probe = write_bytes(folder/f".writable-{os.getpid()}", b"x")   # folds start side by side
     probe.unlink()
 

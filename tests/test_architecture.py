@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spacenet5_nb.stages import _imports
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
 STAGES = [p for p in NOTEBOOKS if re.match(r"0[1-8]_", p.name)]
@@ -32,14 +34,7 @@ ORDER = {module_of(p): p.stem.split("_")[0] for p in NOTEBOOKS}  # module -> 00,
 
 def imports_of(module):
     "Modules of the package that an exported module imports, at top level or inside functions."
-    found = set()
-    for node in ast.walk(ast.parse((ROOT/"spacenet5_nb"/f"{module}.py").read_text())):
-        if isinstance(node, ast.ImportFrom):
-            if node.level == 1 and node.module: found.add(node.module.split(".")[0])
-            elif node.level == 1 or node.module == "spacenet5_nb": found |= {a.name for a in node.names}
-            elif (node.module or "").startswith("spacenet5_nb."): found.add(node.module.split(".")[1])
-        if isinstance(node, ast.Import): found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("spacenet5_nb.")}
-    return found & set(ORDER)
+    return _imports((ROOT/"spacenet5_nb"/f"{module}.py").read_text()) & set(ORDER)
 
 
 def test_a_module_imports_only_from_lower_or_equal_numbers():
