@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import csv
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +26,10 @@ from pydantic.dataclasses import dataclass
 # %% auto #0
 __all__ = ['GDAL_SKIPPED_DRIVERS', 'WorkspaceError', 'SettingsError', 'PresetError', 'DataError', 'GraphError', 'CheckpointError',
            'StageError', 'WriteError', 'atomic', 'write_error', 'write_bytes', 'write_text', 'write_json', 'set_aside',
-           'workspace_root', 'Settings', 'load_settings', 'Chip', 'parse_chip', 'Channels', 'DataConfig', 'MasksConfig',
-           'StageConfig', 'TrainConfig', 'HeadConfig', 'LossConfig', 'FoldConfig', 'EnsembleConfig', 'VectorizeConfig',
-           'SpeedConfig', 'AplsConfig', 'MapsConfig', 'Preset', 'configs_folder', 'preset_names', 'load_preset',
-           'preset_path', 'section', 'Run', 'check_run_name', 'open_run', 'progress', 'cure_torchvision']
+           'workspace_root', 'Settings', 'load_settings', 'Chip', 'parse_chip', 'Channels', 'read_bins', 'DataConfig',
+           'MasksConfig', 'StageConfig', 'TrainConfig', 'HeadConfig', 'LossConfig', 'FoldConfig', 'EnsembleConfig',
+           'VectorizeConfig', 'SpeedConfig', 'AplsConfig', 'MapsConfig', 'Preset', 'configs_folder', 'preset_names',
+           'load_preset', 'preset_path', 'section', 'Run', 'check_run_name', 'open_run', 'progress', 'cure_torchvision']
 
 # %% ../nbs/00_core.ipynb #d8be326a
 GDAL_SKIPPED_DRIVERS = ("VRT WMS MRF WCS WMTS HTTP OGCAPI EEDA EEDAI DAAS PLMOSAIC STACIT STACTA TileDB Zarr DERIVED RASTERLITE "
@@ -184,32 +185,40 @@ class Chip:
     number: int   # 371; -1 where the name has none
     product: str  # `PS-MS`, `PS-RGB`, `MS`, `PAN`, `geojson_roads_speed`, ...; empty where the name has none
 
-_CHIP = re.compile(r"AOI_(?P<aoi>\d+)_(?P<city>[A-Za-z][A-Za-z-]*(?:_(?!PS|MS|MUL|PAN|RGB|geojson|chip|img|speed)[A-Za-z-]+)*)(?:_(?P<product>.+?))??_(?P<kind>chip|img)(?P<number>\d+)")
+_PRODUCT = r"PS-RGB|PS-MS|RGB-PanSharpen|MUL-PanSharpen|MUL|MS|PAN|geojson(?:_roads)?(?:_speed)?|spacenetroads"
+_CHIP = re.compile(rf"AOI_(?P<aoi>\d+)_(?P<city>[A-Za-z][A-Za-z-]*(?:_(?!(?:{_PRODUCT}|RGB|PS|chip|img|speed|train|test)(?:_|\d|$))[A-Za-z-]+)*)"
+                   r"(?:_(?P<product>.+?))??_(?P<kind>chip|img)(?P<number>\d+)")
 
 def parse_chip(path: str | Path) -> Chip:
-    "Read a chip's identity from any SpaceNet 3 or 5 file name, ImageId or loose file name."
+    "Read a chip's identity from any SpaceNet 3 or 5 file name, ImageId or loose file name; words may stand in any order around AOI and number."
     stem = re.sub(r"\.(tiff?|geojson|json|gpkg|graphml|csv|npy)$", "", Path(path).name, flags=re.IGNORECASE)
     if not (m := _CHIP.search(stem)): return Chip(re.sub(r"[^A-Za-z0-9._-]", "_", stem), 0, "", -1, "")
-    product = (m["product"] or "").strip("_") or _leading_product(stem[:m.start()])
+    product = (m["product"] or "").strip("_") or _stray_product(stem[:m.start()], stem[m.end():])
     return Chip(f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}", int(m["aoi"]), m["city"], int(m["number"]), product)
 
-def _leading_product(prefix: str) -> str:
-    "SpaceNet 3 also writes the product before the AOI: `RGB-PanSharpen_AOI_2_Vegas_img1`."
-    m = re.search(r"(PS-RGB|PS-MS|RGB-PanSharpen|MUL-PanSharpen|MUL|MS|PAN|geojson\w*|spacenetroads)_?$", prefix)
-    return m[1].rstrip("_") if m else ""
+def _stray_product(before: str, after: str) -> str:
+    "A product that stands before the AOI, `RGB-PanSharpen_AOI_2_Vegas_img1`, or after the number, `AOI_2_Vegas_img1_geojson_roads_speed`."
+    for pattern, text in ((rf"(?:^|_)({_PRODUCT})_?$", before), (rf"(?:^|_)({_PRODUCT})(?:_SN\d.*|_(?:train|test).*)$", before), (rf"^_({_PRODUCT})(?:_|$)(?!roads|speed)", after)):
+        if m := re.search(pattern, text): return m[1].rstrip("_")
+    return ""
 
 # %% ../nbs/00_core.ipynb #87e58129
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Channels:
-    "The bands of a target or prediction, in order: speed bins, road, then junction and crossing where asked for."
+    "The bands of a target or prediction, in order: speed, road, then junction, crossing and directions where asked for."
     edges_mph: tuple[float, ...]       # upper edge of each bin; a speed belongs to the first bin whose edge is not below it
     values_mph: tuple[float, ...]      # the speed that each bin stands for
     has_junction: bool = True
     has_crossing: bool = False
+    orientations: int = 0              # classes of a road's direction over half a turn; 0: none
+    continuous: bool = False           # one speed band, 255 at the only edge, instead of bins
 
     def __post_init__(self):
         if len(self.edges_mph) != len(self.values_mph) or not self.edges_mph or list(self.edges_mph) != sorted(set(self.edges_mph)):
             raise PresetError("channels", f"bin edges {list(self.edges_mph)} and values {list(self.values_mph)} must be of one length, edges rising")
+        if not min(self.edges_mph) > 0 or not min(self.values_mph) > 0: raise PresetError("channels", "bin edges and values must be above 0 mph")
+        if self.continuous and len(self.edges_mph) != 1: raise PresetError("channels", "continuous speed has one edge: the speed that 255 stands for", "For example Channels.of_speed(65).")
+        if self.orientations < 0 or self.orientations == 1: raise PresetError("channels", f"orientations is {self.orientations}", "Use 0, or at least 2 classes.")
 
     @classmethod
     def bins(cls, edges_mph: Iterable[float], values_mph: Iterable[float] | None = None, **kwargs) -> Channels:
@@ -233,6 +242,17 @@ class Channels:
         "The original's twelve and a crossing channel for overpasses."
         return replace(cls.selim_sef(), has_crossing=True)
 
+    @classmethod
+    def from_csv(cls, path: str | Path, **kwargs) -> Channels:
+        "Bins from a table in the original's form (`speed_conversion_binned10.csv`); each stands for its highest whole mph."
+        edges, values = read_bins(path)
+        return cls(edges, values, **kwargs)
+
+    @classmethod
+    def of_speed(cls, max_mph: float = 65, **kwargs) -> Channels:
+        "One band that is 255 at `max_mph` and above, in proportion below."
+        return cls((float(max_mph),), (float(max_mph),), continuous=True, **kwargs)
+
     @property
     def n_bins(self) -> int: return len(self.edges_mph)
     @property
@@ -244,14 +264,42 @@ class Channels:
     @property
     def crossing(self) -> int | None: return self.n_bins + 1 + self.has_junction if self.has_crossing else None
     @property
+    def orientation(self) -> slice | None:
+        start = self.n_bins + 1 + self.has_junction + self.has_crossing
+        return slice(start, start + self.orientations) if self.orientations else None
+    @property
     def names(self) -> tuple[str, ...]:
         "Band names as written into rasters and checkpoints."
-        speeds = tuple(f"speed_{edge:g}" for edge in self.edges_mph)
-        return speeds + ("road",) + ("junction",)*self.has_junction + ("crossing",)*self.has_crossing
+        speeds = (f"speed_to_{self.edges_mph[0]:g}",) if self.continuous else tuple(f"speed_{edge:g}" for edge in self.edges_mph)
+        return (speeds + ("road",) + ("junction",)*self.has_junction + ("crossing",)*self.has_crossing
+                + tuple(f"orientation_{180*k/self.orientations:.4g}" for k in range(self.orientations)))
     def __len__(self) -> int: return len(self.names)
     def bin_of(self, mph: float) -> int:
         "The bin of a speed; above the last edge it is the last bin."
-        return min(bisect_left(self.edges_mph, mph), self.n_bins - 1)
+        return min(bisect_left(self.edges_mph, mph - 1e-6), self.n_bins - 1)   # 25 mph by way of m/s is a hair more
+
+# %% ../nbs/00_core.ipynb #f861335c
+_BINS_CURE = "It needs the columns burn_val, speed and channel, one row a whole mph; speed_limits.write_bin_csv makes one."
+
+def read_bins(
+    path: str | Path,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:   # upper edges in mph: just below the next channel's first speed; the highest speed of each
+    "Read speed bins in the original's form: every whole mph with its channel and grey value."
+    if not Path(path).is_file(): raise DataError(path, "no such file of speed bins", "Check the path.")
+    try: table = list(csv.DictReader(Path(path).read_text(encoding="utf-8-sig").splitlines()))
+    except (csv.Error, UnicodeDecodeError) as e: raise DataError(path, f"is not a CSV ({e})", _BINS_CURE) from e
+    if missing := [c for c in ("burn_val", "speed", "channel") if c not in (table[0] if table else {})]: raise DataError(path, f"has no column '{missing[0]}'", _BINS_CURE)
+    try: burn, speed, channel = ([float(row[c]) for row in table] for c in ("burn_val", "speed", "channel"))
+    except (TypeError, ValueError) as e: raise DataError(path, f"has rows without numbers ({e})", _BINS_CURE) from e
+    if speed != [*range(1, len(speed) + 1)]: raise DataError(path, "its speeds are not 1, 2, 3, ... without a gap", "List every whole mph once, in rising order.")
+    steps = [b - a for a, b in zip([0, *channel], channel, strict=False)]
+    if wrong := [row for row, step in enumerate(steps) if step not in (0, 1) or (row == 0 and step)]:
+        raise DataError(path, f"its channels do not rise from 0 one by one (row {wrong[0]})", "Number them 0, 1, 2, ... by rising speed.")
+    n = int(channel[-1]) + 1
+    if any(abs(b - 255//n*(c + 1)) > 1e-6 for b, c in zip(burn, channel, strict=True)):
+        raise DataError(path, f"its burn_val is not {255//n} x (channel + 1) everywhere", "Write it again with speed_limits.write_bin_csv.")
+    last = [row for row, step in enumerate(steps) if step] + [len(speed)]   # the row after each channel's last
+    return (*(speed[row] - 0.01 for row in last[:-1]), speed[-1]), tuple(speed[row - 1] for row in last)
 
 # %% ../nbs/00_core.ipynb #51375ae0
 _strict = dict(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -263,6 +311,8 @@ class DataConfig:
     gsd_m: float | None = None     # chips are brought to this ground sample distance on reading; null keeps each chip's own
     test_fraction: float = 0.25    # share of labelled chips kept out of every fold, by spatial blocks
     test_min: int = 2              # and at least so many
+    stretch: Literal["chip", "aoi", "fixed"] = "chip"   # to 8 bits by each chip's percentiles, its city's, or fixed ranges
+    chip_px: int = 1300            # loose images of more than twice this are read in windows of about this size
     demo: dict[str, Any] | None = None   # keyword arguments of demo.make_demo
 
 @dataclass(**_strict)
@@ -443,19 +493,29 @@ def preset_path(name_or_path: str | Path, beside: Path | None = None) -> Path:
 # %% ../nbs/00_core.ipynb #1db325aa
 def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
     "The mapping of a preset with its `base` merged in, deepest first."
-    if isinstance(source, Mapping): data = dict(source)
+    if isinstance(source, Mapping): data, folder = dict(source), Path()
     else:
         path = preset_path(source, seen[-1].parent if seen else None)
         if path in seen: raise PresetError(path, "takes itself as its base", "Break the circle of `base:` lines.")
-        seen = (*seen, path)
+        seen, folder = (*seen, path), path.parent
         try: data = yaml.safe_load(path.read_text()) or {}
         except yaml.YAMLError as e: raise PresetError(path, f"is not valid YAML ({e})", "Mend the line it names.") from e
         if not isinstance(data, dict): raise PresetError(path, "must be a mapping of keys to values")
         data.setdefault("name", path.stem)
         for fold in data.get("folds") or []: _anchor(fold, path.parent)
-        if "base" not in data: return data
+    if "channels" in data: data["channels"] = _channels(data["channels"], folder, source)
     base = data.pop("base", None)
     return _merged(_expanded(base, seen), data) if base else data
+
+def _channels(value: Any, folder: Path, where: object) -> Any:
+    "`channels: cresi`, `channels: my_bins.csv` and `channels: {table: my_bins.csv, has_crossing: true}` as plain keys."
+    value = {"table": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping) or "table" not in value: return value
+    name, rest = value["table"], {k: v for k, v in value.items() if k != "table"}
+    named = {"selim_sef": Channels.selim_sef, "cresi": Channels.cresi, "best": Channels.best}
+    if name in named: return asdict(named[name]()) | rest
+    if not str(name).endswith(".csv"): raise PresetError(where, f"channels '{name}' are unknown", f"Use {', '.join(named)}, or a CSV of speed bins.")
+    return asdict(Channels.from_csv(folder/str(name))) | rest
 
 def _anchor(fold: Any, folder: Path) -> None:
     "A weight file's relative path starts at its preset's folder, wherever the notebook runs."
@@ -513,6 +573,8 @@ class Run:
     def folds(self) -> Path: return self.folder/"folds.csv"
     @property
     def report(self) -> Path: return self.folder/"report.json"
+    @property
+    def integrity(self) -> Path: return self.folder/"integrity.html"
     @property
     def solution(self) -> Path: return self.folder/"solution.csv"
     @property

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from . import raster
 from .core import DataError, StageError
+from .sources import file_of
 
 core.cure_torchvision()
 import albumentations as A  # noqa: E402  (after the cure: it may import torchvision)
@@ -52,19 +53,19 @@ def unpack_bits(
 # %% ../nbs/03d_dataset.ipynb #d40ea30a
 def stamp(paths: Sequence[str | Path], *also: Any) -> str:
     "A short name for the state of some files and options."
-    try: states = [(str(p), s.st_size, s.st_mtime_ns) for p in paths for s in [Path(p).stat()]]
+    try: states = [(str(p), s.st_size, s.st_mtime_ns) for p in paths for s in [file_of(p).stat()]]
     except OSError as e: raise DataError(e.filename, "no such file", "Run 01_explore and 02_masks again.") from e
     return hashlib.sha1(repr((states, also)).encode()).hexdigest()[:12]
 
 def cached_image(
-    image: str | Path,      # GeoTIFF
+    image: str | Path,      # GeoTIFF, or a source
     bands: int,
     *,
     cache: Path,            # folder
     gsd_m: float | None = None,
 ) -> Path:                  # .npy, uint8 (bands, H, W)
     "A chip's pixels as the network sees them, converted on first use."
-    path = cache/f"{Path(image).stem}-{bands}-{stamp([image], bands, gsd_m)}.npy"
+    path = cache/f"{file_of(image).stem}-{bands}-{stamp([image], bands, gsd_m)}.npy"
     if not path.exists(): _write_array(path, raster.read_chip(image, bands, gsd_m=gsd_m)[0])
     return path
 
@@ -77,6 +78,9 @@ def cached_mask(
     "A chip's target, packed on first use; a mask of other channels is an error."
     path = cache/f"{Path(mask).stem}-mask-{stamp([mask], tuple(names))}.npy"
     if path.exists(): return path
+    if names[0].startswith("speed_to_") or names[-1].startswith("orientation_"):   # targets that are not bits, or that turn with the image
+        raise StageError("channels", "have continuous speed or directions, which training here cannot learn yet (losses take bits; flips turn directions)",
+                         "Train with speed bins and without orientations; 02_masks writes such targets for networks of your own.")
     pixels, _, found = raster.read_named(mask)
     if tuple(found) != tuple(names):
         raise DataError(mask, f"has bands {', '.join(found)}, not {', '.join(names)}", "Make the masks again with this preset: spacenet5 run 02_masks")

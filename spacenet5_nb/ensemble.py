@@ -116,7 +116,8 @@ def _pixels(image_or_path: np.ndarray | str | Path, members: Sequence[Member]) -
     "Bytes with as many bands as the members need, and where they are valid."
     bands = max(m.net.spec["in_channels"] for m in members)
     if not isinstance(image_or_path, np.ndarray):
-        image, _, valid = raster.read_chip(image_or_path, bands, gsd_m=members[0].net.info.get("gsd_m"))
+        info = members[0].net.info   # a city's range is in its chips' sources; an image of nowhere has only its own
+        image, _, valid = raster.read_chip(image_or_path, bands, gsd_m=info.get("gsd_m"), stretch="fixed" if info.get("stretch") == "fixed" else "chip")
         return image, valid
     if image_or_path.ndim != 3 or image_or_path.dtype != np.uint8 or len(image_or_path) < bands:
         raise DataError("image", f"{image_or_path.dtype} {image_or_path.shape} is not uint8 ({bands} bands, H, W)", "Read it with raster.read_chip.")
@@ -140,7 +141,8 @@ def _check_fold(path: Path, preset: Preset, fold: int) -> None:
     spec, cure = info["spec"], f"Train fold {fold} again with this preset, or give the preset the folds that it was trained with."
     if info_channels(info) != preset.channels: raise CheckpointError(path, f"has other channels than preset '{preset.name}'", cure)
     pairs = {"encoder": (spec["encoder"], f.encoder), "bands": (spec["in_channels"], f.bands), "decoder": (list(spec["decoder"]), list(preset.decoder)),
-             "decoder_norm": (spec["norm"], preset.decoder_norm), "gsd_m": (info.get("gsd_m"), preset.data.gsd_m)}
+             "decoder_norm": (spec["norm"], preset.decoder_norm), "gsd_m": (info.get("gsd_m"), preset.data.gsd_m),
+             "stretch": (info.get("stretch", "chip"), preset.data.stretch)}
     for what, (got, wanted) in pairs.items():
         if got != wanted: raise CheckpointError(path, f"has {what} {got}, but fold {fold} of preset '{preset.name}' has {wanted}", cure)
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from . import graph, raster
 from .core import DataError, parse_chip
+from .sources import file_of
 
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -65,7 +66,7 @@ def read_entry(
         grid = raster.grid_of(image)
         g = graph.from_wkt_rows(entry, grid.transform, grid.crs)
     elif isinstance(entry, nx.Graph): g = entry
-    elif Path(entry).suffix.lower() in (".geojson", ".json"): return graph.from_labels(entry, crs=crs)
+    elif file_of(entry).suffix.lower() in (".geojson", ".json"): return graph.from_labels(entry, crs=crs)
     else: g = graph.read(entry, speeds=False)
     return g if crs is None or g.graph.get("crs") == crs else graph.project(g, crs)
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError
 
 from .core import DataError, GraphError, write_bytes
-from .labels import crs_text, read_labels
-from .speed_limits import MPH_TO_KPH, MPH_TO_MPS, add_speeds, is_bridge  # noqa: F401
+from .labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
+from .speed_limits import MPH_TO_KPH, MPH_TO_MPS, level_of, speed_of  # noqa: F401
 
 # isort: split
 import geopandas as gpd
@@ -31,8 +31,8 @@ from pyproj.exceptions import CRSError
 from shapely.geometry import LineString, Point
 
 # %% auto #0
-__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'from_lines',
-           'from_labels', 'from_wkt_rows', 'to_wkt_rows']
+__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'network',
+           'from_lines', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'to_wkt_rows']
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
@@ -271,6 +271,17 @@ def _chains(pairs: np.ndarray, kind: np.ndarray, n_points: int) -> list[tuple[li
     return chains
 
 # %% ../nbs/00d_graph.ipynb #abb7c29e
+def network(
+    coords: Sequence[np.ndarray],    # (n, 2) vertices, one array a line
+    keys: Sequence[np.ndarray],      # per line (n, 2): what counts as the same vertex
+    level: np.ndarray,               # one a line
+    kind: np.ndarray,                # one a line: a chain ends where it changes
+) -> tuple[_Segments, list[tuple[list[int], int]]]:   # pieces; chains: points in order, a piece of it
+    "Lines as the chains between the points where they meet, end or change."
+    parts = _segments(coords, keys, level)
+    _, same = np.unique(np.c_[np.round(kind, 6), level], axis=0, return_inverse=True)
+    return parts, _chains(parts.ends, same.ravel()[parts.line], len(parts.points))
+
 def from_lines(
     lines: Iterable[LineString],     # in `crs`
     speed_kph: Sequence[float],      # one a line
@@ -285,10 +296,9 @@ def from_lines(
     if not coords: return g
     level = np.zeros(len(coords), int) if level is None else np.asarray(level, int)
     speed = np.asarray(speed_kph, float)
-    parts = _segments(coords, [c.round(3) for c in coords] if keys is None else keys, level)
-    _, kind = np.unique(np.c_[speed.round(6), level], axis=0, return_inverse=True)
+    parts, chains = network(coords, [c.round(3) for c in coords] if keys is None else keys, level, speed)
     nodes: dict[int, int] = {}
-    for path, segment in _chains(parts.ends, kind.ravel()[parts.line], len(parts.points)):
+    for path, segment in chains:
         owner, line = parts.line[segment], LineString(parts.points[path])
         u, v = (nodes.setdefault(p, len(nodes)) for p in (path[0], path[-1]))
         for node, point in ((u, path[0]), (v, path[-1])): g.add_node(node, x=float(parts.points[point, 0]), y=float(parts.points[point, 1]))
@@ -298,23 +308,24 @@ def from_lines(
 
 # %% ../nbs/00d_graph.ipynb #96e1cd9e
 def from_labels(
-    labels: str | Path | gpd.GeoDataFrame,   # GeoJSON, or its lines; speeds are inferred where they have none
+    labels: str | Path | gpd.GeoDataFrame | Rows,   # GeoJSON, or its lines; speeds are inferred where they have none
     *,
     crs: Any = None,                         # projected; None: the UTM zone of their middle
 ) -> nx.MultiGraph:
     "The graph of a label file, with speeds and levels."
-    roads = labels if isinstance(labels, gpd.GeoDataFrame) else read_labels(labels)
-    if roads.crs is None: raise DataError("labels", "have no CRS", "Set it with GeoDataFrame.set_crs.")
+    rows = rows_of(labels)
     if crs is None:
-        west, south, east, north = roads.to_crs("EPSG:4326").total_bounds if len(roads) else (0, 0, 0, 0)
+        west, south, east, north = shapely.total_bounds(rows.lines) if len(rows.lines) else (0, 0, 0, 0)
         crs = utm_of((west + east)/2, (south + north)/2)
-    if not len(roads): return empty(crs)
-    roads = roads.to_crs("EPSG:4326").explode(ignore_index=True)   # one set of coordinates, so that equal vertices stay equal
-    speeds = add_speeds(roads)["inferred_speed_mph"].to_numpy()*MPH_TO_KPH
-    columns = [c for c in ("bridge", "bridge_typ", "bridge_type", "layer") if c in roads]
-    level = [int(is_bridge(dict(zip(columns, row, strict=True)))) for row in roads[columns].itertuples(index=False, name=None)] if columns else None
-    keys = [shapely.get_coordinates(line).round(9) for line in roads.geometry]   # 0.1 mm
-    return from_lines(roads.geometry.to_crs(crs), speeds, crs=crs, level=level, keys=keys)
+    if not len(rows.lines): return empty(crs)
+    speeds = np.array([speed_of(tags).mph for tags in rows.tags])*MPH_TO_KPH
+    return from_lines(move_lines(rows.lines, "EPSG:4326", crs), speeds, crs=crs, level=[level_of(tags) for tags in rows.tags], keys=vertex_keys(rows.lines))
+
+def vertex_keys(
+    lines: np.ndarray,       # LineStrings in longitude and latitude
+) -> list[np.ndarray]:       # per line (n, 2)
+    "What makes two vertices the same: equal to 0.1 mm in longitude and latitude, whatever CRS the lines are moved to."
+    return [shapely.get_coordinates(line).round(9) for line in lines]
 
 # %% ../nbs/00d_graph.ipynb #1ed20395
 EMPTY_WKT = "LINESTRING EMPTY"

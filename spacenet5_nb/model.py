@@ -267,18 +267,19 @@ def build(preset: Preset, fold: int) -> RoadUNet:
     "The network of one fold of a preset, with `info` filled for its checkpoints."
     f = fold_config(preset, fold)
     net = RoadUNet(f.encoder, f.bands, len(preset.channels), pretrained=f.pretrained, decoder=preset.decoder, norm=preset.decoder_norm)
-    net.info = dict(channels=channels_info(preset.channels), gsd_m=preset.data.gsd_m, fold=fold, preset=preset.name)
+    net.info = dict(channels=channels_info(preset.channels), gsd_m=preset.data.gsd_m, stretch=preset.data.stretch, fold=fold, preset=preset.name)
     return net
 
 def channels_info(channels: Channels) -> dict[str, Any]:
     "Channels as JSON can hold them."
     return dict(edges_mph=list(channels.edges_mph), values_mph=list(channels.values_mph), has_junction=channels.has_junction,
-                has_crossing=channels.has_crossing, names=list(channels.names))
+                has_crossing=channels.has_crossing, orientations=channels.orientations, continuous=channels.continuous, names=list(channels.names))
 
 def info_channels(info: Mapping[str, Any]) -> Channels:
     "Channels from a checkpoint's `info`."
     c = info["channels"]
-    return Channels(tuple(map(float, c["edges_mph"])), tuple(map(float, c["values_mph"])), c["has_junction"], c["has_crossing"])
+    return Channels(tuple(map(float, c["edges_mph"])), tuple(map(float, c["values_mph"])), c["has_junction"], c["has_crossing"],
+                    c.get("orientations", 0), c.get("continuous", False))   # checkpoints of before these were there
 
 # %% ../nbs/03_model.ipynb #cdd9ae8d
 FORMAT = "spacenet5_nb.RoadUNet/1"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -26,8 +27,9 @@ from .runner import check_exported, check_parameters, read_parameters, run_noteb
 from .stages import STAGES, Stage, begin, check_reads, find_stage, finish, is_done, stage_inputs
 
 # %% auto #0
-__all__ = ['app', 'make_score', 'score_probs', 'run_stage', 'base_parameters', 'find_devices', 'run_folds', 'visible_gpu', 'say',
-           'run', 'check_ready', 'check_writable', 'only_one', 'summarize', 'main']
+__all__ = ['LEFT_OUT', 'app', 'make_score', 'score_probs', 'run_stage', 'base_parameters', 'find_devices', 'run_folds',
+           'visible_gpu', 'say', 'run', 'check_ready', 'check_writable', 'only_one', 'summarize', 'left_out',
+           'report_left_out', 'main']
 
 # %% ../nbs/09_pipeline.ipynb #b22706d0
 def make_score(
@@ -245,8 +247,21 @@ def summarize(r: Run) -> None:
             part = table[table["trained_city"] == trained] if "trained_city" in table else table[:0]
             if len(part): say(f"  {word}: dice {part['dice'].mean():.3f}  APLS_length {part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  ({len(part)} chips, mean over chips)")
     for word, path in (("map", r.map_html), ("picture", r.map_png), ("scores", r.scores_csv), ("roads, SpaceNet CSV", r.solution),
-                       ("roads, GeoJSON", r.roads), ("notebooks", r.folder/"runs")):
+                       ("roads, GeoJSON", r.roads), ("integrity of the chips", r.integrity), ("notebooks", r.folder/"runs")):
         if path.exists(): say(f"  {word}: {path}")
+
+def left_out(r: Run) -> list[str]:
+    "Chips that 01_explore was told to leave out."
+    if not r.report.is_file(): return []
+    return [row["chip"] for row in json.loads(r.report.read_text()).get("left_out", [])]
+
+LEFT_OUT = 3   # exit code: done, but without some chips
+
+def report_left_out(r: Run) -> None:
+    "Say which chips were left out; the exit code says so too."
+    if not (chips := left_out(r)): return
+    say(f"  {len(chips)} {'chips were' if len(chips) > 1 else 'chip was'} left out: {', '.join(chips[:5])}{', ...' if len(chips) > 5 else ''}; {r.report} and {r.integrity} say why (exit code {LEFT_OUT})")
+    raise typer.Exit(LEFT_OUT)
 
 # %% ../nbs/09_pipeline.ipynb #fd217e6b
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -264,8 +279,18 @@ def _pipeline_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
 ) -> None:
     "Run every stage and fold in order; skip what is complete, resume what was interrupted."
-    run(preset or load_settings().preset, run=run_name, data_root=data_root, devices=devices, start=start, stop=stop, skip_problems=skip_problems,
-        dry_run=dry_run)
+    r = run(preset or load_settings().preset, run=run_name, data_root=data_root, devices=devices, start=start, stop=stop, skip_problems=skip_problems,
+            dry_run=dry_run)
+    if not dry_run: report_left_out(r)
+
+@app.command("prepare")
+def _prepare_command(
+    preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
+    run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")] = "",
+    data_root: Annotated[str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")] = "",
+) -> None:
+    "Check every chip, make folds and targets (stages 01 and 02); broken chips are left out and listed, and the exit code is 3."
+    report_left_out(run(preset or load_settings().preset, run=run_name, data_root=data_root, stop="02_masks", skip_problems=True))
 
 @app.command("run")
 def _run_command(
@@ -282,6 +307,7 @@ def _run_command(
     own = base_parameters(r, preset, str(values.get("device", "auto")))
     with contextlib.nullcontext() if os.environ.get("SPACENET5_CHILD") else only_one(r): out = run_stage(r, chosen, values | own)
     say(f"{chosen.name}: done; executed copy {out}")
+    if chosen.name == "01_explore": report_left_out(r)
 
 # %% ../nbs/09_pipeline.ipynb #454c1db1
 @app.command("score")
@@ -298,6 +324,83 @@ def _score_command(
     found = score_folder(truth, proposal, images=images or None, extra="ignore" if ignore_extra else "error", workers=load_settings().n_workers)
     write_scores(found, folder/"scores.csv", folder/"scores.json")
     say(f"{len(found.table)} chips: APLS_length {found.table.apls_length.mean():.3f}  APLS_time {found.table.apls_time.mean():.3f}  ({folder/'scores.csv'})")
+
+# %% ../nbs/09_pipeline.ipynb #54752c1c
+@app.command("bins")
+def _bins_command(
+    labels: Annotated[str, typer.Option(help="a label file, or a folder of chips")],
+    n: Annotated[int, typer.Option("-n", min=1, max=60, help="how many bins")] = 10,
+    out: Annotated[str, typer.Option(help="CSV to write; a preset takes it as `channels: bins.csv`")] = "bins.csv",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
+) -> None:
+    "Speed bins that hold about equal lengths of labelled road, as a table in the original's form."
+    from spacenet5_nb.explore import find_chips
+    from spacenet5_nb.graph import utm_of
+    from spacenet5_nb.labels import move_lines, read_rows
+    from spacenet5_nb.speed_limits import equal_frequency_edges, speed_of, write_bin_csv
+    if Path(out).exists() and not overwrite: raise StageError(out, "exists already", "Choose another --out, or say --overwrite.")
+    paths = [p for p in find_chips(labels, chip_px=0)["label"].unique() if p] if Path(labels).is_dir() else [labels]
+    mph, metres = [], []
+    for rows in map(read_rows, paths):
+        if not len(rows.lines): continue
+        mph += [speed_of(tags).mph for tags in rows.tags]
+        metres += [line.length for line in move_lines(rows.lines, "EPSG:4326", utm_of(*rows.lines[0].coords[0][:2]))]
+    if not mph: raise StageError(labels, "holds no labelled road", "Give a label file, or a folder with images and labels.")
+    edges = equal_frequency_edges(mph, n, weights=metres)
+    write_bin_csv(out, edges)
+    share = np.histogram(mph, [0, *(e + 1e-6 for e in edges)], weights=metres)[0]/sum(metres)
+    for low, high, part in zip((0, *edges), edges, share, strict=False): say(f"  {low:g} to {high:g} mph: {100*part:.1f} % of {sum(metres)/1000:.1f} km")
+    say(f"{len(edges)} bins: {out}")
+
+# %% ../nbs/09_pipeline.ipynb #5ad463f6
+@app.command("labels")
+def _labels_command(
+    osm: Annotated[str, typer.Option(help="OpenStreetMap extract: .osm.pbf, .osm, .osm.gz or .osm.bz2")],
+    image: Annotated[str, typer.Option(help="a GeoTIFF, or a folder of chips")],
+    out: Annotated[str, typer.Option(help="label file, or folder [default: where the chips' labels are looked for]")] = "",
+    country: Annotated[str, typer.Option(help="code such as RU, FR or US-MD: its law gives the speed of roads without a posted one")] = "",
+    legal_speeds: Annotated[str, typer.Option(help="legal_default_speeds.json, for countries that the small table does not have")] = "",
+    rural: Annotated[bool, typer.Option("--rural", help="roads that do not say where they run are rural, not urban")] = False,
+    keep_tunnels: Annotated[bool, typer.Option("--keep-tunnels", help="label tunnels too")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace labels that are there")] = False,
+) -> None:
+    "Make SpaceNet-format labels with speeds, bridges and layers from an OpenStreetMap extract."
+    from spacenet5_nb.osm import make_labels, summary
+    made = make_labels(osm, _label_targets(image, out, overwrite), overwrite=overwrite, say=say, country=country, legal_speeds=legal_speeds or None,
+                       keep_tunnels=keep_tunnels, zone="rural" if rural else "urban")
+    for line in summary(made.values()): say(line)
+
+def _label_targets(image: str, out: str, overwrite: bool) -> dict[str, Path]:
+    "The label file of each image."
+    from spacenet5_nb.explore import find_chips
+    from spacenet5_nb.osm import label_path
+    images = [image]
+    if Path(image).is_dir():
+        chips = find_chips(image, chip_px=0)
+        images, labelled = chips["image"].tolist(), chips[chips["label"] != ""]
+        if len(labelled) and not (out or overwrite):
+            raise StageError(labelled["label"].iloc[0], f"is the label of {labelled['chip'].iloc[0]} already", "Give --overwrite, or another folder as --out.")
+    if not out.lower().endswith((".geojson", ".json")): return {i: Path(out)/label_path(i).name if out else label_path(i) for i in images}
+    if len(images) > 1: raise StageError(out, f"is one file for {len(images)} images", "Name a folder as --out.")
+    return {images[0]: Path(out)}
+
+# %% ../nbs/09_pipeline.ipynb #611e5fe8
+@app.command("download")
+def _download_command(
+    aoi: Annotated[list[str] | None, typer.Option(help="number or city: 7, moscow or 2,3,4,5; repeatable")] = None,
+    split: Annotated[str, typer.Option(help="train, test_public or all")] = "train",
+    to: Annotated[str, typer.Option(help="data folder [default: settings.ini's data_root]")] = "",
+    show: Annotated[bool, typer.Option("--list", help="show what there is, with sizes, and fetch nothing")] = False,
+    keep_archives: Annotated[bool, typer.Option(help="keep tarballs once they are unpacked")] = False,
+    extract: Annotated[bool, typer.Option(help="unpack, or only fetch and check")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask (nor without a terminal)")] = False,
+) -> None:
+    "Fetch SpaceNet 3 and 5 road tarballs from the public bucket, check and unpack them; goes on with what was interrupted."
+    from spacenet5_nb import download
+    if show: download.list_tarballs(); return
+    ask = None if yes or not sys.stdin.isatty() else lambda: typer.confirm("Go on?", default=True)
+    folders = download.download(aoi or [], split, to, extract=extract, keep_archives=keep_archives, ask=ask)
+    if folders and extract: say(f"Next: spacenet5 run 01_explore -p preset small -p data_root {folders[0].parents[1]}")
 
 # %% ../nbs/09_pipeline.ipynb #acbc6e5a
 @app.command("stages")

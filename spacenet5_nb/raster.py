@@ -11,43 +11,85 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .core import DataError, load_settings, write_bytes  # before rasterio: sets what GDAL may open
+from .labels import transformer
+from .sharpen import pansharpen
+from .sources import file_of, split_source, window_of
 
 # isort: split
 import numpy as np
 import rasterio
 from affine import Affine
-from pyproj import Geod, Transformer
+from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.warp import reproject
-from rasterio.windows import Window
+from rasterio.windows import Window, bounds
 
 # %% auto #0
-__all__ = ['open_raster', 'check_budget', 'read', 'Grid', 'write', 'read_named', 'grid_of', 'ground_size', 'gsd_of',
-           'target_grid', 'resample', 'stretch_limits', 'to_8bit', 'band_order', 'valid_pixels', 'checked_target',
-           'read_chip', 'pansharpen']
+__all__ = ['FIXED_LIMITS', 'open_raster', 'check_budget', 'read', 'Grid', 'grid_in', 'write', 'read_named', 'grid_of',
+           'ground_size', 'gsd_of', 'target_grid', 'resample', 'stretch_limits', 'to_8bit', 'band_order', 'limits_of',
+           'valid_pixels', 'checked_target', 'read_valid', 'read_chip']
 
 # %% ../nbs/00b_raster.ipynb #a82d6566
 @contextlib.contextmanager
 def open_raster(
-    path: str | Path,           # a GeoTIFF on this machine
+    path: str | Path,           # a GeoTIFF on this machine, or a source: one window of it, or sharpened
 ) -> Iterator[DatasetReader]:
     "Open a georeferenced GeoTIFF for reading, and nothing else; DataError says what is wrong with the file."
-    if not Path(path).is_file(): raise DataError(path, "no such file", "Check the path; chips are read from data_root.")
-    try: source = rasterio.open(str(Path(path).resolve()), driver="GTiff", sharing=False)
-    except RasterioError as e: raise DataError(path, f"is truncated or no GeoTIFF ({_reason(e)})", _TIFF_CURE) from e
-    with source:
+    file, parts = split_source(path)
+    if not file.is_file(): raise DataError(file, "no such file", "Check the path; chips are read from data_root.")
+    try: source = rasterio.open(str(file.resolve()), driver="GTiff", sharing=False)
+    except RasterioError as e: raise DataError(file, f"is truncated or no GeoTIFF ({_reason(e)})", _TIFF_CURE) from e
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(source)
         if source.crs is None or source.transform.is_identity:
-            raise DataError(path, "has no coordinate reference system or no geotransform", "Assign both with rasterio's `rio edit-info`.")
+            raise DataError(file, "has no coordinate reference system or no geotransform", "Assign both with rasterio's `rio edit-info`.")
         if not (source.crs.is_geographic or source.crs.is_projected):
-            raise DataError(path, f"has a CRS without a place on the Earth ({source.crs.to_wkt()[:60]}...)",
+            raise DataError(file, f"has a CRS without a place on the Earth ({source.crs.to_wkt()[:60]}...)",
                             "Assign the right one with rasterio's `rio edit-info --crs EPSG:...`.")
-        if source.transform.is_degenerate: raise DataError(path, "has a geotransform without an area", "Export it again as GeoTIFF.")
-        yield source
+        if source.transform.is_degenerate: raise DataError(file, "has a geotransform without an area", "Export it again as GeoTIFF.")
+        if "pan" in parts: source = _Sharpened(source, stack.enter_context(open_raster(parts["pan"])))
+        yield _Part(source, window_of(path)) if "window" in parts else source
 
 _TIFF_CURE = "Download or copy it again; other formats are converted with `gdal_translate -of GTiff`."
+
+# %% ../nbs/00b_raster.ipynb #7c194bf6
+class _View:
+    "A raster that shows another one differently; what is not said here is the other's."
+    def __init__(self, source: DatasetReader, shape: tuple[int, int], transform: Affine):
+        self._source, self.shape, (self.height, self.width), self.transform = source, shape, shape, transform
+        self.bounds = rasterio.coords.BoundingBox(*bounds(Window(0, 0, self.width, self.height), transform))
+
+    def __getattr__(self, name: str): return getattr(self._source, name)
+
+class _Part(_View):
+    "A window of a raster."
+    def __init__(self, source: DatasetReader, window: tuple[int, int, int, int]):   # column, row, width, height
+        column, row, width, height = self._place = window
+        if column + width > source.width or row + height > source.height:
+            raise DataError(source.name, f"has {source.width} x {source.height} pixels; the window {window} leaves it", "Run 01_explore again.")
+        super().__init__(source, (height, width), source.transform*Affine.translation(column, row))
+
+    def read(self, bands: Sequence[int], *, window: Window | None = None) -> np.ndarray:
+        column, row, width, height = self._place
+        window = window or Window(0, 0, width, height)
+        return self._source.read(bands, window=Window(column + window.col_off, row + window.row_off, window.width, window.height))
+
+class _Sharpened(_View):
+    "A multispectral raster on the grid of a panchromatic one."
+    def __init__(self, source: DatasetReader, pan: DatasetReader):
+        if pan.count != 1: raise DataError(pan.name, f"has {pan.count} bands, not one", "Give a panchromatic image, or leave it out.")
+        if pan.crs != source.crs: raise DataError(pan.name, f"has another CRS than {source.name}", "Warp one of the two with `rio warp`.")
+        super().__init__(source, pan.shape, pan.transform)
+        self._pan = pan
+
+    def read(self, bands: Sequence[int], *, window: Window | None = None) -> np.ndarray:
+        check_budget(self._source, (2*self._source.count, *self.shape))   # as 32-bit floats
+        image = pansharpen(_decode(self._source, self._source.name), _decode(self._pan, self._pan.name), grid_in(self._source), grid_in(self._pan))
+        rows, columns = window.toslices() if window else (slice(None), slice(None))
+        return image[[b - 1 for b in bands]][:, rows, columns]
 
 # %% ../nbs/00b_raster.ipynb #5a635937
 def check_budget(
@@ -93,6 +135,10 @@ class Grid(NamedTuple):
     transform: Affine        # pixel (column, row) to CRS coordinates
     crs: CRS
 
+def grid_in(source: DatasetReader) -> Grid:
+    "The grid of an open raster."
+    return Grid(source.shape, source.transform, source.crs)
+
 def write(
     path: str | Path,
     array: np.ndarray,                          # (bands, H, W) or (H, W)
@@ -120,13 +166,13 @@ def read_named(
 ) -> tuple[np.ndarray, Grid, tuple[str, ...]]:   # pixels, grid, band names ("" where a band has none)
     "Read a raster together with its grid and its band names."
     with open_raster(path) as source:
-        return _decode(source, path), Grid(source.shape, source.transform, source.crs), tuple(d or "" for d in source.descriptions)
+        return _decode(source, path), grid_in(source), tuple(d or "" for d in source.descriptions)
 
 def grid_of(
     path: str | Path,
 ) -> Grid:
     "The grid of a raster, from its header."
-    with open_raster(path) as source: return Grid(source.shape, source.transform, source.crs)
+    with open_raster(path) as source: return grid_in(source)
 
 # %% ../nbs/00b_raster.ipynb #e2a35af2
 _GEOD = Geod(ellps="WGS84")
@@ -138,7 +184,7 @@ def ground_size(
     height, width = grid.shape
     ends = np.array([(0, height/2), (width, height/2), (width/2, 0), (width/2, height)])
     xs, ys = np.array([grid.transform*tuple(p) for p in ends]).T
-    lon, lat = Transformer.from_crs(grid.crs.to_wkt(), "EPSG:4326", always_xy=True).transform(xs, ys)
+    lon, lat = transformer(grid.crs.to_wkt(), "EPSG:4326").transform(xs, ys)
     _, _, metres = _GEOD.inv(lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]])
     return float(metres[1]/height), float(metres[0]/width)
 
@@ -204,11 +250,16 @@ def to_8bit(
 ) -> np.ndarray:          # uint8; a band whose limits coincide is 0 below and 255 above them
     "Stretch each band between two of its percentiles (or fixed limits) to 0-255; not finite means 0."
     limits = limits or stretch_limits(image, low=low, high=high)
-    out = np.zeros(image.shape, "uint8")
+    if len(limits) != len(image): raise DataError("image", f"has {len(image)} bands, but {len(limits)} are given limits", "Give one pair a band.")
+    out = np.empty(image.shape, "uint8")
     for band, target, (bottom, top) in zip(image, out, limits, strict=True):
-        scaled = (np.nan_to_num(band.astype("float32"), nan=0, posinf=0, neginf=0) - bottom)*(255/max(top - bottom, 1e-6))
-        target[:] = np.clip(scaled, 0, 255)
+        if band.dtype.kind == "u" and band.dtype.itemsize <= 2: target[:] = _scaled(np.arange(np.iinfo(band.dtype).max + 1), bottom, top)[band]
+        else: target[:] = _scaled(np.nan_to_num(band.astype("float64"), nan=0, posinf=0, neginf=0), bottom, top)
     return out
+
+def _scaled(values: np.ndarray, bottom: float, top: float) -> np.ndarray:
+    "`bottom` to 0 and `top` to 255, linear between, as `gdal_translate -ot Byte -scale` does."
+    return np.clip(np.floor((values - bottom)*(255/max(top - bottom, 1e-6)) + 0.5), 0, 255).astype("uint8")
 
 # %% ../nbs/00b_raster.ipynb #9bd7232b
 def band_order(
@@ -223,15 +274,38 @@ def band_order(
     raise DataError(name, f"has {count} bands; the preset wants {n}",
                     "Give it the PS-MS image (8 bands), or a preset whose folds have `bands: 3` (3, 4 or 8 bands in the file).")
 
+# %% ../nbs/00b_raster.ipynb #6c629e64
+FIXED_LIMITS = ((154, 669), (122, 1061), (119, 1520), (62, 1497), (20, 1342), (36, 1505), (17, 1853), (7, 1559))   # WorldView-3 bands 1-8, 16 bits
+
+def limits_of(
+    stretch: str,                   # "chip" (or ""), "fixed", or `154:669,122:1061,...`: one range a band of the file
+    bands: Sequence[int],           # 1-based, that will be read
+    count: int,                     # of the file
+    *,
+    name: object = "image",
+) -> list[tuple[float, float]] | None:   # per read band; None: the chip's own percentiles
+    "The ranges that a word for the stretch stands for."
+    if stretch in ("", "chip"): return None
+    try: pairs = FIXED_LIMITS if stretch == "fixed" else [tuple(map(float, part.split(":"))) for part in stretch.split(",")]
+    except ValueError: pairs = []
+    if not pairs or any(len(p) != 2 for p in pairs): raise DataError(name, f"has a stretch '{stretch}'", "Use chip, fixed, or low:high for each band.")
+    if stretch == "fixed" and count == 3: pairs = [pairs[b - 1] for b in band_order(8, 3)]   # a 16-bit RGB of the same satellite
+    if len(pairs) != count: raise DataError(name, f"has {count} bands; its stretch has {len(pairs)} ranges", "Use `stretch: chip`, or give a range for each band.")
+    return [pairs[b - 1] for b in bands]
+
 # %% ../nbs/00b_raster.ipynb #87673121
 def valid_pixels(
     image: np.ndarray,            # (bands, H, W)
     nodata: float | None = None,  # the file's own, beside 0
 ) -> np.ndarray:                  # (H, W) bool
     "Where any band holds a finite value that is neither 0 nor the no-data value."
-    known = np.isfinite(image) & (image != 0)
-    if nodata is not None: known &= image != nodata
-    return known.any(0)
+    out = np.zeros(image.shape[1:], bool)
+    for band in image:
+        known = band != 0
+        if image.dtype.kind == "f": known &= np.isfinite(band)
+        if nodata is not None: known &= band != nodata
+        out |= known
+    return out
 
 def checked_target(
     path: str | Path,      # the image, for messages
@@ -249,37 +323,35 @@ def checked_target(
                     f"{gsd_of(source):.3g} m on the ground), more than memory_gb = {budget:g}",
                     "Check its georeference; where it is right, raise data.gsd_m in the preset or memory_gb in settings.ini.")
 
+def read_valid(
+    path: str | Path,
+    n_bands: int = 3,
+    *,
+    gsd_m: float | None = None,
+) -> tuple[Grid, np.ndarray]:     # grid and validity (H, W), as read_chip has them
+    "Where an image has data, without making a picture of it."
+    with open_raster(path) as source:
+        grid, bands = grid_in(source), band_order(source.count, n_bands, name=path)
+        target = checked_target(path, grid, gsd_m, n_bands)
+        valid = valid_pixels(_decode(source, path, bands), source.nodata)
+    if not valid.any(): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
+    return target, resample(np.zeros((0, *valid.shape), "uint8"), valid, grid, target)[1]
+
 def read_chip(
     path: str | Path,
     n_bands: int,                 # 3 or 8
     *,
     gsd_m: float | None = None,   # metres; None: the image's own
+    stretch: str = "chip",        # see limits_of; what the source itself says wins
 ) -> tuple[np.ndarray, Grid, np.ndarray]:   # uint8 (n_bands, H, W); its grid; validity (H, W)
-    "Read an image as a network sees it: bands in order, 8 bits, at the preset's ground sample distance, each band stretched to its own percentiles."
+    "Read an image as a network sees it: bands in order, 8 bits, at the preset's ground sample distance."
     with open_raster(path) as source:
-        grid = Grid(source.shape, source.transform, source.crs)
+        grid = grid_in(source)
         bands, target = band_order(source.count, n_bands, name=path), checked_target(path, grid, gsd_m, n_bands)
+        limits = limits_of(split_source(path)[1].get("stretch", stretch), bands, source.count, name=path)
         image = _decode(source, path, bands)
         valid = valid_pixels(image, source.nodata)
     if not valid.any(): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
-    image = to_8bit(image*valid)
+    image = to_8bit(np.multiply(image, valid, out=image), limits=limits)
     image, valid = resample(image, valid, grid, target)
     return image*valid, target, valid
-
-# %% ../nbs/00b_raster.ipynb #e45568b3
-def pansharpen(
-    ms: np.ndarray,     # (bands, h, w) multispectral
-    pan: np.ndarray,    # (1, H, W) or (H, W) panchromatic
-    ms_grid: Grid,
-    pan_grid: Grid,     # same CRS, finer
-) -> np.ndarray:        # (bands, H, W) in the type of `ms`
-    "Give a multispectral image the detail of a panchromatic one; 0 stays 0."
-    fine = np.squeeze(pan).astype("float32")
-    def move(image, a, b, how):
-        out = np.zeros((len(image), *b.shape), "float32")
-        reproject(image.astype("float32"), out, src_transform=a.transform, src_crs=a.crs, dst_transform=b.transform, dst_crs=b.crs, resampling=how)
-        return out
-    smooth = move(move(fine[None], pan_grid, ms_grid, Resampling.average), ms_grid, pan_grid, Resampling.bilinear)[0]
-    ratio = np.divide(fine, smooth, out=np.ones_like(fine), where=smooth > 0)
-    sharp = move(ms, ms_grid, pan_grid, Resampling.bilinear)*np.clip(ratio, 0.2, 5)
-    return np.clip(sharp.round(), 0, np.iinfo(ms.dtype).max).astype(ms.dtype) if ms.dtype.kind in "ui" else sharp.astype(ms.dtype)

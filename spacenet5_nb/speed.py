@@ -17,8 +17,8 @@ from .graph import MPH_TO_KPH
 from .skeleton import Frame, check_probs, make_frame
 
 # %% auto #0
-__all__ = ['NAMED', 'sample_points', 'middles', 'read_patches', 'edge_evidence', 'continuations', 'borrow', 'speed_of', 'inherit',
-           'add_speeds']
+__all__ = ['NAMED', 'sample_points', 'middles', 'read_patches', 'edge_evidence', 'continuations', 'borrow', 'speed_of',
+           'continuous_speed', 'inherit', 'add_speeds']
 
 # %% ../nbs/06b_speed.ipynb #a8aa9f75
 def sample_points(
@@ -131,6 +131,15 @@ def speed_of(
     none = seen < config.min_evidence
     return np.where(none, np.nan, mph), np.where(none, 0.0, confidence)
 
+def continuous_speed(
+    evidence: np.ndarray,       # (edges, 1), per sample: the share of `max_mph`
+    max_mph: float,
+    config: SpeedConfig,
+) -> tuple[np.ndarray, np.ndarray]:  # as speed_of
+    "Speed from one band that rises with it; how sure it is such a band cannot say."
+    none = evidence[:, 0] < config.min_evidence
+    return np.where(none, np.nan, evidence[:, 0]*max_mph), np.where(none, 0.0, 1.0)
+
 # %% ../nbs/06b_speed.ipynb #a39648d2
 def inherit(
     g: nx.MultiGraph,
@@ -180,8 +189,8 @@ def add_speeds(
     evidence = evidence/np.maximum(count, 1)[:, None]
     pairs = continuations(out)
     values = np.array(channels.values_mph)
-    mph, confidence = speed_of(evidence, values, config)
-    if config.smooth and config.rule != "argmax":
+    mph, confidence = continuous_speed(evidence, values[0], config) if channels.continuous else speed_of(evidence, values, config)
+    if config.smooth and config.rule != "argmax" and not channels.continuous:
         mph, confidence = speed_of(borrow(evidence, length, pairs, confidence, config.smooth_m), values, config)
     unseen = evidence.sum(1) < config.min_evidence
     mph = inherit(out, np.where(unseen, np.nan, mph), pairs, length, config.fallback_mph)

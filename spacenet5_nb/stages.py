@@ -41,8 +41,8 @@ def _some(paths: list[Path], otherwise: Path, stage: str) -> list[tuple[Path, st
 
 # %% ../nbs/09d_stages.ipynb #ad8b9046
 STAGES = {s.name: s for s in (
-    Stage("01_explore", ("data", "folds"), lambda r: [], lambda r, k: [r.chips, r.folds, r.report], editable=("folds.csv",)),
-    Stage("02_masks", ("data", "channels", "masks"), lambda r: [(r.chips, "01_explore")], lambda r, k: _glob(r.folder, "masks/*.tif"), clears=True),
+    Stage("01_explore", ("data", "folds"), lambda r: [], lambda r, k: [r.chips, r.folds, r.report, r.integrity], editable=("folds.csv",)),
+    Stage("02_masks", ("data", "channels", "masks"), lambda r: [(r.chips, "01_explore")], lambda r, k: [r.folder/"masks.json", *_glob(r.folder, "masks/*.tif")], clears=True),
     Stage("03_model", ("folds", "decoder", "channels"), lambda r: [], lambda r, k: [], uses_data=False),
     Stage("04_train", ("data", "channels", "folds", "decoder", "train", "loss", "vectorize", "speed", "apls"),
           lambda r: [(r.chips, "01_explore"), (r.folds, "01_explore"), *_some(_glob(r.folder, "masks/*.tif"), r.folder/"masks", "02_masks")],
