@@ -312,7 +312,7 @@ class DataConfig:
     test_fraction: float = 0.25    # share of labelled chips kept out of every fold, by spatial blocks
     test_min: int = 2              # and at least so many
     stretch: Literal["chip", "aoi", "fixed"] = "chip"   # to 8 bits by each chip's percentiles, its city's, or fixed ranges
-    chip_px: int = 1300            # loose images of more than twice this are read in windows of about this size
+    chip_m: float = 400.0          # loose images of more than twice this are read in windows of about this size
     demo: dict[str, Any] | None = None   # keyword arguments of demo.make_demo
 
 @dataclass(**_strict)

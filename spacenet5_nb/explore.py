@@ -6,7 +6,7 @@
 __all__ = ['CHIP_COLUMNS', 'TABLE_COLUMNS', 'KINDS', 'find_chips', 'scan_image', 'scan_label', 'scan_chip', 'scan_chips',
            'usable', 'chip_percentiles', 'pooled_limits', 'with_stretch', 'write_tables', 'write_integrity',
            'read_folds', 'is_edited', 'load_chips', 'make_report', 'kind_of', 'city_svg', 'integrity_page',
-           'plot_gallery', 'plot_histograms', 'plot_road_km', 'plot_folds']
+           'plot_gallery', 'plot_histograms', 'plot_folds']
 
 # %% ../nbs/01_explore.ipynb #b0d1422c
 import hashlib
@@ -28,7 +28,7 @@ from .parallel import Failure, parallel
 from .raster import (Grid, band_order, check_budget, checked_target, grid_in, grid_of, ground_size, gsd_of, open_raster, read, read_chip,
                                  valid_pixels)
 from .sources import file_of, join_source, split_source, window_of
-from .speed_limits import ROAD_TYPES, road_class, speed_of
+from .speed_limits import road_class, speed_of
 
 # isort: split
 import matplotlib.pyplot as plt
@@ -63,7 +63,7 @@ def find_chips(
     root: str | Path,        # SpaceNet 3 or 5 folders, or images with labels of the same stem, or with one label file
     *,
     n_bands: int = 8,        # the most that a network will want: with 3, an RGB image is taken before MS is sharpened
-    chip_px: int = 1300,     # loose images of more than twice this are read in windows of about this size; 0: never
+    chip_m: float = 400,     # loose images of more than twice this are read in windows of about this size on the ground; 0: never
 ) -> pd.DataFrame:           # one row a chip, columns CHIP_COLUMNS; paths, sources (00n_sources) or ""
     "List the chips below a folder by their names; two files that claim to be the same are a DataError."
     root = Path(root)
@@ -80,7 +80,7 @@ def find_chips(
         row["label"] = labels.get((chip, split), "")
         row["image"], row["product"] = _best_image(row, n_bands)
         if split == "train" and (chip, "test") in chips: row["chip"] += "_train"   # the test chip keeps the scorer's name
-    rows = [part for row in _with_shared_label(list(chips.values()), labels) for part in _cut(row, chip_px)]
+    rows = [part for row in _with_shared_label(list(chips.values()), labels) for part in _cut(row, chip_m)]
     return pd.DataFrame(sorted(rows, key=lambda r: r["chip"]), columns=CHIP_COLUMNS)
 
 def _claim(row: dict, key: str, path: Path) -> None:
@@ -106,6 +106,8 @@ def _best_image(row: dict, n_bands: int) -> tuple[str, str]:
     return next((image, product) for image, product in order if image)
 
 # %% ../nbs/01_explore.ipynb #db7cc6a1
+_LEAST_PX = 128   # of a window's side: training crops are no smaller
+
 def _with_shared_label(rows: list[dict], labels: dict[tuple[str, str], str]) -> list[dict]:
     "Give the only label file that has no image to all images that have no label."
     spare = [path for path in labels.values() if path not in {row["label"] for row in rows} and not parse_chip(path).aoi]
@@ -118,14 +120,15 @@ def _ring(grid: Grid) -> str:
     xs, ys = zip(*(grid.transform*corner for corner in ((0, 0), (width, 0), (width, height), (0, height))), strict=True)
     return ",".join(f"{x:.9f} {y:.9f}" for x, y in zip(*warp_points(grid.crs, "EPSG:4326", xs, ys), strict=True))
 
-def _cut(row: dict, chip_px: int) -> Iterator[dict]:
+def _cut(row: dict, chip_m: float) -> Iterator[dict]:
     "A row as it is, or its windows."
     name = parse_chip(file_of(row["image"]))
-    if name.aoi or not chip_px or row["product"] == "MS+PAN": yield row; return   # SpaceNet's own are chips already
+    if name.aoi or not chip_m or row["product"] == "MS+PAN": yield row; return   # SpaceNet's own are chips already
     try: grid = grid_of(row["image"])
     except DataError: yield row; return                                          # the scan says what is wrong with it
-    if max(grid.shape) <= 2*chip_px or _is_hollow(row["image"], grid): yield row | {"label": _near(row["label"])}; return
-    (tops, lefts), label = (_edges(n, chip_px) for n in grid.shape), row["label"]
+    size = max(_LEAST_PX, chip_m/gsd_of(grid))
+    if max(grid.shape) <= 2*size or _is_hollow(row["image"], grid): yield row | {"label": _near(row["label"])}; return
+    (tops, lefts), label = (_edges(n, size) for n in grid.shape), row["label"]
     for i, (top, bottom) in enumerate(zip(tops, tops[1:], strict=False)):
         for j, (left, right) in enumerate(zip(lefts, lefts[1:], strict=False)):
             window = {"window": f"{left},{top},{right - left},{bottom - top}"}
@@ -136,7 +139,7 @@ def _is_hollow(image: str, grid: Grid) -> bool:
     "Whether a file claims more than a thousand pixels a byte: no picture does, and the scan refuses it by its size."
     return grid.shape[0]*grid.shape[1] > 1000*file_of(image).stat().st_size
 
-def _edges(n: int, size: int) -> list[int]:
+def _edges(n: int, size: float) -> list[int]:
     "Where to cut n pixels into pieces of about a size, as even as can be."
     return np.linspace(0, n, max(1, round(n/size)) + 1).round().astype(int).tolist()
 
@@ -440,17 +443,6 @@ def plot_histograms(
     return fig
 
 # %% ../nbs/01_explore.ipynb #3711832c
-def plot_road_km(
-    report: dict[str, Any],      # of make_report
-) -> plt.Figure:
-    "Kilometres of road per class and city."
-    table = pd.DataFrame({city: facts["road_km_by_class"] for city, facts in report["cities"].items()}).T.fillna(0)
-    fig, ax = plt.subplots(figsize=(7, 0.45*max(1, len(table)) + 1.3), dpi=70)
-    table = table[[c for c in (*ROAD_TYPES.values(), "unknown") if c in table]]
-    if not table.empty and table.to_numpy().any(): table.plot.barh(stacked=True, ax=ax, colormap="plasma", width=0.7)
-    ax.set_xlabel("km of road"); ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1)); fig.tight_layout()
-    return fig
-
 def plot_folds(
     chips: pd.DataFrame,         # city, split, fold, bounds
 ) -> plt.Figure:

@@ -339,7 +339,7 @@ def _bins_command(
     from spacenet5_nb.labels import move_lines, read_rows
     from spacenet5_nb.speed_limits import equal_frequency_edges, speed_of, write_bin_csv
     if Path(out).exists() and not overwrite: raise StageError(out, "exists already", "Choose another --out, or say --overwrite.")
-    paths = [p for p in find_chips(labels, chip_px=0)["label"].unique() if p] if Path(labels).is_dir() else [labels]
+    paths = [p for p in find_chips(labels, chip_m=0)["label"].unique() if p] if Path(labels).is_dir() else [labels]
     mph, metres = [], []
     for rows in map(read_rows, paths):
         if not len(rows.lines): continue
@@ -376,7 +376,7 @@ def _label_targets(image: str, out: str, overwrite: bool) -> dict[str, Path]:
     from spacenet5_nb.osm import label_path
     images = [image]
     if Path(image).is_dir():
-        chips = find_chips(image, chip_px=0)
+        chips = find_chips(image, chip_m=0)
         images, labelled = chips["image"].tolist(), chips[chips["label"] != ""]
         if len(labelled) and not (out or overwrite):
             raise StageError(labelled["label"].iloc[0], f"is the label of {labelled['chip'].iloc[0]} already", "Give --overwrite, or another folder as --out.")

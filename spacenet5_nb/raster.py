@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .core import DataError, load_settings, write_bytes  # before rasterio: sets what GDAL may open
 from .labels import transformer
 from .sharpen import pansharpen
-from .sources import file_of, split_source, window_of
+from .sources import split_source, window_of
 
 # isort: split
 import numpy as np

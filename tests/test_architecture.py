@@ -14,7 +14,7 @@ from spacenet5_nb.stages import _imports
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
 STAGES = [p for p in NOTEBOOKS if re.match(r"0[1-8]_", p.name)]
-GRAPH_SPINE = ("core", "raster", "speed_limits", "graph", "explore", "masks", "vectorize", "speed", "apls", "topo", "maps")
+GRAPH_SPINE = ("core", "raster", "speed_limits", "graph", "folds", "explore", "survey", "disagree", "shapes", "masks", "vectorize", "speed", "apls", "topo", "maps")
 
 
 def cells(path): return json.loads(path.read_text())["cells"]

@@ -167,27 +167,27 @@ def test_without_skipping_the_stage_stops_and_the_page_is_there(tmp_path, monkey
 # --- large images -----------------------------------------------------------------------------------------------------------------------------
 
 def test_one_large_image_and_one_label_file_are_chips(tmp_path):
-    grid = raster.Grid((300, 400), Affine(2, 0, 4e5, 0, -2, 6.17e6), CRS.from_epsg(32637))
+    grid = raster.Grid((390, 520), Affine(2, 0, 4e5, 0, -2, 6.17e6), CRS.from_epsg(32637))
     raster.write(tmp_path/"town.tif", np.random.default_rng(0).integers(1, 255, (3, *grid.shape)).astype("uint8"), grid=grid)
-    whole = frame([([(-5, 150), (405, 150)], {"highway": "primary"}), ([(130, -5), (130, 305)], {"highway": "residential"})], grid).to_crs(4326)
+    whole = frame([([(-5, 195), (525, 195)], {"highway": "primary"}), ([(195, -5), (195, 395)], {"highway": "residential"})], grid).to_crs(4326)
     whole.to_file(tmp_path/"roads.geojson", driver="GeoJSON")
-    chips = explore.scan_chips(explore.find_chips(tmp_path, chip_px=100))
-    assert len(chips) == 12 and (chips["fatal"] == "").all() and (chips["width"] == 100).all()
+    chips = explore.scan_chips(explore.find_chips(tmp_path, chip_m=260))
+    assert len(chips) == 12 and (chips["fatal"] == "").all() and (chips["width"] == 130).all()
     out = np.zeros((12, *grid.shape), "uint8")
     for c in chips.itertuples():
         left, top, width, height = raster.window_of(c.image)
         if c.label: out[:, top:top + height, left:left + width] = masks.make_masks(c.label, c.image)
     direct = masks.make_masks(tmp_path/"roads.geojson", grid)
     assert (out[10] != direct[10]).mean() < 2e-4, "the windows' roads together are the town's, but for ends at the cuts"
-    assert chips.set_index("chip").loc["town_r01c01", "road_km"] == pytest.approx(0.4, abs=0.01), "both roads cross it"
+    assert chips.set_index("chip").loc["town_r01c01", "road_km"] == pytest.approx(0.52, abs=0.01), "both roads cross it"
 
 
 def test_a_window_without_data_is_left_out_and_a_half_one_is_kept(tmp_path):
-    grid = utm_grid(2.0, (200, 300))
+    grid = utm_grid(2.0, (260, 390))
     image = np.random.default_rng(0).integers(1, 255, (3, *grid.shape)).astype("uint8")
-    image[:, :, 150:] = 0
+    image[:, :, 195:] = 0
     raster.write(tmp_path/"town.tif", image, grid=grid)
-    scanned = explore.scan_chips(explore.find_chips(tmp_path, chip_px=100))
+    scanned = explore.scan_chips(explore.find_chips(tmp_path, chip_m=260))
     assert len(scanned) == 6 and len(explore.usable(scanned)) == 4 and scanned["null_fraction"].round(2).tolist() == [0, 0.5, 1]*2
 
 
@@ -196,7 +196,7 @@ def test_broken_large_image_is_named(tmp_path):
     raster.write(tmp_path/"town.tif", np.random.default_rng(0).integers(1, 255, (3, *grid.shape)).astype("uint8"), grid=grid)
     data = (tmp_path/"town.tif").read_bytes()
     (tmp_path/"town.tif").write_bytes(data[:len(data)//2])
-    with pytest.raises(core.DataError, match="town.tif.*(truncated|damaged)"): explore.usable(explore.scan_chips(explore.find_chips(tmp_path, chip_px=100)))
+    with pytest.raises(core.DataError, match="town.tif.*(truncated|damaged)"): explore.usable(explore.scan_chips(explore.find_chips(tmp_path, chip_m=260)))
 
 
 def test_shapely_agrees_on_what_lies_within_two_metres():
