@@ -193,8 +193,9 @@ def parse_chip(path: str | Path) -> Chip:
     "Read a chip's identity from any SpaceNet 3 or 5 file name, ImageId or loose file name; words may stand in any order around AOI and number."
     stem = re.sub(r"\.(tiff?|geojson|json|gpkg|graphml|csv|npy)$", "", Path(path).name, flags=re.IGNORECASE)
     if not (m := _CHIP.search(stem)): return Chip(re.sub(r"[^A-Za-z0-9._-]", "_", stem), 0, "", -1, "")
+    twin = "_train"*stem[m.end():].endswith("_train")   # of a training chip whose number a test chip has too (01_explore)
     product = (m["product"] or "").strip("_") or _stray_product(stem[:m.start()], stem[m.end():])
-    return Chip(f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}", int(m["aoi"]), m["city"], int(m["number"]), product)
+    return Chip(f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}{twin}", int(m["aoi"]), m["city"], int(m["number"]), product)
 
 def _stray_product(before: str, after: str) -> str:
     "A product that stands before the AOI, `RGB-PanSharpen_AOI_2_Vegas_img1`, or after the number, `AOI_2_Vegas_img1_geojson_roads_speed`."

@@ -35,10 +35,11 @@ def find_entries(
     if path.is_file() and path.suffix.lower() == ".csv": return read_solution(path)
     if not path.is_dir(): raise DataError(path, "is neither a folder nor a CSV", f"Give a folder of {', '.join(KINDS)} files, or a SpaceNet CSV.")
     found: dict[str, Path] = {}
-    for file in sorted((f for f in path.rglob("*") if f.suffix.lower() in KINDS), key=lambda f: KINDS.index(f.suffix.lower())):
+    def rank(file: Path) -> tuple[int, bool]: return KINDS.index(file.suffix.lower()), "speed" not in file.stem + file.parent.name   # SpaceNet 3 has labels twice
+    for file in sorted((f for f in path.rglob("*") if f.suffix.lower() in KINDS), key=rank):
         chip = parse_chip(file).id
         if chip not in found: found[chip] = file
-        elif found[chip].suffix.lower() == file.suffix.lower(): raise DataError(file, f"is chip {chip}, as is {found[chip]}", "Keep one of them.")
+        elif rank(found[chip]) == rank(file): raise DataError(file, f"is chip {chip}, as is {found[chip]}", "Keep one of them, or name the folder of one split.")
     if not found: raise DataError(path, f"holds no {', '.join(KINDS)} file", "Name the folder that holds one road graph per chip.")
     return dict(sorted(found.items()))
 
@@ -75,7 +76,13 @@ def find_images(
 ) -> dict[str, Any]:
     "List chips' images by chip; where several products show one chip, any of them has its grid."
     if source is None or isinstance(source, Mapping): return dict(source or {})
-    return {parse_chip(f).id: f for f in sorted(Path(source).rglob("*.tif"))}
+    found: dict[str, Path] = {}
+    for file in sorted(Path(source).rglob("*.tif")):
+        before = found.setdefault(chip := parse_chip(file).id, file)
+        if ("_roads_test" in before.stem) != ("_roads_test" in file.stem):   # SpaceNet numbers training and test chips each from 0
+            raise DataError(file, f"is chip {chip}, as is {before} of another split", "Name the folder of one split.")
+        found[chip] = file
+    return found
 
 def road_km(g: nx.Graph) -> float:
     "Total length of a road graph in kilometres."

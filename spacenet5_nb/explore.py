@@ -41,6 +41,7 @@ from rasterio.warp import transform_bounds
 # %% ../nbs/01_explore.ipynb #fa75574a
 _PRODUCTS = {"PS-MS": "ps_ms", "MUL-PanSharpen": "ps_ms", "PS-RGB": "ps_rgb", "RGB-PanSharpen": "ps_rgb", "MS": "ms", "MUL": "ms", "PAN": "pan"}
 _LABELS = ("geojson_roads_speed", "geojson_speed", "geojson_roads", "spacenetroads", "geojson", "")   # best first; OSM copies (`osm`) are not labels here
+_OURS = ("masks", "probs", "graphs")   # folders that a run writes
 CHIP_COLUMNS = ["chip", "city", "aoi", "split", "image", "product", "label", "ps_ms", "ps_rgb", "ms", "pan"]
 
 def _product(path: Path) -> str:
@@ -51,7 +52,8 @@ def _product(path: Path) -> str:
 def _files(root: Path, suffixes: set[str]) -> list[Path]:
     "Files below a folder by suffix, in a fixed order, without hidden ones."
     found = (p for p in root.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
+    invented = [p.parent for p in root.glob("*/demo.json")]   # the generated cities are chips of their own folder only
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts) and not any(p.is_relative_to(f) for f in invented))
 
 def _is_test(path: Path, root: Path) -> bool:
     "Whether a folder or the name says that a chip is for testing."
@@ -71,6 +73,7 @@ def find_chips(
     chips: dict[tuple[str, str], dict[str, Any]] = {}   # SpaceNet numbers its training and its test chips each from 0
     for path in _files(root, {".tif", ".tiff"}):
         name, split = parse_chip(path), "test" if _is_test(path, root) else "train"
+        if name.aoi and _product(path) not in _PRODUCTS and path.parent.name in _OURS: continue   # masks and probabilities of a run
         row = chips.setdefault((name.id, split if name.aoi else ""), dict.fromkeys(CHIP_COLUMNS, "") | {
             "chip": name.id, "city": name.city or root.resolve().name, "aoi": name.aoi, "split": split})
         _claim(row, _PRODUCTS.get(_product(path), "ps_rgb"), path)
@@ -92,6 +95,7 @@ def _label_files(root: Path) -> dict[tuple[str, str], str]:
     "The best label file of each chip and split."
     ranked: dict[tuple[str, str, int], dict] = {}
     for path in _files(root, {".geojson", ".json"}):
+        if path.suffix == ".json" and b'"Feature' not in path.read_bytes()[:4096]: continue   # JSON of another kind
         product, name = _product(path), parse_chip(path)
         if product not in _LABELS: continue
         split = ("test" if _is_test(path, root) else "train") if name.aoi else ""
@@ -109,22 +113,30 @@ def _best_image(row: dict, n_bands: int) -> tuple[str, str]:
 _LEAST_PX = 128   # of a window's side: training crops are no smaller
 
 def _with_shared_label(rows: list[dict], labels: dict[tuple[str, str], str]) -> list[dict]:
-    "Give the only label file that has no image to all images that have no label."
+    "Give the only label file that has no image to all images that have no label; several such files are a DataError."
     spare = [path for path in labels.values() if path not in {row["label"] for row in rows} and not parse_chip(path).aoi]
-    if len(spare) != 1 or len(labels) > 1: return rows
-    return [row if row["label"] else row | {"label": join_source(spare[0], within=_ring(grid_of(row["image"])))} for row in rows if row["image"]]
+    if not spare or all(row["label"] or row["aoi"] for row in rows): return rows
+    if len(spare) > 1:
+        raise DataError(spare[0], f"belongs to no image by its name, and neither does {spare[1]}", "Name each label file like its image, or merge them into one for all images.")
+    return [row if row["label"] or row["aoi"] else row | {"label": _part_of(spare[0], row["image"])} for row in rows]
+
+def _part_of(label: str, image: str) -> str:
+    "What a shared label file says within an image; of an image that cannot be read all of it, and the scan says what is wrong."
+    try: return join_source(label, within=_ring(grid_of(image)))
+    except DataError: return label
 
 def _ring(grid: Grid) -> str:
     "An image's outline in longitude and latitude, as sources write it."
     height, width = grid.shape
     xs, ys = zip(*(grid.transform*corner for corner in ((0, 0), (width, 0), (width, height), (0, height))), strict=True)
+    if not np.isfinite(ground_size(grid)).all(): raise DataError("image", "lies outside the area of its CRS", "Check its georeference; `rio info` shows bounds and CRS.")
     return ",".join(f"{x:.9f} {y:.9f}" for x, y in zip(*warp_points(grid.crs, "EPSG:4326", xs, ys), strict=True))
 
 def _cut(row: dict, chip_m: float) -> Iterator[dict]:
     "A row as it is, or its windows."
     name = parse_chip(file_of(row["image"]))
     if name.aoi or not chip_m or row["product"] == "MS+PAN": yield row; return   # SpaceNet's own are chips already
-    try: grid = grid_of(row["image"])
+    try: grid = grid_of(row["image"]); _ring(grid)
     except DataError: yield row; return                                          # the scan says what is wrong with it
     size = max(_LEAST_PX, chip_m/gsd_of(grid))
     if max(grid.shape) <= 2*size or _is_hollow(row["image"], grid): yield row | {"label": _near(row["label"])}; return
@@ -256,7 +268,7 @@ def usable(
     if len(bad) and on_problem == "stop":
         more = f" ({len(bad)} chips in all have such a problem: {', '.join(bad['chip'].head(5))})" if len(bad) > 1 else ""
         subject, _, problem = bad["fatal"].iloc[0].partition(": ")
-        raise DataError(subject, problem.rstrip(".") + more, "Or leave such chips out: -p on_problem skip")
+        raise DataError(subject, problem.rstrip(".") + more, "Or leave such chips out: spacenet5 pipeline --skip-problems, or -p on_problem skip")
     if len(bad) == len(chips): raise DataError("chips", "none can be used", f"The first problem: {bad['fatal'].iloc[0]}")
     kept = chips[(chips["fatal"] == "") & ~(chips["null_fraction"] == 1)].reset_index(drop=True)
     if kept.empty: raise DataError(file_of(chips["image"].iloc[0]), "has no data in any pixel", "Check the image, or export it again.")
@@ -267,7 +279,9 @@ def chip_percentiles(
     image: str,
 ) -> tuple[np.ndarray, np.ndarray]:   # (bands, 101) percentiles of positive pixels, (bands,) how many there are
     "A band's distribution in short; the work of one process."
+    with open_raster(image) as source: nodata = source.nodata
     pixels = read(image)[:, ::4, ::4]
+    pixels[:, ~valid_pixels(pixels, nodata)] = 0
     bands = [band[np.isfinite(band) & (band > 0)] for band in pixels]
     return (np.array([np.percentile(b, range(101)) if b.size else np.zeros(101) for b in bands]), np.array([b.size for b in bands]))
 
@@ -307,12 +321,13 @@ def write_tables(
     report: dict,
 ) -> None:
     "Write chips.parquet, folds.csv and report.json; a folds.csv that was edited by hand is kept."
-    text, buffer = folds.to_csv(index=False), io.BytesIO()
+    edited, text, buffer = is_edited(r), folds.to_csv(index=False), io.BytesIO()
     chips[TABLE_COLUMNS].to_parquet(buffer, index=False)
-    if is_edited(r): check_folds(read_folds(r), chips, len(r.preset.folds), name=r.folds)
+    if edited: check_folds(read_folds(r), chips, len(r.preset.folds), name=r.folds)
     write_bytes(r.chips, buffer.getvalue())
-    if not is_edited(r): write_text(r.folds, text)
-    write_json(r.report, report | {"folds_sha1": hashlib.sha1(text.encode()).hexdigest()})
+    if not edited: write_text(r.folds, text)
+    made = json.loads(r.report.read_text())["folds_sha1"] if edited else hashlib.sha1(text.encode()).hexdigest()
+    write_json(r.report, report | {"folds_sha1": made})
 
 def write_integrity(r: Run, scanned: pd.DataFrame) -> Path:
     "Write integrity.html, whatever the chips are like."

@@ -326,8 +326,10 @@ def check_leaks(
     learns = (chips["split"] == "train").to_numpy()
     for a, b in overlapping_pairs(chips):
         if side[a] != side[b] and (learns[a] or learns[b]):
+            between = learns[a] and learns[b]
             raise DataError(chips["chip"].iloc[a], f"({side[a]}) shows the same ground as {chips['chip'].iloc[b]} ({side[b]})",
-                            "Put both into one fold in folds.csv, or remove one of the two.")
+                            "Put both into one fold in folds.csv, or remove one of the two." if between else
+                            "Remove one of the two, or move the other one too into a folder whose name begins with test; a chip without label is a test chip.")
 
 def check_folds(
     folds: pd.DataFrame,     # chip, fold

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['speed_values', 'paint_speed', 'paint_directions', 'make_masks', 'paint_junctions', 'plot_masks', 'compare_masks',
-           'hide_nodata', 'make_chip_mask', 'check_mask', 'mask_jobs', 'make_all_masks', 'stop_on_failures',
-           'road_dice']
+           'hide_nodata', 'make_chip_mask', 'count_crossings', 'check_mask', 'mask_jobs', 'make_all_masks',
+           'stop_on_failures', 'road_dice']
 
 # %% ../nbs/02_masks.ipynb #2ddf65c0
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from .explore import load_chips
 from .graph import vertex_keys
 from .labels import Rows, rows_of
 from .parallel import Failure, parallel
-from .raster import Grid, grid_of, read_chip, read_named, read_valid, target_grid, write
+from .raster import Grid, as_grid, read_chip, read_named, read_valid, target_grid, write
 from .shapes import (Canvas, Network, Strokes, canvas_of, direction_classes, find_crossings, junction_arms, mark, network_of, paint,
                                  reference_index, reference_junctions, spots_at, strokes_along, to_canvas, to_pixels)
 from .speed_limits import level_of, speed_of
@@ -79,7 +79,7 @@ def make_masks(
 ) -> np.ndarray:                                      # uint8 (bands, H, W), bands as in channels.names; 0 or 255, but for continuous speed
     "Turn labels into a network's target on an image's grid."
     if style not in ("spacenet", "reference"): raise PresetError("masks.style", f"'{style}' is unknown", "Use 'spacenet' or 'reference'.")
-    grid, rows = Grid(*grid) if isinstance(grid, tuple) else grid_of(grid), rows_of(labels)
+    grid, rows = as_grid(grid), rows_of(labels)
     out, canvas, reference = np.zeros((len(channels), *grid.shape), "uint8"), canvas_of(grid), style == "reference"
     speed, paths = speed_values([speed_of(tags).mph for tags in rows.tags], channels), to_canvas(rows.lines, canvas)
     half = max(road_half_width_m, 0.75*max(canvas.pixel))   # never narrower than one and a half pixels
@@ -162,7 +162,14 @@ def make_chip_mask(
     grid, valid = read_valid(image, 3, gsd_m=gsd_m)
     masks = hide_nodata(make_masks(label, grid, channels, **asdict(config)), valid)
     write(path, masks, grid=grid, descriptions=channels.names)
-    return {name: _amount(band, name in ("junction", "crossing")) for name, band in zip(channels.names, masks, strict=True)}
+    amounts = {name: _amount(band, name == "junction") for name, band in zip(channels.names, masks, strict=True)}
+    return {"crossing": {"pixels": 0, "of": valid.size}} | amounts | {"crossing": amounts.get("crossing", {"pixels": 0, "of": valid.size}) | {"places": count_crossings(label, grid)}}
+
+def count_crossings(label: str, grid: Grid) -> int:
+    "How many crossings a chip's labels have within the chip, whether there is a channel for them or not."
+    rows, canvas = rows_of(label), canvas_of(grid)
+    at = find_crossings(network_of(to_canvas(rows.lines, canvas), [level_of(tags) for tags in rows.tags], vertex_keys(rows.lines)))/canvas.pixel
+    return int(((at >= 0) & (at < grid.shape[::-1])).all(1).sum())
 
 def _amount(band: np.ndarray, is_place: bool) -> dict[str, float]:
     "How much of a channel there is."

@@ -28,9 +28,9 @@ from rasterio.warp import reproject
 from rasterio.windows import Window, bounds
 
 # %% auto #0
-__all__ = ['FIXED_LIMITS', 'open_raster', 'check_budget', 'read', 'Grid', 'grid_in', 'write', 'read_named', 'grid_of',
-           'ground_size', 'gsd_of', 'target_grid', 'resample', 'stretch_limits', 'to_8bit', 'band_order', 'limits_of',
-           'valid_pixels', 'checked_target', 'read_valid', 'read_chip']
+__all__ = ['FIXED_LIMITS', 'open_raster', 'valid_pixels', 'check_budget', 'read', 'Grid', 'grid_in', 'write', 'read_named',
+           'grid_of', 'as_grid', 'ground_size', 'gsd_of', 'target_grid', 'resample', 'stretch_limits', 'to_8bit',
+           'band_order', 'limits_of', 'checked_target', 'read_valid', 'read_chip']
 
 # %% ../nbs/00b_raster.ipynb #a82d6566
 @contextlib.contextmanager
@@ -54,6 +54,20 @@ def open_raster(
         yield _Part(source, window_of(path)) if "window" in parts else source
 
 _TIFF_CURE = "Download or copy it again; other formats are converted with `gdal_translate -of GTiff`."
+
+# %% ../nbs/00b_raster.ipynb #64cbc206
+def valid_pixels(
+    image: np.ndarray,            # (bands, H, W)
+    nodata: float | None = None,  # the file's own, beside 0
+) -> np.ndarray:                  # (H, W) bool
+    "Where any band holds a finite value that is neither 0 nor the no-data value."
+    out = np.zeros(image.shape[1:], bool)
+    for band in image:
+        known = band != 0
+        if image.dtype.kind == "f": known &= np.isfinite(band)
+        if nodata is not None: known &= band != nodata
+        out |= known
+    return out
 
 # %% ../nbs/00b_raster.ipynb #7c194bf6
 class _View:
@@ -83,13 +97,20 @@ class _Sharpened(_View):
         if pan.count != 1: raise DataError(pan.name, f"has {pan.count} bands, not one", "Give a panchromatic image, or leave it out.")
         if pan.crs != source.crs: raise DataError(pan.name, f"has another CRS than {source.name}", "Warp one of the two with `rio warp`.")
         super().__init__(source, pan.shape, pan.transform)
-        self._pan = pan
+        self._pan, self.nodata = pan, None   # what either lacks is 0 in what is read
 
     def read(self, bands: Sequence[int], *, window: Window | None = None) -> np.ndarray:
         check_budget(self._source, (2*self._source.count, *self.shape))   # as 32-bit floats
-        image = pansharpen(_decode(self._source, self._source.name), _decode(self._pan, self._pan.name), grid_in(self._source), grid_in(self._pan))
+        ms, pan = (_known(source) for source in (self._source, self._pan))
+        image = pansharpen(ms, pan, grid_in(self._source), grid_in(self._pan))
         rows, columns = window.toslices() if window else (slice(None), slice(None))
         return image[[b - 1 for b in bands]][:, rows, columns]
+
+def _known(source: DatasetReader) -> np.ndarray:
+    "All pixels of a raster, 0 where it has no data."
+    image = _decode(source, source.name)
+    image[:, ~valid_pixels(image, source.nodata)] = 0
+    return image
 
 # %% ../nbs/00b_raster.ipynb #5a635937
 def check_budget(
@@ -173,6 +194,14 @@ def grid_of(
 ) -> Grid:
     "The grid of a raster, from its header."
     with open_raster(path) as source: return grid_in(source)
+
+def as_grid(
+    grid: Grid | tuple | str | Path,   # (shape, transform, crs), the CRS in any form; or the image whose grid it is
+) -> Grid:
+    "A grid from whatever says where pixels lie."
+    if not isinstance(grid, tuple): return grid_of(grid)
+    shape, transform, crs = grid
+    return Grid(tuple(shape), transform, crs if hasattr(crs, "to_wkt") else CRS.from_user_input(crs))
 
 # %% ../nbs/00b_raster.ipynb #e2a35af2
 _GEOD = Geod(ellps="WGS84")
@@ -282,6 +311,7 @@ def limits_of(
     bands: Sequence[int],           # 1-based, that will be read
     count: int,                     # of the file
     *,
+    dtype: object = "uint16",       # of the file
     name: object = "image",
 ) -> list[tuple[float, float]] | None:   # per read band; None: the chip's own percentiles
     "The ranges that a word for the stretch stands for."
@@ -289,24 +319,13 @@ def limits_of(
     try: pairs = FIXED_LIMITS if stretch == "fixed" else [tuple(map(float, part.split(":"))) for part in stretch.split(",")]
     except ValueError: pairs = []
     if not pairs or any(len(p) != 2 for p in pairs): raise DataError(name, f"has a stretch '{stretch}'", "Use chip, fixed, or low:high for each band.")
+    if stretch == "fixed" and np.dtype(dtype).itemsize == 1:
+        raise DataError(name, "holds 8-bit values; the fixed ranges are for WorldView's 16 bits", "Use `stretch: chip` or `stretch: aoi` in the preset.")
     if stretch == "fixed" and count == 3: pairs = [pairs[b - 1] for b in band_order(8, 3)]   # a 16-bit RGB of the same satellite
     if len(pairs) != count: raise DataError(name, f"has {count} bands; its stretch has {len(pairs)} ranges", "Use `stretch: chip`, or give a range for each band.")
     return [pairs[b - 1] for b in bands]
 
 # %% ../nbs/00b_raster.ipynb #87673121
-def valid_pixels(
-    image: np.ndarray,            # (bands, H, W)
-    nodata: float | None = None,  # the file's own, beside 0
-) -> np.ndarray:                  # (H, W) bool
-    "Where any band holds a finite value that is neither 0 nor the no-data value."
-    out = np.zeros(image.shape[1:], bool)
-    for band in image:
-        known = band != 0
-        if image.dtype.kind == "f": known &= np.isfinite(band)
-        if nodata is not None: known &= band != nodata
-        out |= known
-    return out
-
 def checked_target(
     path: str | Path,      # the image, for messages
     source: Grid,          # its grid
@@ -348,7 +367,7 @@ def read_chip(
     with open_raster(path) as source:
         grid = grid_in(source)
         bands, target = band_order(source.count, n_bands, name=path), checked_target(path, grid, gsd_m, n_bands)
-        limits = limits_of(split_source(path)[1].get("stretch", stretch), bands, source.count, name=path)
+        limits = limits_of(split_source(path)[1].get("stretch", stretch), bands, source.count, dtype=source.dtypes[0], name=path)
         image = _decode(source, path, bands)
         valid = valid_pixels(image, source.nodata)
     if not valid.any(): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")

@@ -182,19 +182,28 @@ def find_crossings(
     angle_deg: float = 5.0,    # and they differ by more than this: a road digitised twice does not cross itself
 ) -> np.ndarray:               # (n, 2) in canvas metres
     "Where one road passes over another."
-    if len(net.chains) < 2: return np.zeros((0, 2))
-    lines = shapely.linestrings(net.points[np.concatenate(net.chains)], indices=np.repeat(np.arange(len(net.chains)), [len(c) for c in net.chains]))
+    if not net.chains: return np.zeros((0, 2))
+    lines, chain = _simple_lines(net)
     a, b = shapely.STRtree(lines).query(lines, predicate="intersects")
     a, b = a[a < b], b[a < b]
     found, pair = shapely.get_parts(shapely.intersection(lines[a], lines[b]), return_index=True)
     is_point = shapely.get_type_id(found) == 0
     xy, pair = shapely.get_coordinates(found[is_point]), pair[is_point]
+    next_door = (chain[a[pair]] == chain[b[pair]]) & (shapely.distance(shapely.points(xy), shapely.boundary(lines[a[pair]])) < 1e-6)   # where a chain was taken apart
     ends = net.points[np.array([(c[0], c[-1]) for c in net.chains])]                      # (chains, 2, 2)
-    away = np.hypot(*(np.concatenate([ends[a[pair]], ends[b[pair]]], axis=1) - xy[:, None]).transpose(2, 0, 1))
+    away = np.hypot(*(np.concatenate([ends[chain[a[pair]]], ends[chain[b[pair]]]], axis=1) - xy[:, None]).transpose(2, 0, 1))
     apart = (away.round(6) > clearance_m).all(1)
     across = [_heading(lines[k[pair]], found[is_point]) for k in (a, b)]
     turn = np.abs((across[0] - across[1] + 90) % 180 - 90)
-    return xy[apart & (turn > angle_deg)]
+    return xy[apart & ~next_door & (turn > angle_deg)]
+
+def _simple_lines(net: Network) -> tuple[np.ndarray, np.ndarray]:
+    "Chains as lines, one that crosses itself piece by piece; and the chain of each."
+    paths, chain = [], []
+    for k, points in enumerate(net.chains):
+        whole = [points] if shapely.is_simple(shapely.linestrings(net.points[points])) else [points[j:j + 2] for j in range(len(points) - 1)]
+        paths += whole; chain += [k]*len(whole)
+    return shapely.linestrings(net.points[np.concatenate(paths)], indices=np.repeat(np.arange(len(paths)), [len(p) for p in paths])), np.array(chain)
 
 def _heading(lines: np.ndarray, points: np.ndarray) -> np.ndarray:
     "Direction in degrees of lines around points on them, over a metre."

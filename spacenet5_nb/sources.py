@@ -5,6 +5,7 @@
 # %% ../nbs/00n_sources.ipynb #9e4dcbd1
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -24,7 +25,7 @@ def split_source(
     "Take a source apart."
     text = str(source)
     found = _FRAGMENT.search(text)
-    if not found or Path(text).exists(): return Path(text), {}
+    if not found or os.path.exists(text): return Path(text), {}   # os.path: a name too long for a file is no file
     parts = dict(part.split("=", 1) if "=" in part else (part, "") for part in found[1].split("&"))
     if unknown := set(parts) - set(KEYS): raise DataError(text, f"says '{sorted(unknown)[0]}', which is unknown", f"After # come {', '.join(KEYS)}.")
     return Path(text[:found.start()]), {key: unquote(value) for key, value in parts.items()}
