@@ -186,9 +186,10 @@ def scan_image(
     valid = valid_pixels(image, nodata)
     if not valid.any() and not window_of(path): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
     broken = 0 if image.dtype.kind in "ui" else int((~np.isfinite(image)).any(0).sum())
+    ring = _ring(grid)
     facts = {"width": grid.shape[1], "height": grid.shape[0], "bands": count, "dtype": dtype, "crs": grid.crs.to_string(), "gsd_m": gsd_of(grid),
              "null_fraction": float(1 - min(valid.mean(), partner)), **dict(zip(("minx", "miny", "maxx", "maxy"), bounds, strict=True)),
-             "footprint": f"POLYGON (({_ring(grid)},{_ring(grid).split(',')[0]}))"}
+             "footprint": f"POLYGON (({ring},{ring.split(',')[0]}))"}
     return facts, [f"{broken} pixels are NaN or infinite and count as no data"]*int(broken > 0) + ["window without data"]*int(not valid.any())
 
 def _undone(path: str) -> tuple[np.ndarray, float]:

@@ -160,14 +160,15 @@ def make_chip_mask(
     "Write one chip's target; the work of one process."
     image, label, path, gsd_m, channels, config = job
     grid, valid = read_valid(image, 3, gsd_m=gsd_m)
-    masks = hide_nodata(make_masks(label, grid, channels, **asdict(config)), valid)
+    rows = rows_of(label)
+    masks = hide_nodata(make_masks(rows, grid, channels, **asdict(config)), valid)
     write(path, masks, grid=grid, descriptions=channels.names)
     amounts = {name: _amount(band, name == "junction") for name, band in zip(channels.names, masks, strict=True)}
-    return {"crossing": {"pixels": 0, "of": valid.size}} | amounts | {"crossing": amounts.get("crossing", {"pixels": 0, "of": valid.size}) | {"places": count_crossings(label, grid)}}
+    return {"crossing": {"pixels": 0, "of": valid.size}} | amounts | {"crossing": amounts.get("crossing", {"pixels": 0, "of": valid.size}) | {"places": count_crossings(rows, grid)}}
 
-def count_crossings(label: str, grid: Grid) -> int:
+def count_crossings(rows: Rows, grid: Grid) -> int:
     "How many crossings a chip's labels have within the chip, whether there is a channel for them or not."
-    rows, canvas = rows_of(label), canvas_of(grid)
+    canvas = canvas_of(grid)
     at = find_crossings(network_of(to_canvas(rows.lines, canvas), [level_of(tags) for tags in rows.tags], vertex_keys(rows.lines)))/canvas.pixel
     return int(((at >= 0) & (at < grid.shape[::-1])).all(1).sum())
 
