@@ -11,97 +11,14 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 import shapely
-from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import cKDTree
 
 from .core import GraphError
+from .insertion import Net, apart, insert_all, net_of
+from .routes import cheapest
 
 # %% auto #0
-__all__ = ['MANY_NODES', 'LARGE', 'Net', 'net_of', 'without_doubles', 'insert', 'insert_all', 'with_midpoints', 'Side',
-           'route_table', 'compare', 'score']
-
-# %% ../nbs/07c_cosmiq.ipynb #4a3054fe
-class Net:
-    "A multigraph in the order that networkx would keep, with edges that can be split."
-    def __init__(self, labels: list, xy: list):
-        self.labels, self.xy = labels, xy                            # by node
-        self.index = {label: i for i, label in enumerate(labels)}
-        self.adj: list[dict[int, dict[Any, int]]] = [{} for _ in labels]   # node -> neighbour -> key -> edge
-        self.ends: list[tuple[int, int, Any]] = []                   # by edge: earlier node, later node, key
-        self.lines: list[shapely.LineString] = []
-        self.length: list[float] = []
-        self.speed: list[float] = []
-        self.turn: list[int] = []                                    # when this pair of nodes was first joined
-        self.pieces: list[list[int]] = []                            # by original edge: what it is now
-
-    def copy(self) -> Net:
-        "An independent copy."
-        new = Net.__new__(Net)
-        new.labels, new.xy, new.index = self.labels.copy(), self.xy.copy(), self.index.copy()
-        new.adj = []
-        for u, nbrs in enumerate(self.adj):  # both ends of a pair share one dict of keys
-            new.adj.append({v: keys.copy() if v >= u else new.adj[v][u] for v, keys in nbrs.items()})
-        new.ends, new.lines, new.length, new.speed, new.turn = (getattr(self, f).copy() for f in ("ends", "lines", "length", "speed", "turn"))
-        new.pieces = [p.copy() for p in self.pieces]
-        return new
-
-    def add_node(self, label: Any, x: float, y: float) -> int:
-        self.index[label] = len(self.labels)
-        self.labels.append(label); self.xy.append((x, y)); self.adj.append({})
-        return len(self.labels) - 1
-
-    def add_edge(self, u: int, v: int, key: Any, line: shapely.LineString, length: float, speed: float) -> int:
-        "Join two nodes; key None: the next free number."
-        keys = self.adj[u].setdefault(v, {})
-        if u != v: self.adj[v][u] = keys
-        if key is None:
-            key = len(keys)
-            while key in keys: key += 1
-        e = keys[key] = len(self.ends)
-        self.turn.append(self.turn[next(iter(keys.values()))] if len(keys) > 1 else e)
-        self.ends.append((min(u, v), max(u, v), key)); self.lines.append(line); self.length.append(length); self.speed.append(speed)
-        return e
-
-    def remove_edge(self, e: int) -> None:
-        u, v, key = self.ends[e]
-        del self.adj[u][v][key]
-        if not self.adj[u][v]:
-            del self.adj[u][v]
-            if u != v: del self.adj[v][u]
-
-    def rank(self, e: int) -> tuple:
-        "Place of an edge in networkx's order of edges."
-        u, v, key = self.ends[e]
-        return u, self.turn[e], list(self.adj[u][v]).index(key)
-
-    def edges(self) -> list[int]:
-        "Edges in networkx's order."
-        return [e for u, nbrs in enumerate(self.adj) for v, keys in nbrs.items() if v >= u for e in keys.values()]
-
-# %% ../nbs/07c_cosmiq.ipynb #c13f6633
-def net_of(
-    g: nx.Graph,
-    name: str,       # what an error calls it
-    weight: str,     # "travel_time" needs speeds
-) -> Net:
-    "Read a road graph, its `length` and `speed_kph` attributes as they are."
-    g = nx.MultiGraph(g.to_undirected()) if g.is_directed() or not g.is_multigraph() else g
-    net = Net(list(g), [(d["x"], d["y"]) for _, d in g.nodes(data=True)])
-    at, seen = net.index, set()
-    # pass one: order of neighbours after networkx's copy, earlier nodes first; pass two adds the edges
-    for u in g:
-        for v, keys in g.adj[u].items():
-            for key, data in keys.items():
-                if (at[v], at[u], key) in seen or (at[u], at[v], key) in seen: continue
-                seen.add((at[u], at[v], key))
-                if "length" not in data: raise GraphError(name, f"edge {(u, v, key)} has no length", "graph.validate names what is missing.")
-                speed = data.get("speed_kph", np.nan)/3.6 if isinstance(data.get("speed_kph", np.nan), (int, float, np.number)) else np.nan
-                if weight == "travel_time" and not speed > 0: raise GraphError(name, f"edge {(u, v, key)} has no usable speed_kph")
-                line = data.get("geometry") or shapely.LineString([net.xy[at[u]], net.xy[at[v]]])
-                net.add_edge(at[u], at[v], key, line, float(data["length"]), float(speed))
-    net.pieces = [[e] for e in range(len(net.ends))]
-    return net
+__all__ = ['LARGE', 'without_doubles', 'with_midpoints', 'Chains', 'chains', 'Side', 'route_table', 'compare', 'score']
 
 # %% ../nbs/07c_cosmiq.ipynb #cb93e9f4
 def without_doubles(net: Net) -> Net:
@@ -111,7 +28,7 @@ def without_doubles(net: Net) -> Net:
         u, v, _ = net.ends[e]
         there = shapely.get_coordinates(net.lines[e])
         line, back = there.tobytes(), there[::-1].tobytes()
-        if _far(net.xy[u], there[0]) > _far(net.xy[v], there[0]): net.lines[e] = shapely.reverse(net.lines[e])
+        if apart(net.xy[u], there[0]) > apart(net.xy[v], there[0]): net.lines[e] = shapely.reverse(net.lines[e])
         if i and (u, v) in joined: doomed += [(u, v)]*(seen[line] + (seen[back] if back != line else 0))
         else:
             joined.add((u, v))
@@ -124,90 +41,64 @@ def without_doubles(net: Net) -> Net:
             net.pieces[e] = []
     return net
 
-def _far(p: Any, q: Any) -> float: return float(np.sqrt((p[0] - q[0])**2 + (p[1] - q[1])**2))
-
-# %% ../nbs/07c_cosmiq.ipynb #bad19d03
-def insert(net: Net, label: Any, point: shapely.Point, near: list[int], limit: float, renaming: bool, only: set | None = None) -> None:
-    "Insert a point on the nearest edge, as the original's insert_point_into_G does; `near`: original edges that can be it."
-    found = [e for base in near for e in net.pieces[base]]
-    if only is not None: found = [e for e in found if net.labels[net.ends[e][0]] in only or net.labels[net.ends[e][1]] in only]
-    if not found or label in net.index: return
-    distance = shapely.distance(point, [net.lines[e] for e in found])
-    best = distance.min()
-    if best > limit: return
-    ties = [e for e, d in zip(found, distance.tolist(), strict=True) if d == best]
-    e = ties[0] if len(ties) == 1 else min(ties, key=net.rank)
-    (u, v, _), line = net.ends[e], net.lines[e]
-    at = shapely.line_locate_point(line, point)
-    place = shapely.line_interpolate_point(line, at)
-    x, y = shapely.get_x(place), shapely.get_y(place)
-    speed = net.speed[next(iter(next(iter(net.adj[u].values())).values()))]  # of the first edge at u, not of the edge that is split
-    base = next(b for b in near if e in net.pieces[b])
-    if at <= 0 or at >= shapely.length(line): return _insert_at_end(net, label, (u, v), (x, y), speed, renaming, base)
-    first, second = _cut(line, at, x, y)
-    start = shapely.get_coordinates(line)[0]
-    if _far(net.xy[v], start) < _far(net.xy[u], start): first, second = second, first
-    new = net.add_node(label, x, y)
-    parts = [net.add_edge(u, new, None, first, shapely.length(first), speed), net.add_edge(v, new, None, second, shapely.length(second), speed)]
-    net.remove_edge(e)
-    net.pieces[base].remove(e)
-    net.pieces[base] += parts
-
-def _insert_at_end(net: Net, label: Any, ends: tuple[int, int], xy: tuple[float, float], speed: float, renaming: bool, base: int) -> None:
-    "The point is an end of its edge: rename that node, or hang the point on it; where the line does not meet its node, it stays alone."
-    node = next((n for n in ends if abs(xy[0] - net.xy[n][0]) <= 0.05 and abs(xy[1] - net.xy[n][1]) <= 0.05), None)
-    if node is not None and renaming:
-        del net.index[net.labels[node]]
-        net.index[label], net.labels[node], net.xy[node] = node, label, xy
-        return
-    new = net.add_node(label, *xy)
-    if node is None: return
-    line = shapely.LineString([xy, net.xy[node]])
-    net.pieces[base].append(net.add_edge(new, node, None, line, line.length, speed))
-
-def _cut(line: shapely.LineString, at: float, x: float, y: float) -> tuple[shapely.LineString, shapely.LineString]:
-    "Cut a line before the first vertex whose own projection is not before the cut; with closed lines that can be an odd one."
-    coords = shapely.get_coordinates(line)
-    where = shapely.line_locate_point(line, shapely.points(coords)) if len(coords) > 2 else np.array([0.0, np.inf])
-    later = np.flatnonzero(where >= at)
-    i = later[0] if len(later) else len(coords) - 1
-    here = np.array([[x, y]])
-    if len(later) and where[i] == at: return shapely.linestrings(coords[:i + 1]), shapely.linestrings(coords[i:])
-    return shapely.linestrings(np.concatenate([coords[:i], here])), shapely.linestrings(np.concatenate([here, coords[i:]]))
-
 # %% ../nbs/07c_cosmiq.ipynb #69e7bbe7
-MANY_NODES = 1000   # beyond, only edges at the 20 nearest original nodes are looked at
-
-def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool) -> Net:
-    "A copy with all points inserted, in their order."
-    net = net.copy()
-    if not points or not net.ends: return net
-    xy = np.array([p[1:] for p in points], dtype=float)
-    at = shapely.points(xy)
-    which, edge = shapely.STRtree(net.lines).query(at, predicate="dwithin", distance=limit + 0.1)
-    near = np.split(edge, np.searchsorted(which, np.arange(1, len(points))))
-    many = cKDTree(np.array(net.xy)).query(xy, 20)[1] if len(net.labels) > MANY_NODES else None
-    names = net.labels.copy()
-    for i, (label, _, _) in enumerate(points):
-        if len(near[i]): insert(net, label, at[i], near[i].tolist(), limit, renaming, None if many is None else {names[k] for k in many[i]})
-    return net
-
 def with_midpoints(net: Net, spacing: float, curved: float) -> Net:
     "A copy with points along every edge whose length is not within `curved` (relative) of its box's diagonal."
     edges = net.edges()
     if not edges: return net.copy()
     box = shapely.bounds(np.array([net.lines[e] for e in edges], dtype=object))
     diagonal = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
-    points, label = [], max(net.labels) + 1
+    on, where = [], []
     for e, d in zip(edges, diagonal, strict=True):
         length, line = net.length[e], net.lines[e]
         if length < 0.75*spacing or abs(d - length)/length < curved: continue
         parts = len(np.arange(0, length, spacing)) + 1
-        at = [0.5*line.length] if length <= spacing else np.linspace(0, length, parts)[1:-1]
-        xy = shapely.get_coordinates(shapely.line_interpolate_point(line, at))
-        points += [(label + k, *p) for k, p in enumerate(xy.tolist())]
-        label += len(xy)
-    return insert_all(net, points, 5.0, True)
+        at = [0.5*line.length] if length <= spacing else np.linspace(0, length, parts)[1:-1].tolist()
+        on += [line]*len(at); where += at
+    xy = shapely.get_coordinates(shapely.line_interpolate_point(on, where)).tolist()
+    free = max(net.labels) + 1
+    return insert_all(net, [(free + k, *p) for k, p in enumerate(xy)], 5.0, True)
+
+# %% ../nbs/07c_cosmiq.ipynb #43f1d8cc
+class Chains(NamedTuple):
+    "A graph without its N nodes that join just two edges."
+    hubs: int                             # nodes that stay
+    ends: list[tuple[int, int]]           # per chain, the hubs at its ends
+    cost: list[float]                     # per chain
+    exits: list[tuple[int, int]]          # per node (N) the hubs at its chain's ends; twice itself where it is one
+    lead: list[tuple[float, float]]       # per node, the cost to both
+    chain: list[int]                      # per node, the chain; one of its own, below 0, where it is a hub
+
+def chains(net: Net, cost: list[float]) -> Chains:
+    "Join edges through nodes that have just two."
+    at = [[(v, e) for v, keys in nbrs.items() for e in keys.values()] for nbrs in net.adj]
+    through = [len(x) == 2 and x[0][0] != u != x[1][0] for u, x in enumerate(at)]
+    hub = {u: k for k, u in enumerate(u for u, inner in enumerate(through) if not inner)}
+    n = len(at)
+    found, used = Chains(0, [], [], [(hub.get(u, 0),)*2 for u in range(n)], [(0.0, 0.0)]*n, list(range(-n, 0))), set()
+    def walk_all(u: int) -> None:
+        for v, e in at[u]:
+            if e not in used: _walk(found, u, v, e, at, hub, cost, used)
+    for u in list(hub): walk_all(u)
+    for u, inner in enumerate(through):
+        if inner and at[u][0][1] not in used:   # a ring without a hub: its first node becomes one
+            hub[u] = len(hub)
+            found.exits[u] = (hub[u], hub[u])
+            walk_all(u)
+    return found._replace(hubs=len(hub))
+
+def _walk(found: Chains, u: int, v: int, e: int, at: list, hub: dict[int, int], cost: list[float], used: set[int]) -> None:
+    "Follow the chain that leaves hub u towards v by edge e, up to the next hub."
+    path, so_far, total = [], [], cost[e]
+    used.add(e)
+    while v not in hub:
+        path.append(v); so_far.append(total)
+        v, e = at[v][1] if at[v][0][1] == e else at[v][0]
+        used.add(e)
+        total += cost[e]
+    for w, lead in zip(path, so_far, strict=True):
+        found.exits[w], found.lead[w], found.chain[w] = (hub[u], hub[v]), (lead, total - lead), len(found.cost)
+    found.ends.append((hub[u], hub[v])); found.cost.append(total)
 
 # %% ../nbs/07c_cosmiq.ipynb #3ded466f
 class Side(NamedTuple):
@@ -219,16 +110,16 @@ class Side(NamedTuple):
     missing_routes: int
 
 def route_table(net: Net, weight: str) -> np.ndarray:
-    "Cheapest routes between all nodes."
-    n, edges = len(net.labels), net.edges()
-    ends = np.array([net.ends[e][:2] for e in edges], dtype=np.intp).reshape(-1, 2)
-    cost = np.array([net.length[e] for e in edges])
-    if weight == "travel_time": cost = cost/np.array([net.speed[e] for e in edges])
-    i, j, w = np.r_[ends[:, 0], ends[:, 1]], np.r_[ends[:, 1], ends[:, 0]], np.r_[cost, cost]
-    order = np.lexsort((w, j, i))
-    i, j, w = i[order], j[order], w[order]
-    first = np.append(True, (i[1:] != i[:-1]) | (j[1:] != j[:-1]))[:len(i)]
-    return dijkstra(csr_array((w[first], (i[first], j[first])), shape=(n, n)))
+    "Costs of the cheapest routes between all nodes, searched between hubs alone; the points along the chains follow from them."
+    cost = net.length if weight == "length" else [metres/speed for metres, speed in zip(net.length, net.speed, strict=True)]
+    c = chains(net, cost)
+    far = dijkstra(cheapest(np.array(c.ends, dtype=np.intp).reshape(-1, 2), np.array(c.cost), c.hubs))
+    (a, b), (low, high) = np.array(c.exits, dtype=np.intp).reshape(-1, 2).T, np.array(c.lead).reshape(-1, 2).T
+    half = np.minimum(far[a] + low[:, None], far[b] + high[:, None])
+    out = np.minimum(half[:, a] + low, half[:, b] + high)
+    i, j = np.nonzero((chain := np.array(c.chain))[:, None] == chain)   # along one chain, too
+    out[i, j] = np.minimum(out[i, j], np.abs(low[i] - low[j]))
+    return out
 
 def compare(native: Net, other: Net, weight: str, shortest: float, control: list[int] | None = None) -> Side:
     "Mean cost of the native routes in the other graph; control: native nodes between which routes count."
