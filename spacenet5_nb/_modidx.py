@@ -143,6 +143,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'spacenet5_nb.cosmiq': { 'spacenet5_nb.cosmiq.Chains': ('cosmiq.html#chains', 'spacenet5_nb/cosmiq.py'),
                                      'spacenet5_nb.cosmiq.Side': ('cosmiq.html#side', 'spacenet5_nb/cosmiq.py'),
                                      'spacenet5_nb.cosmiq._points': ('cosmiq.html#_points', 'spacenet5_nb/cosmiq.py'),
+                                     'spacenet5_nb.cosmiq._prepared': ('cosmiq.html#_prepared', 'spacenet5_nb/cosmiq.py'),
                                      'spacenet5_nb.cosmiq._sampled': ('cosmiq.html#_sampled', 'spacenet5_nb/cosmiq.py'),
                                      'spacenet5_nb.cosmiq._walk': ('cosmiq.html#_walk', 'spacenet5_nb/cosmiq.py'),
                                      'spacenet5_nb.cosmiq.chains': ('cosmiq.html#chains', 'spacenet5_nb/cosmiq.py'),

@@ -42,7 +42,7 @@ def without_doubles(net: Net) -> Net:
     return net
 
 # %% ../nbs/07c_cosmiq.ipynb #69e7bbe7
-def with_midpoints(net: Net, spacing: float, curved: float) -> Net:
+def with_midpoints(net: Net, spacing: float, curved: float, quick: bool = True) -> Net:
     "A copy with points along every edge whose length is not within `curved` (relative) of its box's diagonal."
     edges = net.edges()
     if not edges: return net.copy()
@@ -57,7 +57,7 @@ def with_midpoints(net: Net, spacing: float, curved: float) -> Net:
         on += [line]*len(at); where += at
     xy = shapely.get_coordinates(shapely.line_interpolate_point(on, where)).tolist()
     free = max(net.labels) + 1
-    return insert_all(net, [(free + k, *p) for k, p in enumerate(xy)], 5.0, True)
+    return insert_all(net, [(free + k, *p) for k, p in enumerate(xy)], 5.0, True, quick)
 
 # %% ../nbs/07c_cosmiq.ipynb #43f1d8cc
 class Chains(NamedTuple):
@@ -159,13 +159,18 @@ def score(
             raise GraphError(name, "has node ids that are not integers", "CosmiQ's protocol counts on from the largest: networkx.convert_node_labels_to_integers.")
     if sources is not None and len(t.labels) >= LARGE: sides = _sampled(t, p, weight, snap, min_path_length, allow_renaming, sources, seed)
     else:
-        t0, p0 = without_doubles(t), without_doubles(p)
-        tc, pc = with_midpoints(t0, midpoint_spacing, is_curved_eps), with_midpoints(p0, midpoint_spacing, is_curved_eps)
-        p1 = insert_all(p0, _points(tc), snap, allow_renaming)
-        t1 = insert_all(t, _points(pc), snap, allow_renaming)  # into the truth as it came: doubles and rings are still there
-        sides = compare(tc, p1, weight, min_path_length), compare(pc, t1, weight, min_path_length)
+        nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming)
+        if any(net.doubtful for net in nets[1::2]): nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming, quick=False)
+        sides = tuple(compare(*pair, weight, min_path_length) for pair in (nets[:2], nets[2:]))
     a, b = sides[0].score, sides[1].score
     return *sides, 2*a*b/(a + b) if a > 0 and b > 0 else 0.0
+
+def _prepared(t: Net, p: Net, spacing: float, curved: float, snap: float, renaming: bool, quick: bool = True) -> tuple[Net, Net, Net, Net]:
+    "Truth with its midpoints, proposal with their places; proposal with its midpoints, truth with theirs."
+    t0, p0 = without_doubles(t), without_doubles(p)
+    tc, pc = with_midpoints(t0, spacing, curved, quick), with_midpoints(p0, spacing, curved, quick)
+    p1 = insert_all(p0, _points(tc), snap, renaming, quick)
+    return tc, p1, pc, insert_all(t, _points(pc), snap, renaming, quick)   # into the truth as it came: doubles and rings are still there
 
 def _points(net: Net) -> list[tuple[Any, float, float]]: return [(label, *xy) for label, xy in zip(net.labels, net.xy, strict=True)]
 

@@ -32,10 +32,12 @@ class Net:
         self.speed: list[float] = []
         self.turn: list[int] = []                                    # when this pair of nodes was first joined
         self.pieces: list[list[int]] = []                            # by original edge: what it is now
+        self.doubtful = False                                        # whether a rounding error in a point could have changed what was inserted
 
     def copy(self) -> Net:
         "An independent copy."
         new = Net.__new__(Net)
+        new.doubtful = False
         new.labels, new.xy, new.index = self.labels.copy(), self.xy.copy(), self.index.copy()
         new.adj = []
         for u, nbrs in enumerate(self.adj):  # both ends of a pair share one dict of keys
@@ -239,10 +241,10 @@ def _in_doubt(kind: np.ndarray, target: np.ndarray, at: np.ndarray) -> set[int]:
 # %% ../nbs/07i_insertion.ipynb #d87b4910
 MANY_NODES = 1000   # beyond, only edges at the 20 nearest original nodes are looked at
 
-def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool) -> Net:
+def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool, quick: bool = True) -> Net:
     "A copy with all points inserted, in their order."
     if not points or not net.ends: return net.copy()
-    if not renaming or len(net.labels) > MANY_NODES: return insert_slowly(net, points, limit, renaming)
+    if not quick or not renaming or len(net.labels) > MANY_NODES: return insert_slowly(net, points, limit, renaming)
     net, xy = net.copy(), np.array([p[1:] for p in points], dtype=float)
     found, slow, ends = landings(net, xy, limit)
     cuts, length = {}, shapely.length(np.array(net.lines, dtype=object))
@@ -255,7 +257,9 @@ def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, r
         elif landing.kind == "inside" and target not in slow:
             if target not in cuts: cuts[target] = [0.0, float(length[target])], ends.nodes[target].tolist(), [target]
             _cut_at(net, label, landing, *cuts[target])
-        else: insert(net, label, shapely.Point(xy[i]), list(landing.near), limit, renaming)
+        else:
+            insert(net, label, shapely.Point(xy[i]), list(landing.near), limit, renaming)
+            net.doubtful |= landing.kind == "inside" or len(landing.near) > 1   # two cuts in one place, or edges equally near
     return net
 
 def _cut_at(net: Net, label: Any, landing: Landing, at: list[float], nodes: list[int], pieces: list[int]) -> None:

@@ -251,9 +251,16 @@ def test_bad_coordinates_geometries_and_speeds():
         with pytest.raises(GraphError, match=r"proposal.*\('b', 'c', 0\)"): apls(straight("abc"), slow, weight="travel_time")
 
 
-@pytest.mark.parametrize("options", [dict(weight="time"), dict(midpoint_spacing=0), dict(snap=-1), dict(min_path_length=-1), dict(protocol="x")])
+@pytest.mark.parametrize("options", [dict(weight="time"), dict(midpoint_spacing=0), dict(snap=-1), dict(min_path_length=-1), dict(protocol="x"),
+                                     dict(explain=True, protocol="cosmiq"), dict(explain=True, sources=5)])
 def test_bad_options(options):
     with pytest.raises(ValueError): apls(straight("ab"), straight("ab"), **options)
+
+
+def test_a_city_is_not_explained_whole(monkeypatch):
+    from spacenet5_nb import apls as judge
+    monkeypatch.setattr(judge, "EXPLAINED", 4)
+    with pytest.raises(GraphError, match="5 control points"): apls(straight("abc"), straight("ab"), explain=True)
 
 
 # many chips -------------------------------------------------------------------------------------------------------------------
