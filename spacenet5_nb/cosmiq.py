@@ -14,7 +14,7 @@ import shapely
 from scipy.sparse.csgraph import dijkstra
 
 from .core import GraphError
-from .insertion import Net, apart, insert_all, net_of
+from .insertion import MANY_NODES, Net, apart, insert_all, net_of
 from .routes import cheapest
 
 # %% auto #0
@@ -159,7 +159,8 @@ def score(
             raise GraphError(name, "has node ids that are not integers", "CosmiQ's protocol counts on from the largest: networkx.convert_node_labels_to_integers.")
     if sources is not None and len(t.labels) >= LARGE: sides = _sampled(t, p, weight, snap, min_path_length, allow_renaming, sources, seed)
     else:
-        nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming)
+        quick = allow_renaming and max(len(t.labels), len(p.labels)) <= MANY_NODES
+        nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming, quick)
         if any(net.doubtful for net in nets[1::2]): nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming, quick=False)
         sides = tuple(compare(*pair, weight, min_path_length) for pair in (nets[:2], nets[2:]))
     a, b = sides[0].score, sides[1].score
