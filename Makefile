@@ -13,12 +13,16 @@ help:
 	@echo "make lab    open JupyterLab in nbs/"
 	@echo "make lint   ruff; notebooks clean and exported"
 
-install: .venv/.installed
+# nbdev-export writes pyproject.toml again, unchanged: what it says counts, not when it was written
+INSTALLED := .venv/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
 
-.venv/.installed: pyproject.toml constraints.txt
+install: $(INSTALLED)
+
+$(INSTALLED):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, not %d.%d: make demo PYTHON=/path/to/python3.11" % v)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all]"
+	@rm -f .venv/.installed*
 	@touch $@
 
 demo: install

@@ -4,35 +4,22 @@
 
 The yardstick inserts every control point into a networkx graph and takes all pairs with networkx's Dijkstra, as one would write it on a free
 afternoon. It runs on the same machine in the same minute; the original's seconds (CosmiQ/apls) were measured elsewhere and are a guide.
-`--city` adds a synthetic network of 100,000 edges, scored with 500 sources.
+`--city` scores a synthetic network of 100,000 edges with 500 sources instead.
 """
 import argparse
-import gzip
-import json
-import os
 import resource
 import time
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import shapely
+from road_graphs import city, graph_of, seconds, stored
 from scipy.sparse.csgraph import dijkstra
 from shapely.ops import substring
 
 from spacenet5_nb import cosmiq, routes
 from spacenet5_nb.apls import apls, apls_both, control_points
 from spacenet5_nb.routes import roads_of, snap_points
-
-
-def graph_of(stored: dict) -> nx.MultiGraph:
-    g = nx.MultiGraph(crs="EPSG:32611")
-    for n, x, y in stored["nodes"]: g.add_node(n, x=x, y=y)
-    for e in stored["edges"]:
-        speed = e.get("inferred_speed_mps") or 10.0
-        g.add_edge(e["u"], e["v"], key=e["key"], geometry=shapely.from_wkt(e["geometry"]), length=e["length"], speed_kph=speed*3.6, travel_time=e["length"]/speed)
-    return g
-
 
 # the yardstick ----------------------------------------------------------------------------------------------------------------
 
@@ -77,37 +64,29 @@ def yardstick(truth: nx.MultiGraph, proposal: nx.MultiGraph, snap: float = 4.0, 
 
 # tables -----------------------------------------------------------------------------------------------------------------------
 
-def seconds(f, *args, repeats: int = 3) -> float:
-    "Best of a few runs."
-    def once() -> float:
-        start = time.perf_counter(); f(*args)
-        return time.perf_counter() - start
-    return min(once() for _ in range(repeats))
-
-
 def old(t: nx.MultiGraph, p: nx.MultiGraph) -> float: return cosmiq.score(t, p, min_path_length=0.001)[2]
 
 
-def floor(f, *args) -> float:
-    "Seconds that the shortest-path calls of one score take, within it."
+def floor(f, *args, **options) -> tuple[float, object]:
+    "Seconds that the shortest-path calls of one score take, within it; and the score."
     spent = [0.0]
     def timed(*a, **k):
         start = time.perf_counter()
         try: return dijkstra(*a, **k)
         finally: spent[0] += time.perf_counter() - start
     routes.dijkstra = cosmiq.dijkstra = timed
-    try: f(*args)
+    try: result = f(*args, **options)
     finally: routes.dijkstra = cosmiq.dijkstra = dijkstra
-    return spent[0]
+    return spent[0], result
 
 
 def chips(cases: dict) -> None:
     rows = []
     for name, c in cases.items():
         if name.startswith("mosaic"): continue
-        t, p = graph_of(c["truth"]), graph_of(c["proposal"])
+        t, p = graph_of(c["truth"], 10.0), graph_of(c["proposal"], 10.0)
         rows.append([c["reference_seconds"]["wall_s"], seconds(apls, t, p), seconds(apls_both, t, p),
-                     seconds(old, t, p), min(floor(apls, t, p) for _ in range(3)), min(floor(old, t, p) for _ in range(3)), len(t)])
+                     seconds(old, t, p), min(floor(apls, t, p)[0] for _ in range(3)), min(floor(old, t, p)[0] for _ in range(3)), len(t)])
     rows = np.array(rows)
     print(f"{len(rows)} chips, {np.median(rows[:, 6]):.0f} truth nodes in the median; milliseconds, median (slowest)")
     for k, what in ((1, "spacenet, length"), (2, "spacenet, length and time"), (3, "cosmiq, length")):
@@ -121,7 +100,7 @@ def beside_networkx(cases: dict) -> None:
     print("beside all pairs in networkx, same machine, length")
     for name in ("gt_gt__img99", "gt_gt__img991", "gt_gt__img990", "jit3__img0", "sn_osm__img991"):
         if name not in cases: continue
-        t, p = graph_of(cases[name]["truth"]), graph_of(cases[name]["proposal"])
+        t, p = graph_of(cases[name]["truth"], 10.0), graph_of(cases[name]["proposal"], 10.0)
         slow, value = seconds(yardstick, t, p, repeats=1), yardstick(t, p)
         fast, ours = seconds(apls, t, p), apls(t, p).score
         print(f"  {name:20} networkx {slow:6.2f} s ({value:.4f})   spacenet {fast*1e3:6.1f} ms ({ours:.4f})   {slow/fast:6.0f} x")
@@ -129,29 +108,17 @@ def beside_networkx(cases: dict) -> None:
 
 def mosaic(cases: dict) -> None:
     c = cases["mosaic__gt_gt"]
-    t, p, ref = graph_of(c["truth"]), graph_of(c["proposal"]), c["reference_seconds"]["cpu_s"]
+    t, p, ref = graph_of(c["truth"], 10.0), graph_of(c["proposal"], 10.0), c["reference_seconds"]["cpu_s"]
     n = len(control_points(roads_of(t)).edge)
     for what, f in (("spacenet", apls), ("spacenet, both weights", apls_both), ("cosmiq", old)):
-        s, alone = seconds(f, t, p, repeats=2), floor(f, t, p)
+        s, alone = seconds(f, t, p, repeats=2), floor(f, t, p)[0]
         print(f"mosaic, {n} control points a side, {what:24} {s:6.2f} s   original {ref:.0f} s: {ref/s:5.0f} x   shortest paths alone {alone:.2f} s: {s/alone:.1f} times that")
 
 
-def city(side: int = 224, sources: int = 500) -> None:
-    rng = np.random.default_rng(0)
-    g = nx.MultiGraph(crs="EPSG:32611")
-    at = rng.normal(0, 12, (side, side, 2)) + 100*np.stack(np.meshgrid(np.arange(side), np.arange(side)), 2)
-    for i in range(side):
-        for j in range(side): g.add_node(i*side + j, x=float(at[i, j, 0]), y=float(at[i, j, 1]))
-    for i in range(side):
-        for j in range(side):
-            for a, b in ((i + 1, j), (i, j + 1)):
-                if a < side and b < side: g.add_edge(i*side + j, a*side + b, speed_kph=50.0)
-    less = g.copy()
-    edges = list(g.edges(keys=True))
-    less.remove_edges_from([edges[k] for k in rng.choice(len(edges), len(edges)//10, replace=False)])
-    start, found = time.perf_counter(), []
-    alone = floor(lambda: found.append(apls(g, less, sources=sources)))
-    r = found[0]
+def whole_city(sources: int = 500) -> None:
+    g, less = city()
+    start = time.perf_counter()
+    alone, r = floor(apls, g, less, sources=sources)
     took, memory = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
     print(f"city: {g.number_of_edges()} edges, {r.truth_points} control points, {sources} sources: {took:.1f} s, peak {memory:.2f} GB, "
           f"APLS {r.score:.4f} with a standard error of {r.standard_error:.4f}")
@@ -161,15 +128,10 @@ def city(side: int = 224, sources: int = 500) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--city", action="store_true", help="add a network of 100,000 edges")
-    options = parser.parse_args()
-    shared = Path(os.environ.get("SPACENET5_SHARED") or Path(__file__).resolve().parents[1]/"../shared")
-    stored = shared/"reference/apls/cosmiq_cases.json.gz"
-    if stored.is_file():
-        cases = json.load(gzip.open(stored))["cases"]
-        chips(cases); beside_networkx(cases); mosaic(cases)
-    else: print(f"no stored cases at {stored}; set SPACENET5_SHARED")
-    if options.city: city()
+    parser.add_argument("--city", action="store_true", help="a network of 100,000 edges alone")
+    if parser.parse_args().city: return whole_city()
+    cases = stored("cosmiq_cases.json.gz")["cases"]
+    chips(cases); beside_networkx(cases); mosaic(cases)
 
 
 if __name__ == "__main__": main()

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['ROUNDING', 'BLOCK', 'EXPLAINED', 'control_points', 'compare', 'kindest', 'Direction', 'direction', 'APLS', 'apls',
-           'apls_both', 'FolderScores', 'score_folder', 'write_scores']
+           'apls_both', 'score_folder', 'explain_worst', 'FolderScores', 'write_scores']
 
 # %% ../nbs/07_apls.ipynb #76cb1846
 import math
 from collections.abc import Collection, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +19,10 @@ import numpy as np
 import pandas as pd
 
 from . import cosmiq
-from .core import AplsConfig, DataError, GraphError, parse_chip, progress, section, write_bytes, write_json
+from .core import DataError, GraphError, parse_chip
 from .diagnosis import blame, blame_table
-from .entries import find_entries, find_images, read_entry, road_km, summarise
+from .folders import FolderScores, Job, Rules, collect, explain_job, make_jobs, rules_of, score_job, worst, write_scores
+from .parallel import Failure, parallel
 from .routes import TOUCH_M, Places, Roads, Snapped, crs_of, join_places, midpoints, node_places, roads_of, route_costs, same_crs, snap_points
 
 # %% ../nbs/07_apls.ipynb #50bedade
@@ -171,14 +171,18 @@ def _total(a: Direction | None, b: Direction | None, weight: str) -> APLS:
 # %% ../nbs/07_apls.ipynb #9ff3d6dc
 def _score(truth: nx.Graph, proposal: nx.Graph, weights: tuple[str, ...], **options) -> dict[str, APLS]:
     "The spacenet protocol for one weight or several."
-    t, p = roads_of(truth, "truth"), roads_of(proposal, "proposal")
-    _check_crs(t.crs, p.crs)
-    for w in weights: t.cost(w), p.cost(w)  # a missing speed is an error even where the other graph has no road
+    t, p = _read_both(truth, proposal, weights)
     if len(t.edges) and len(p.edges):
         there, back = direction(t, p, weights, **options), direction(p, t, weights, **options)
         return {w: _total(there[w], back[w], w) for w in weights}
     only = [None if not len(r.edges) else Direction(0.0, n := len(control_points(r, options["spacing"]).edge), n, 0, 0, 0.0) for r in (t, p)]
     return {w: _total(*only, w) for w in weights}
+
+def _read_both(truth: nx.Graph, proposal: nx.Graph, weights: tuple[str, ...]) -> tuple[Roads, Roads]:
+    t, p = roads_of(truth, "truth"), roads_of(proposal, "proposal")
+    _check_crs(t.crs, p.crs)
+    for w in weights: t.cost(w), p.cost(w)  # a missing speed is an error even where the other graph has no road
+    return t, p
 
 def _check_crs(truth: str, proposal: str) -> None:
     if same_crs(truth, proposal): return
@@ -199,7 +203,7 @@ def apls(
     seed: int = 0,                       # of that sample
     explain: bool = False,               # spacenet alone: add the table of routes and the blamed stretches
 ) -> APLS:
-    "Average Path Length Similarity (Van Etten et al. 2018) of a proposed road graph."
+    "Average Path Length Similarity (Van Etten et al. 2018) of a proposed road graph; GraphError where a graph is none, or the CRS differ."
     _check_options(weight, midpoint_spacing, snap, min_path_length)
     if explain and (protocol != "spacenet" or sources is not None):
         raise ValueError("explain=True goes with protocol='spacenet' and all control points (sources=None)")
@@ -208,8 +212,8 @@ def apls(
                        is_curved_eps=is_curved_eps, allow_renaming=allow_renaming, sources=sources, seed=seed)
     if protocol != "spacenet": raise ValueError(f"protocol={protocol!r}: use 'spacenet' or 'cosmiq'")
     options = dict(spacing=midpoint_spacing, snap=snap, min_path_length=min_path_length)
-    result = _score(truth, proposal, (weight,), sources=sources, seed=seed, **options)[weight]
-    return replace(result, **_explained(truth, proposal, weight, options)) if explain else result
+    tables = _explained(truth, proposal, weight, options) if explain else {}
+    return replace(_score(truth, proposal, (weight,), sources=sources, seed=seed, **options)[weight], **tables)
 
 def apls_both(
     truth: nx.Graph,
@@ -243,7 +247,7 @@ EXPLAINED = 6000   # control points at most: every route is in memory
 
 def _explained(truth: nx.Graph, proposal: nx.Graph, weight: str, options: dict) -> dict[str, pd.DataFrame]:
     "Tables of routes and of blamed stretches, both directions."
-    t, p = roads_of(truth, "truth"), roads_of(proposal, "proposal")
+    t, p = _read_both(truth, proposal, (weight,))
     parts = [_explain_side(t, p, "truth", weight, **options), _explain_side(p, t, "proposal", weight, **options)]
     routes, blamed = (pd.concat(x, ignore_index=True) for x in zip(*parts, strict=True))
     return dict(routes=routes, blame=blamed.sort_values("lost", ascending=False, ignore_index=True))
@@ -273,74 +277,64 @@ def _route_table(native: Roads, points: Places, side: str, here: np.ndarray, the
     return pd.DataFrame(dict(side=side, source=names[i], target=names[j], **columns, cost=c, reason=reason))
 
 # %% ../nbs/07_apls.ipynb #1c74be03
-@dataclass(frozen=True)
-class FolderScores:
-    "Scores of many chips."
-    table: pd.DataFrame          # chip, city, trained_city, apls_length, apls_time, their directions, truth_km, proposal_km, counts, missing
-    summary: dict[str, Any]      # per city, over trained and mystery cities, over all; missing and extra chips; the judge's parameters
+_all_ = ["FolderScores", "write_scores"]   # they are of 07h_folders
 
 def score_folder(
     truth: str | Path | Mapping[str, Any],      # folder of labels (GeoJSON) or graphs, SpaceNet CSV, or {chip: file or graph}
     proposal: str | Path | Mapping[str, Any],   # folder of graphs or GeoJSON, SpaceNet CSV, or {chip: file or graph}
     *,
-    images: str | Path | Mapping[str, Any] | None = None,   # the chips' images: a CSV in pixels needs them
+    images: str | Path | Mapping[str, Any] | None = None,   # a CSV in pixels needs the chips' images; None: looked for below the truth's folder and beside it
+    pixel_m: float | None = None,               # of two CSVs in pixels: how wide a pixel is, in metres, instead of images
     trained_cities: Collection[str] | None = None,          # cities with training chips; None: all
     cities: Mapping[str, str] | None = None,    # chip -> city; None: from the chip ids
-    config: Any = None,                         # AplsConfig, a mapping of its keys, or a preset; None: its defaults
+    config: Any = None,                         # AplsConfig, a mapping of its keys, or a preset; None: the protocol's defaults
+    protocol: Literal["spacenet", "cosmiq"] = "spacenet",
+    topo: bool = False,                         # columns topo_precision, topo_recall, topo_f1 and sp too
     extra: Literal["error", "ignore"] = "error",   # proposals for chips that the truth does not have
+    pictures: bool = False,                     # look for images even where no CSV needs them: explain_worst draws over them
     draws: int = 1000,                          # of the bootstrap
     seed: int = 0,
-    workers: int = 1,                           # processes
+    workers: int | None = None,                 # processes; None: settings.ini's, where there are enough chips
 ) -> FolderScores:
     "Score many chips: per chip, per city and over cities, with bootstrap 95 % intervals."
-    judge = AplsConfig() if config is None else section(config, AplsConfig)
-    truths, proposals, pictures = find_entries(truth), find_entries(proposal), find_images(images)
-    surplus = sorted(set(proposals) - set(truths))
-    if surplus and extra == "error":
-        raise DataError(_named(proposal), f"has {len(surplus)} chips that the truth does not have: {', '.join(surplus[:5])}", "Remove them, or pass extra='ignore'.")
-    jobs = [(chip, (cities or {}).get(chip) or parse_chip(chip).city or chip, truths[chip], proposals.get(chip), pictures.get(chip), judge) for chip in sorted(truths)]
-    if workers > 1:
-        with ProcessPoolExecutor(workers) as pool: rows = list(progress(pool.map(_score_chip, jobs), "APLS", len(jobs)))
-    else: rows = [_score_chip(job) for job in progress(jobs, "APLS")]
-    table = pd.DataFrame(rows, columns=_COLUMNS).astype({"missing": bool})
-    table.insert(2, "trained_city", table["city"].isin(set(table["city"]) if trained_cities is None else set(trained_cities)))
-    summary = dict(summarise(table, draws=draws, seed=seed), missing=table.loc[table["missing"], "chip"].tolist(), extra=surplus, parameters=vars(judge))
-    return FolderScores(table, summary)
+    rules = rules_of(config, protocol=protocol, topo=topo)
+    _check_rules(rules)
+    jobs, surplus = make_jobs(truth, proposal, rules, images=images, pixel_m=pixel_m, cities=cities, extra=extra, pictures=pictures)
+    rows = parallel(_score_chip, jobs, desc="APLS", module="apls", workers=workers)
+    return collect(jobs, rows, surplus, rules, trained_cities=trained_cities, draws=draws, seed=seed)
 
-def _named(source: Any) -> str: return "proposal" if isinstance(source, Mapping) else str(source)
+def _check_rules(rules: Rules) -> None:
+    if rules.protocol not in ("spacenet", "cosmiq"): raise ValueError(f"protocol={rules.protocol!r}: use 'spacenet' or 'cosmiq'")
+    _check_options("length", rules.midpoint_spacing, rules.snap, rules.min_path_length)
 
 # %% ../nbs/07_apls.ipynb #8ed9c44b
-def _score_chip(job: tuple) -> dict[str, Any]:
-    "One row of the table; a chip without a proposal scores 0."
-    chip, city, truth, proposal, image, judge = job
-    row = dict(chip=chip, city=city)
-    guess = None if proposal is None else read_entry(proposal, chip, image=image)
-    real = read_entry(truth, chip, crs=guess.graph["crs"] if guess is not None else None, image=image)
-    options = dict(midpoint_spacing=judge.midpoint_spacing_m, snap=judge.snap_m, min_path_length=judge.min_path_length_m)
-    try: both = apls_both(real, guess, **options) if guess is not None else (APLS(0.0, 0.0, 0.0), APLS(0.0, 0.0, 0.0))
-    except GraphError as e: raise GraphError(f"{chip}, {e.subject}", e.problem, e.cure) from e
-    for name, a in zip(("length", "time"), both, strict=True): row[f"apls_{name}"] = a.score
-    for name, a in zip(("length", "time"), both, strict=True):
-        row |= {f"truth_to_proposal_{name}": a.truth_to_proposal, f"proposal_to_truth_{name}": a.proposal_to_truth}
-    return row | dict(truth_km=road_km(real), proposal_km=0.0 if guess is None else road_km(guess), missing=guess is None) | {
-        c: getattr(both[0], c) for c in _COUNTS}
+def _score_chip(job: Job) -> dict[str, Any]: return score_job(job, _judge)
 
-_COUNTS = ("truth_points", "proposal_points", "truth_unsnapped", "proposal_unsnapped", "truth_routes", "proposal_routes", "truth_missing", "proposal_missing")
-_COLUMNS = ["chip", "city", "apls_length", "apls_time", "truth_to_proposal_length", "proposal_to_truth_length", "truth_to_proposal_time",
-            "proposal_to_truth_time", "truth_km", "proposal_km", "missing", *_COUNTS]   # also of a table without rows
+def _judge(real: nx.Graph, guess: nx.Graph, rules: Rules, timed: bool) -> dict[str, APLS | None]:
+    "Both scores of a chip; by time only where both sides have times."
+    options = _options(rules)
+    if timed and rules.protocol == "spacenet": return dict(zip(("length", "time"), apls_both(real, guess, **options), strict=True))
+    def by(weight: str) -> APLS: return apls(real, guess, weight=weight, protocol=rules.protocol, **options)
+    return dict(length=by("length"), time=by("travel_time") if timed else None)
 
-# %% ../nbs/07_apls.ipynb #267f6bbf
-def write_scores(
+def _options(rules: Rules) -> dict[str, float]:
+    return dict(midpoint_spacing=rules.midpoint_spacing, snap=rules.snap, min_path_length=rules.min_path_length)
+
+def explain_worst(
     scores: FolderScores,
-    table: str | Path,                      # scores.csv
-    summary: str | Path,                    # scores.json
+    n: int,                       # so many chips, those with the lowest score by length
+    folder: str | Path,           # <chip>/explained.png, routes.csv, blame.gpkg
     *,
-    members: list[dict[str, Any]] | None = None,   # out-of-fold scores of single members
-) -> dict[str, Any]:                        # what scores.json holds
-    "Write the table and the summary, all or nothing each."
-    what = "Held-out chips, which no fold trained on, scored by the whole ensemble."
-    data = dict(about=what, **scores.summary)
-    if members is not None: data["out_of_fold"] = dict(about="Best epoch of each fold's single member on that fold's own validation chips.", members=members)
-    write_bytes(table, scores.table.to_csv(index=False).encode())
-    write_json(summary, data)
-    return data
+    workers: int | None = None,
+) -> list[str]:                   # the chips, the worst first
+    "Draw where the worst chips lost their score, and write the tables behind the picture."
+    jobs = worst(scores, n)
+    if jobs and jobs[0].rules.protocol != "spacenet": raise DataError(f"protocol {jobs[0].rules.protocol}", "cannot be explained", "Score with protocol='spacenet'.")
+    done = parallel(_explain_chip, [(job, Path(folder)/parse_chip(job.chip).id) for job in jobs], desc="explain", module="apls", workers=workers, errors="collect")
+    for failure in done:
+        if isinstance(failure, Failure): raise DataError(*failure)   # the other chips' pictures are there
+    return [job.chip for job in jobs]
+
+def _explain_chip(work: tuple[Job, Path]) -> list[Path]: return explain_job(*work, _reason)
+
+def _reason(real: nx.Graph, guess: nx.Graph, rules: Rules) -> APLS: return apls(real, guess, explain=True, **_options(rules))

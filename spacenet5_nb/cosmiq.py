@@ -14,11 +14,11 @@ import shapely
 from scipy.sparse.csgraph import dijkstra
 
 from .core import GraphError
-from .insertion import MANY_NODES, Net, apart, insert_all, net_of
+from .insertion import Net, apart, insert_all, insert_along, net_of
 from .routes import cheapest
 
 # %% auto #0
-__all__ = ['LARGE', 'without_doubles', 'with_midpoints', 'Chains', 'chains', 'Side', 'route_table', 'compare', 'score']
+__all__ = ['LARGE', 'without_doubles', 'with_midpoints', 'Side', 'route_table', 'compare', 'score']
 
 # %% ../nbs/07c_cosmiq.ipynb #cb93e9f4
 def without_doubles(net: Net) -> Net:
@@ -42,63 +42,18 @@ def without_doubles(net: Net) -> Net:
     return net
 
 # %% ../nbs/07c_cosmiq.ipynb #69e7bbe7
-def with_midpoints(net: Net, spacing: float, curved: float, quick: bool = True) -> Net:
+def with_midpoints(net: Net, spacing: float, curved: float) -> Net:
     "A copy with points along every edge whose length is not within `curved` (relative) of its box's diagonal."
-    edges = net.edges()
-    if not edges: return net.copy()
-    box = shapely.bounds(np.array([net.lines[e] for e in edges], dtype=object))
-    diagonal = np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
-    on, where = [], []
-    for e, d in zip(edges, diagonal, strict=True):
-        length, line = net.length[e], net.lines[e]
-        if length < 0.75*spacing or abs(d - length)/length < curved: continue
-        parts = len(np.arange(0, length, spacing)) + 1
-        at = [0.5*line.length] if length <= spacing else np.linspace(0, length, parts)[1:-1].tolist()
-        on += [line]*len(at); where += at
-    xy = shapely.get_coordinates(shapely.line_interpolate_point(on, where)).tolist()
-    free = max(net.labels) + 1
-    return insert_all(net, [(free + k, *p) for k, p in enumerate(xy)], 5.0, True, quick)
-
-# %% ../nbs/07c_cosmiq.ipynb #43f1d8cc
-class Chains(NamedTuple):
-    "A graph without its N nodes that join just two edges."
-    hubs: int                             # nodes that stay
-    ends: list[tuple[int, int]]           # per chain, the hubs at its ends
-    cost: list[float]                     # per chain
-    exits: list[tuple[int, int]]          # per node (N) the hubs at its chain's ends; twice itself where it is one
-    lead: list[tuple[float, float]]       # per node, the cost to both
-    chain: list[int]                      # per node, the chain; one of its own, below 0, where it is a hub
-
-def chains(net: Net, cost: list[float]) -> Chains:
-    "Join edges through nodes that have just two."
-    at = [[(v, e) for v, keys in nbrs.items() for e in keys.values()] for nbrs in net.adj]
-    through = [len(x) == 2 and x[0][0] != u != x[1][0] for u, x in enumerate(at)]
-    hub = {u: k for k, u in enumerate(u for u, inner in enumerate(through) if not inner)}
-    n = len(at)
-    found, used = Chains(0, [], [], [(hub.get(u, 0),)*2 for u in range(n)], [(0.0, 0.0)]*n, list(range(-n, 0))), set()
-    def walk_all(u: int) -> None:
-        for v, e in at[u]:
-            if e not in used: _walk(found, u, v, e, at, hub, cost, used)
-    for u in list(hub): walk_all(u)
-    for u, inner in enumerate(through):
-        if inner and at[u][0][1] not in used:   # a ring without a hub: its first node becomes one
-            hub[u] = len(hub)
-            found.exits[u] = (hub[u], hub[u])
-            walk_all(u)
-    return found._replace(hubs=len(hub))
-
-def _walk(found: Chains, u: int, v: int, e: int, at: list, hub: dict[int, int], cost: list[float], used: set[int]) -> None:
-    "Follow the chain that leaves hub u towards v by edge e, up to the next hub."
-    path, so_far, total = [], [], cost[e]
-    used.add(e)
-    while v not in hub:
-        path.append(v); so_far.append(total)
-        v, e = at[v][1] if at[v][0][1] == e else at[v][0]
-        used.add(e)
-        total += cost[e]
-    for w, lead in zip(path, so_far, strict=True):
-        found.exits[w], found.lead[w], found.chain[w] = (hub[u], hub[v]), (lead, total - lead), len(found.cost)
-    found.ends.append((hub[u], hub[v])); found.cost.append(total)
+    edges = np.array(net.edges(), dtype=np.intp)
+    if not len(edges): return net.copy()
+    lines, length = np.array(net.lines, dtype=object)[edges], np.array(net.length)[edges]
+    box = shapely.bounds(lines)
+    with np.errstate(divide="ignore", invalid="ignore"): off = np.abs(np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) - length)/length
+    chosen = np.flatnonzero((length >= 0.75*spacing) & ~(off < curved))
+    at = [np.linspace(0, x, len(np.arange(0, x, spacing)) + 1)[1:-1] if x > spacing else np.array([0.5*lines[k].length])
+          for k, x in zip(chosen, length[chosen].tolist(), strict=True)]
+    if not at: return net.copy()
+    return insert_along(net, np.repeat(edges[chosen], [len(x) for x in at]), np.concatenate(at), max(net.labels) + 1, 5.0)
 
 # %% ../nbs/07c_cosmiq.ipynb #3ded466f
 class Side(NamedTuple):
@@ -110,16 +65,11 @@ class Side(NamedTuple):
     missing_routes: int
 
 def route_table(net: Net, weight: str) -> np.ndarray:
-    "Costs of the cheapest routes between all nodes, searched between hubs alone; the points along the chains follow from them."
+    "Costs of the cheapest routes between all nodes."
     cost = net.length if weight == "length" else [metres/speed for metres, speed in zip(net.length, net.speed, strict=True)]
-    c = chains(net, cost)
-    far = dijkstra(cheapest(np.array(c.ends, dtype=np.intp).reshape(-1, 2), np.array(c.cost), c.hubs))
-    (a, b), (low, high) = np.array(c.exits, dtype=np.intp).reshape(-1, 2).T, np.array(c.lead).reshape(-1, 2).T
-    half = np.minimum(far[a] + low[:, None], far[b] + high[:, None])
-    out = np.minimum(half[:, a] + low, half[:, b] + high)
-    i, j = np.nonzero((chain := np.array(c.chain))[:, None] == chain)   # along one chain, too
-    out[i, j] = np.minimum(out[i, j], np.abs(low[i] - low[j]))
-    return out
+    edges = net.edges()
+    ends = np.array([net.ends[e][:2] for e in edges], dtype=np.intp).reshape(-1, 2)
+    return dijkstra(cheapest(ends, np.array([cost[e] for e in edges], dtype=float), len(net.labels)))
 
 def compare(native: Net, other: Net, weight: str, shortest: float, control: list[int] | None = None) -> Side:
     "Mean cost of the native routes in the other graph; control: native nodes between which routes count."
@@ -159,19 +109,17 @@ def score(
             raise GraphError(name, "has node ids that are not integers", "CosmiQ's protocol counts on from the largest: networkx.convert_node_labels_to_integers.")
     if sources is not None and len(t.labels) >= LARGE: sides = _sampled(t, p, weight, snap, min_path_length, allow_renaming, sources, seed)
     else:
-        quick = allow_renaming and max(len(t.labels), len(p.labels)) <= MANY_NODES
-        nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming, quick)
-        if any(net.doubtful for net in nets[1::2]): nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming, quick=False)
+        nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming)
         sides = tuple(compare(*pair, weight, min_path_length) for pair in (nets[:2], nets[2:]))
     a, b = sides[0].score, sides[1].score
     return *sides, 2*a*b/(a + b) if a > 0 and b > 0 else 0.0
 
-def _prepared(t: Net, p: Net, spacing: float, curved: float, snap: float, renaming: bool, quick: bool = True) -> tuple[Net, Net, Net, Net]:
+def _prepared(t: Net, p: Net, spacing: float, curved: float, snap: float, renaming: bool) -> tuple[Net, Net, Net, Net]:
     "Truth with its midpoints, proposal with their places; proposal with its midpoints, truth with theirs."
     t0, p0 = without_doubles(t), without_doubles(p)
-    tc, pc = with_midpoints(t0, spacing, curved, quick), with_midpoints(p0, spacing, curved, quick)
-    p1 = insert_all(p0, _points(tc), snap, renaming, quick)
-    return tc, p1, pc, insert_all(t, _points(pc), snap, renaming, quick)   # into the truth as it came: doubles and rings are still there
+    tc, pc = with_midpoints(t0, spacing, curved), with_midpoints(p0, spacing, curved)
+    p1 = insert_all(p0, _points(tc), snap, renaming)
+    return tc, p1, pc, insert_all(t, _points(pc), snap, renaming)   # into the truth as it came: doubles and rings are still there
 
 def _points(net: Net) -> list[tuple[Any, float, float]]: return [(label, *xy) for label, xy in zip(net.labels, net.xy, strict=True)]
 

@@ -32,7 +32,7 @@ from shapely.geometry import LineString, Point
 
 # %% auto #0
 __all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'network',
-           'from_lines', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'to_wkt_rows']
+           'from_lines', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'without_speeds', 'to_wkt_rows']
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
@@ -335,7 +335,7 @@ def from_wkt_rows(
     transform: Any,         # the chip's affine transform
     crs: Any,               # the chip's CRS
 ) -> nx.MultiGraph:         # in the chip's UTM zone; each row's travel time is kept, its length is the geometry's
-    "The graph of a chip's rows in a truth or submission CSV; rows without a time drive 20 mph."
+    "The graph of a chip's rows in a truth or submission CSV; it has no speeds where no row has a time."
     try: lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object))
     except shapely.errors.ShapelyError as e: raise DataError("WKT_Pix", f"is not valid WKT ({e})", "Mend or remove that row.") from e
     full = np.array([isinstance(line, LineString) and not line.is_empty for line in lines], bool)
@@ -348,8 +348,19 @@ def from_wkt_rows(
     metres = [LineString(np.c_[to_utm.transform(*(transform*(p[:, 0], p[:, 1])))]) for p in pixels]
     lengths = np.array([line.length for line in metres])
     times = pd.to_numeric(rows.get("travel_time_s", pd.Series(np.nan, index=rows.index)), errors="coerce").to_numpy(float)[full]
-    speed = np.where((times > 0) & (lengths > 0), lengths/np.where(times > 0, times, 1)*3.6, 20*MPH_TO_KPH)
-    return from_lines(metres, speed, crs=utm, keys=[p.round(6) for p in pixels])
+    known = (times > 0) & np.isfinite(times) | (lengths == 0)   # a line without length is no road
+    if not known.all() and (times > 0).any():
+        raise DataError("travel_time_s", f"is missing or not positive in row {rows.index[full][~known][0]}, and there in others", "Give every row a time, or none.")
+    speed = np.where(times > 0, np.maximum(lengths, 1e-9)/np.where(times > 0, times, 1)*3.6, 1.)
+    g = from_lines(metres, speed, crs=utm, keys=[p.round(6) for p in pixels])
+    return g if known.all() else without_speeds(g)
+
+def without_speeds(
+    g: nx.MultiGraph,       # changed in place
+) -> nx.MultiGraph:
+    "Take speeds and times off a graph that has no right to them."
+    for _, _, data in g.edges(data=True): data.pop("speed_kph", None), data.pop("travel_time", None)
+    return g
 
 # %% ../nbs/00d_graph.ipynb #25885ba3
 def to_wkt_rows(

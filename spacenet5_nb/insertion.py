@@ -17,7 +17,7 @@ from .core import GraphError
 
 # %% auto #0
 __all__ = ['CLOSE', 'MANY_NODES', 'Net', 'net_of', 'apart', 'insert', 'Landing', 'nearest_edges', 'landings', 'insert_all',
-           'insert_slowly']
+           'cut_edge', 'insert_slowly', 'Cut', 'cut_lines', 'insert_along']
 
 # %% ../nbs/07i_insertion.ipynb #7eaa8c50
 class Net:
@@ -32,12 +32,10 @@ class Net:
         self.speed: list[float] = []
         self.turn: list[int] = []                                    # when this pair of nodes was first joined
         self.pieces: list[list[int]] = []                            # by original edge: what it is now
-        self.doubtful = False                                        # whether a rounding error in a point could have changed what was inserted
 
     def copy(self) -> Net:
         "An independent copy."
         new = Net.__new__(Net)
-        new.doubtful = False
         new.labels, new.xy, new.index = self.labels.copy(), self.xy.copy(), self.index.copy()
         new.adj = []
         for u, nbrs in enumerate(self.adj):  # both ends of a pair share one dict of keys
@@ -171,6 +169,7 @@ class _Ends(NamedTuple):
     plain: np.ndarray   # (E,) the line meets its nodes, is no ring and does not touch itself
     tip: np.ndarray     # (E, 2, 2) first and last vertex
     inner: np.ndarray   # (E, 2, 2) the vertices beside them
+    length: np.ndarray  # (E,) of the line
 
 def _ends(net: Net, lines: np.ndarray) -> _Ends:
     coords, line = shapely.get_coordinates(lines, return_index=True)
@@ -181,7 +180,7 @@ def _ends(net: Net, lines: np.ndarray) -> _Ends:
     turned = np.abs(tip[:, 0] - xy[nodes[:, 0]]).max(1) > np.abs(tip[:, 0] - xy[nodes[:, 1]]).max(1)
     nodes = np.where(turned[:, None], nodes[:, ::-1], nodes)
     plain = (np.abs(tip - xy[nodes]).max((1, 2)) <= CLOSE) & (np.abs(tip[:, 0] - tip[:, 1]).max(1) > 0.2) & shapely.is_simple(lines)
-    return _Ends(nodes, plain, tip, np.stack([coords[first + 1], coords[last - 1]], 1))
+    return _Ends(nodes, plain, tip, np.stack([coords[first + 1], coords[last - 1]], 1), shapely.length(lines))
 
 # %% ../nbs/07i_insertion.ipynb #0ad23d15
 def nearest_edges(
@@ -210,7 +209,7 @@ def landings(
     ends = _ends(net, lines)
     if not len(point): return {}, set(), ends
     line, p = lines[edge], at[point]
-    s, length = shapely.line_locate_point(line, p), shapely.length(line)
+    s, length = shapely.line_locate_point(line, p), ends.length[edge]
     sure = ends.plain[edge] & (np.abs(length - shapely.line_locate_point(shapely.reverse(line), p) - s) <= CLOSE)   # one place on it is the nearest
     node = np.where(sure, _node_reached(ends, edge, xy[point], s, length), -1)
     first = np.flatnonzero(np.append(True, point[1:] != point[:-1]))
@@ -241,13 +240,12 @@ def _in_doubt(kind: np.ndarray, target: np.ndarray, at: np.ndarray) -> set[int]:
 # %% ../nbs/07i_insertion.ipynb #d87b4910
 MANY_NODES = 1000   # beyond, only edges at the 20 nearest original nodes are looked at
 
-def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool, quick: bool = True) -> Net:
-    "A copy with all points inserted, in their order."
+def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool) -> Net:
+    "A copy with all points inserted, in their order; edges that were cut have no lines any more."
     if not points or not net.ends: return net.copy()
-    if not quick or not renaming or len(net.labels) > MANY_NODES: return insert_slowly(net, points, limit, renaming)
-    net, xy = net.copy(), np.array([p[1:] for p in points], dtype=float)
+    if not renaming or len(net.labels) > MANY_NODES: return insert_slowly(net, points, limit, renaming)
+    net, xy, cuts = net.copy(), np.array([p[1:] for p in points], dtype=float), {}
     found, slow, ends = landings(net, xy, limit)
-    cuts, length = {}, shapely.length(np.array(net.lines, dtype=object))
     for i, landing in found.items():
         label, target = points[i][0], landing.target
         if label in net.index: continue
@@ -255,32 +253,98 @@ def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, r
             del net.index[net.labels[target]]
             net.index[label], net.labels[target], net.xy[target] = target, label, tuple(landing.xy)
         elif landing.kind == "inside" and target not in slow:
-            if target not in cuts: cuts[target] = [0.0, float(length[target])], ends.nodes[target].tolist(), [target]
+            if target not in cuts: cuts[target] = [0.0, float(ends.length[target])], ends.nodes[target].tolist(), [target]
             _cut_at(net, label, landing, *cuts[target])
-        else:
-            insert(net, label, shapely.Point(xy[i]), list(landing.near), limit, renaming)
-            net.doubtful |= landing.kind == "inside" or len(landing.near) > 1   # two cuts in one place, or edges equally near
+        else: insert(net, label, shapely.Point(xy[i]), list(landing.near), limit, renaming)
     return net
 
 def _cut_at(net: Net, label: Any, landing: Landing, at: list[float], nodes: list[int], pieces: list[int]) -> None:
     "Cut an edge that has been cut `at` other metres before, between `nodes`, into `pieces`."
     k = bisect(at, landing.at) - 1
-    e, a, b = pieces[k], nodes[k], nodes[k + 1]
+    new, *made = cut_edge(net, label, landing.xy, pieces[k], nodes[k:k + 2], (landing.at - at[k], at[k + 1] - landing.at))
+    at.insert(k + 1, landing.at); nodes.insert(k + 1, new); pieces[k:k + 1] = made
+
+def cut_edge(net: Net, label: Any, xy: Any, e: int, nodes: list[int], lengths: tuple[float, float]) -> tuple[int, int, int]:
+    "Put a new node into edge e from nodes[0] to nodes[1]; it, and the edges to both."
     u, v, _ = net.ends[e]
     speed = net.speed[next(iter(next(iter(net.adj[u].values())).values()))]  # of the first edge at u, as in `insert`
-    new, part = net.add_node(label, *landing.xy), {a: landing.at - at[k], b: at[k + 1] - landing.at}
+    new, part = net.add_node(label, *xy), dict(zip(nodes, lengths, strict=True))
     made = {n: net.add_edge(n, new, None, None, part[n], speed) for n in (u, v)}
     net.remove_edge(e)
-    at.insert(k + 1, landing.at); nodes.insert(k + 1, new); pieces[k:k + 1] = [made[a], made[b]]
+    return new, made[nodes[0]], made[nodes[1]]
 
-def insert_slowly(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool) -> Net:
-    "The same, every point to the letter."
-    net, xy = net.copy(), np.array([p[1:] for p in points], dtype=float)
-    at = shapely.points(xy)
+# %% ../nbs/07i_insertion.ipynb #d87b4911
+def insert_slowly(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool, everywhere: bool = False) -> Net:
+    "The same, every point to the letter; everywhere: all edges are looked at in large graphs, too."
+    net, xy = net.copy(), np.array([p[1:] for p in points], dtype=float).reshape(-1, 2)
+    if not points or not net.ends: return net
+    at, many = shapely.points(xy), not everywhere and len(net.labels) > MANY_NODES
     which, edge = shapely.STRtree(net.lines).query(at, predicate="dwithin", distance=limit + 0.1)
     near = np.split(edge, np.searchsorted(which, np.arange(1, len(points))))
-    many = cKDTree(np.array(net.xy)).query(xy, 20)[1] if len(net.labels) > MANY_NODES else None
-    names = net.labels.copy()
+    beside, names = cKDTree(np.array(net.xy)).query(xy, 20)[1] if many else None, net.labels.copy()
     for i, (label, _, _) in enumerate(points):
-        if len(near[i]): insert(net, label, at[i], near[i].tolist(), limit, renaming, None if many is None else {names[k] for k in many[i]})
+        if len(near[i]): insert(net, label, at[i], near[i].tolist(), limit, renaming, {names[k] for k in beside[i]} if many else None)
     return net
+
+# %% ../nbs/07i_insertion.ipynb #5be0a1c2
+class Cut(NamedTuple):
+    "K lines, each cut at one point."
+    xy: np.ndarray       # (K, 2) the places
+    first: np.ndarray    # (K,) lines up to there
+    rest: np.ndarray     # (K,) lines from there
+
+def cut_lines(
+    lines: np.ndarray,    # (K,) open ones that do not touch themselves
+    points: np.ndarray,   # (K,) each lands inside its line
+) -> Cut:
+    "Cut lines as `insert` does, all at once."
+    s = shapely.line_locate_point(lines, points)
+    places = shapely.get_coordinates(shapely.line_interpolate_point(lines, s))
+    coords, line = shapely.get_coordinates(lines, return_index=True)
+    where = shapely.line_locate_point(lines[line], shapely.points(coords))
+    start = np.searchsorted(line, np.arange(len(lines) + 1))
+    where[start[1:] - 1] = np.inf                               # a cut inside is before the last vertex
+    i = np.minimum.reduceat(np.where(where >= s[line], np.arange(len(line)), len(line)), start[:-1])
+    at_vertex = where[i] == s
+    joint, order = np.where(at_vertex[:, None], coords[i], places), np.arange(len(line))
+    def joined(keep: np.ndarray, joint_first: bool) -> np.ndarray:
+        kept, own = coords[keep], line[keep]
+        to = np.searchsorted(own, np.arange(len(lines)), side="left" if joint_first else "right")
+        return shapely.linestrings(np.insert(kept, to, joint, axis=0), indices=np.insert(own, to, np.arange(len(lines))))
+    return Cut(places, joined(order < i[line], False), joined(order >= (i + at_vertex)[line], True))
+
+# %% ../nbs/07i_insertion.ipynb #5be0a1c4
+def insert_along(
+    net: Net,
+    on: np.ndarray,       # (K,) edges, ascending groups in the order of the points
+    at: np.ndarray,       # (K,) metres along the edge, ascending on each
+    label: int,           # of the first point; the next ones count on
+    limit: float,         # metres
+) -> Net:
+    "A copy with points inserted along edges; edges that were cut have no lines any more."
+    net, lines = net.copy(), np.array(net.lines, dtype=object)
+    points = shapely.line_interpolate_point(lines[on], at)
+    found, slow, ends = landings(net, shapely.get_coordinates(points), limit)
+    own = np.array([found[k].kind == "inside" and found[k].target == e for k, e in enumerate(on.tolist())])
+    slow |= {e for k in np.flatnonzero(~own) for e in (on[k], *found[k].near)}
+    quick = np.flatnonzero(~np.isin(on, list(slow)))
+    cuts = dict(zip(quick.tolist(), _cut_in_turn(lines, on[quick], points[quick]), strict=True))
+    tail = {}
+    for k, e in enumerate(on.tolist()):
+        if k not in cuts: insert(net, label + k, points[k], list(found[k].near), limit, True); continue
+        piece, start, end = tail.get(e, (e, *ends.nodes[e].tolist()))
+        xy, lengths = cuts[k]
+        new, _, piece = cut_edge(net, label + k, xy, piece, [start, end], lengths)
+        tail[e] = piece, new, end
+    return net
+
+def _cut_in_turn(lines: np.ndarray, on: np.ndarray, points: np.ndarray) -> list[tuple[list[float], list[float]]]:
+    "Per point its place and the lengths before it, back to the last cut, and behind it."
+    rest, xy, lengths = lines.copy(), np.empty((len(on), 2)), np.empty((len(on), 2))
+    first = np.flatnonzero(np.append(True, on[1:] != on[:-1])[:len(on)])
+    turn = np.arange(len(on)) - np.repeat(first, np.diff(np.append(first, len(on))))
+    for k in range(turn.max(initial=-1) + 1):
+        now = np.flatnonzero(turn == k)
+        cut = cut_lines(rest[on[now]], points[now])
+        xy[now], lengths[now], rest[on[now]] = cut.xy, np.stack([shapely.length(cut.first), shapely.length(cut.rest)], 1), cut.rest
+    return list(zip(xy.tolist(), lengths.tolist(), strict=True))

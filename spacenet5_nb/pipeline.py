@@ -312,18 +312,56 @@ def _run_command(
 # %% ../nbs/09_pipeline.ipynb #454c1db1
 @app.command("score")
 def _score_command(
-    truth: Annotated[str, typer.Option(help="folder of labels or graphs, or a SpaceNet CSV")],
-    proposal: Annotated[str, typer.Option(help="folder of graphs or GeoJSON, or a SpaceNet CSV")],
-    images: Annotated[str, typer.Option(help="folder of the chips' images; a CSV in pixels needs them")] = "",
-    out: Annotated[str, typer.Option(help="folder for scores.csv and scores.json")] = "",
+    truth: Annotated[str, typer.Option(help="folder of labels or graphs (SpaceNet's AOI folder will do), or a SpaceNet CSV")],
+    proposal: Annotated[str, typer.Option(help="SpaceNet CSV of any entrant, or folder of graphs (.gpkg, .graphml) or GeoJSON")],
+    images: Annotated[str, typer.Option(help="folder of the chips' images; a CSV in pixels needs them; default: looked for below and beside the truth")] = "",
+    pixel_m: Annotated[float | None, typer.Option("--pixel-m", help="for two CSVs without images: how wide a pixel is, in metres")] = None,
+    out: Annotated[str, typer.Option(help="folder for scores.csv, scores.json and scores.png; default: outputs/scores/<proposal>")] = "",
     ignore_extra: Annotated[bool, typer.Option("--ignore-extra", help="leave out proposals for chips that the truth does not have")] = False,
+    topo: Annotated[bool, typer.Option("--topo", help="TOPO and SP too")] = False,
+    explain: Annotated[int, typer.Option(min=0, help="draw so many of the worst chips, with tables of routes and blame, in <out>/<chip>/")] = 0,
+    protocol: Annotated[str, typer.Option(help="spacenet, the contest's judge, or cosmiq, CosmiQ/apls'")] = "spacenet",
+    snap: Annotated[float | None, typer.Option(min=0, help="metres; default: 4")] = None,
+    midpoint_spacing: Annotated[float | None, typer.Option(min=0.1, help="metres between control points; default: 50")] = None,
+    min_path_length: Annotated[float | None, typer.Option(min=0, help="metres; shorter routes are not compared; default: 10; cosmiq: 0.001")] = None,
+    trained_cities: Annotated[str, typer.Option(help="cities that were trained on, such as Vegas,Paris: the others get a mean of their own; default: all")] = "",
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: settings.ini's, where there are enough chips")] = None,
 ) -> None:
     "Score roads against labels, chip by chip; a chip without a proposal scores 0."
-    from spacenet5_nb.apls import score_folder, write_scores
-    folder = Path(out) if out else Path.cwd()
-    found = score_folder(truth, proposal, images=images or None, extra="ignore" if ignore_extra else "error", workers=load_settings().n_workers)
-    write_scores(found, folder/"scores.csv", folder/"scores.json")
-    say(f"{len(found.table)} chips: APLS_length {found.table.apls_length.mean():.3f}  APLS_time {found.table.apls_time.mean():.3f}  ({folder/'scores.csv'})")
+    from spacenet5_nb.apls import score_folder
+    folder = _scores_folder(proposal, out)
+    if protocol not in ("spacenet", "cosmiq"): raise StageError(f"--protocol {protocol}", "is unknown", "Use spacenet or cosmiq.")
+    if explain and protocol != "spacenet": raise StageError(f"--protocol {protocol}", "cannot be explained", "Leave out --explain, or use spacenet.")
+    config = {"snap_m": snap, "midpoint_spacing_m": midpoint_spacing, "min_path_length_m": min_path_length}
+    found = score_folder(truth, proposal, images=images or None, pixel_m=pixel_m, config={k: v for k, v in config.items() if v is not None}, protocol=protocol, topo=topo,
+                         extra="ignore" if ignore_extra else "error", pictures=explain > 0, workers=workers,
+                         trained_cities=[c.strip() for c in trained_cities.split(",")] if trained_cities else None)
+    _report_scores(found, folder, explain, workers, truth=str(Path(truth).resolve()), proposal=str(Path(proposal).resolve()))
+
+def _report_scores(found: Any, folder: Path, explain: int, workers: int | None, **named: str) -> None:
+    "Write scores, say them, and explain the worst chips."
+    import matplotlib
+    matplotlib.use("Agg")   # files, no windows
+    from spacenet5_nb.apls import explain_worst, write_scores
+    from spacenet5_nb.folders import forget_explained, worst
+    from spacenet5_nb.summary import describe
+    chips, files = [job.chip for job in worst(found, explain)], [folder/f"scores.{kind}" for kind in ("csv", "json", "png")]
+    forget_explained(folder, chips)
+    write_scores(found, files[0], files[1], plot=files[2], more=dict(**named, explained=chips))
+    for line in describe(found.summary): say(line)
+    explain_worst(found, explain, folder, workers=workers)
+    say("  written: " + ", ".join(map(str, [*files, *(folder/chip for chip in chips)])))
+
+def _scores_folder(proposal: str, out: str) -> Path:
+    "Where scores go: a folder of the proposal's name, unless another proposal's scores are there."
+    if out: return Path(out)
+    path = Path(proposal).resolve()
+    name = path.stem if path.is_file() else path.name
+    folder = Path(load_settings().outputs_root)/"scores"/(f"{path.parent.name}-{name}" if name in ("solution", "graphs", "roads") else name)   # every run has these
+    if not (before := folder/"scores.json").is_file(): return folder
+    other = json.loads(before.read_text()).get("proposal", "others")
+    if other != str(path): raise StageError(folder, f"holds the scores of {other}", "Name another folder: --out.")
+    return folder
 
 # %% ../nbs/09_pipeline.ipynb #54752c1c
 @app.command("bins")
