@@ -1,6 +1,7 @@
 # docker build -t spacenet5 .
 # docker run --gpus all -p 127.0.0.1:8888:8888 -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5
 # docker run --gpus all -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5 spacenet5 pipeline --preset demo
+# docker run --gpus all -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5 train.sh /data/train/AOI_7_Moscow /data/train/AOI_8_Mumbai
 # Debian 12 has Python 3.11; PyPI's torch brings its own CUDA runtime, so that the host's driver (nvidia-container-toolkit) is all that a GPU needs.
 FROM python:3.11-slim-bookworm
 
@@ -21,7 +22,8 @@ COPY --chown=mapper configs ./configs
 RUN make install PYTHON=python3.11
 COPY --chown=mapper . .
 
-ENV PATH=/workspace/.venv/bin:$PATH SPACENET5_DATA=/data SPACENET5_OUTPUTS=/outputs SPACENET5_ROOT=/workspace
+# the contest's contract: train.sh <data folder> ..., test.sh <data folder> ... <solution.csv>
+ENV PATH=/workspace/scripts:/workspace/.venv/bin:$PATH SPACENET5_DATA=/data SPACENET5_OUTPUTS=/outputs SPACENET5_ROOT=/workspace
 VOLUME ["/data", "/outputs"]
 EXPOSE 8888
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD curl --fail --silent http://127.0.0.1:8888/api || exit 1

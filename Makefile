@@ -33,6 +33,7 @@ test: install
 	$(BIN)/pytest
 
 lab: install
+	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements"   # no question about news at the first start
 	cd nbs && ../$(BIN)/jupyter lab
 
 lint: install

@@ -26,10 +26,11 @@ from pydantic.dataclasses import dataclass
 # %% auto #0
 __all__ = ['GDAL_SKIPPED_DRIVERS', 'WorkspaceError', 'SettingsError', 'PresetError', 'DataError', 'GraphError', 'CheckpointError',
            'StageError', 'WriteError', 'atomic', 'write_error', 'write_bytes', 'write_text', 'write_json', 'set_aside',
-           'workspace_root', 'Settings', 'load_settings', 'Chip', 'parse_chip', 'Channels', 'read_bins', 'DataConfig',
-           'MasksConfig', 'StageConfig', 'TrainConfig', 'HeadConfig', 'LossConfig', 'FoldConfig', 'EnsembleConfig',
-           'VectorizeConfig', 'SpeedConfig', 'AplsConfig', 'MapsConfig', 'Preset', 'configs_folder', 'preset_names',
-           'load_preset', 'preset_path', 'section', 'Run', 'check_run_name', 'open_run', 'progress', 'cure_torchvision']
+           'workspace_root', 'Settings', 'load_settings', 'walk', 'Chip', 'parse_chip', 'Channels', 'read_bins',
+           'DataConfig', 'MasksConfig', 'StageConfig', 'TrainConfig', 'HeadConfig', 'LossConfig', 'FoldConfig',
+           'EnsembleConfig', 'VectorizeConfig', 'SpeedConfig', 'AplsConfig', 'MapsConfig', 'Preset', 'configs_folder',
+           'preset_names', 'load_preset', 'preset_path', 'section', 'Run', 'check_run_name', 'open_run', 'progress',
+           'cure_torchvision']
 
 # %% ../nbs/00_core.ipynb #d8be326a
 GDAL_SKIPPED_DRIVERS = ("VRT WMS MRF WCS WMTS HTTP OGCAPI EEDA EEDAI DAAS PLMOSAIC STACIT STACTA TileDB Zarr DERIVED RASTERLITE "
@@ -136,12 +137,13 @@ class Settings:
     seed: int = 2019               # $SPACENET5_SEED
     workers: int = 0               # $SPACENET5_WORKERS; 0 = one per core
     memory_gb: float = 2.0         # $SPACENET5_MEMORY_GB
+    scheduler: str = ""            # $SPACENET5_SCHEDULER; a Dask scheduler's address; empty: this machine
 
     @property
     def n_workers(self) -> int: return self.workers or len(os.sched_getaffinity(0))
 
 _SETTINGS_ENV = {"data_root": "SPACENET5_DATA", "outputs_root": "SPACENET5_OUTPUTS", "preset": "SPACENET5_PRESET", "seed": "SPACENET5_SEED",
-                 "workers": "SPACENET5_WORKERS", "memory_gb": "SPACENET5_MEMORY_GB"}
+                 "workers": "SPACENET5_WORKERS", "memory_gb": "SPACENET5_MEMORY_GB", "scheduler": "SPACENET5_SCHEDULER"}
 
 # %% ../nbs/00_core.ipynb #42937723
 def load_settings(
@@ -171,9 +173,25 @@ def _typed_setting(where: object, key: str, text: str) -> Any:
     kind = {"int": int, "float": float, "str": str}[{f.name: f.type for f in fields(Settings)}[key]]
     try: value = kind(text)
     except ValueError: raise SettingsError(where, f"'{key}' must be {kind.__name__}, not '{text}'", "Mend the line or remove it for the default.") from None
-    if key == "memory_gb" and not value > 0 or key in ("workers", "seed") and value < 0 or value == "":
+    if key == "memory_gb" and not value > 0 or key in ("workers", "seed") and value < 0 or value == "" and key != "scheduler":
         raise SettingsError(where, f"'{key}' is out of range: '{text}'", "Mend the line or remove it for the default.")
     return value
+
+# %% ../nbs/00_core.ipynb #c0e57a12
+def walk(
+    root: str | Path,
+    *,
+    skip: Path | None = None,                 # a folder that is left out
+) -> Iterator[tuple[str, list[str]]]:         # folder, names of its files
+    "Folders below a root, links followed, hidden ones left out, in a fixed order."
+    for folder, folders, names in os.walk(root, followlinks=True):
+        above = [os.path.realpath(folder)] if any(os.path.islink(os.path.join(folder, f)) for f in folders) else []
+        def is_wanted(name: str, folder: str = folder, above: list[str] = above) -> bool:
+            path = os.path.join(folder, name)
+            circles = bool(above) and (above[0] + os.sep).startswith(os.path.realpath(path) + os.sep)
+            return not (name.startswith(".") or circles or skip is not None and Path(path).resolve() == skip)
+        folders[:] = sorted(filter(is_wanted, folders))
+        yield folder, sorted(n for n in names if not n.startswith("."))
 
 # %% ../nbs/00_core.ipynb #b347a337
 @dataclass(frozen=True)
@@ -346,9 +364,15 @@ class TrainConfig:
     weight_decay: float = 0.0
     clip: float | None = 1.0
     precision: Literal["32", "bf16", "16"] = "32"
+    accumulate: int = 1                   # passes whose gradients make one step; a stage's `batch` is that of all of them together
+    max_hours: float | None = None        # of one fold, all its stages and resumes; training then stops at an epoch's end, and goes on once this is larger
     city_balanced: bool = False
+    rare_share: float = 0.0               # of the samples, placed on a crossing or a road of at least `rare_mph`
+    rare_mph: float = 45.0
+    colour: tuple[Literal["shift", "contrast", "gamma", "gain", "saturation"], ...] = ("shift", "contrast", "gamma")   # one of these for every second crop
     validation_chips: int | None = None   # per validation, spread over cities; null: all of the fold
     scale_range: tuple[float, float] = (0.8, 1.2)   # random sized crops
+    shift: float = 0.2                    # of a chip's side, for every second crop; what comes in from outside is mirrored
     ema: float | None = None
 
 @dataclass(**_strict)
@@ -357,7 +381,10 @@ class HeadConfig:
     dice: float = 0.0
     focal: float = 0.0
     bce: float = 0.0
-    cldice: float = 0.0
+    cldice: float = 0.0        # topology: centre lines (`topology`)
+    persistence: float = 0.0   # numbers of pieces and loops; a sum over them, so weights of about 1e-4 to 1e-3
+    perceptual: float = 0.0    # VGG19's features
+    mse: float = 0.0           # squared error of the probability, for continuous speed
 
 @dataclass(**_strict)
 class LossConfig:
@@ -366,6 +393,8 @@ class LossConfig:
     speed: HeadConfig = HeadConfig(dice=0.1, focal=2.0)
     junction: HeadConfig = HeadConfig(dice=0.1, focal=1.0)
     crossing: HeadConfig = HeadConfig(dice=0.1, focal=1.0)
+    orientation: HeadConfig = HeadConfig(dice=0.1, focal=1.0)
+    vgg: bool | str = True  # weights of the VGG19 that `perceptual` sees with: true: timm's hub; a path; false: fresh, always the same
     min_pixels: int = 100   # a channel with fewer target pixels in the batch gives no dice
 
 @dataclass(**_strict)
@@ -373,7 +402,10 @@ class FoldConfig:
     "One fold's network."
     encoder: str
     bands: Literal[3, 8] = 3
-    pretrained: bool | str = True   # true: timm's hub; a path: a local file; false: none
+    pretrained: bool | str = True   # true: timm's hub; a path: a local file or folder; false: none
+    stem: Literal["he", "mean", "zero", "torch"] = "he"   # what a pretrained stem's other bands start from (`03e_encoder`)
+    recompute: bool = False         # gradient checkpointing: less memory, about a third more time
+    compile: bool = False           # torch.compile
     stages: tuple[StageConfig, ...] | None = None   # instead of train.stages, where a fold has a schedule of its own
     loss: LossConfig | None = None                  # instead of the preset's loss
 
@@ -382,7 +414,14 @@ class EnsembleConfig:
     "Members and views that are averaged."
     checkpoints: tuple[Literal["last", "best_dice", "best_apls"], ...] = ("last", "best_dice", "best_apls")
     tta: Literal["none", "flips", "selim_sef", "rotations", "d4"] = "d4"
-    batch: int = 4
+    batch: int = 4                                  # views of 1024 x 1024 pixels at a time, of larger images fewer
+    combine: Literal["mean", "vote"] = "mean"       # of probabilities; vote: the share of members that say at least 0.5
+    weights: tuple[float, ...] | None = None        # one a member, fold by fold in the order of `checkpoints`; null: all alike
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False                           # torch.compile: minutes at the start, worth it for many windows
+    window_px: int = 2048                           # of a large raster, predicted at a time
+    margin_px: int = 64                             # at each side of a window, seen and thrown away
+    blend_px: int = 64                              # over which two windows take turns
 
 @dataclass(**_strict)
 class VectorizeConfig:
@@ -390,6 +429,9 @@ class VectorizeConfig:
     tracer: Literal["numpy", "sknw"] = "numpy"   # follows the skeleton; sknw is the original's and starts slower
     threshold: float = 0.4
     low_threshold: float | None = 0.2  # fainter pixels that touch confident ones count too; null: only the threshold
+    valley_share: float = 0.6         # a long strip darker than this share of both its sides is a median, no road; 0: not looked for
+    border_pad_m: float = 5.0         # the mask is continued so far over the border
+    border_keep_m: float = 3.0        # the skeleton is kept so far outside it; negative: roads end so far inside
     min_object_m2: float = 20.0       # the original's 300 px at 0.3 m are 27
     min_hole_m2: float = 27.0
     min_whisker_m: float = 4.0        # dead ends shorter than this go before gaps are closed: thinning's, about a road's width
@@ -403,14 +445,18 @@ class VectorizeConfig:
     simplify_m: float = 0.6           # 2 px at 0.3 m
     gap_m: float = 10.0               # dead ends closer than this are joined
     gap_aligned_m: float = 30.0       # and up to this where they point at each other
-    gap_side_m: float = 15.0          # a dead end and the side of a road ahead of it
-    gap_angle_deg: float = 20.0
+    gap_side_m: float = 12.0          # a dead end and the side of a road ahead of it
+    gap_border_m: float = 6.0         # a dead end and the chip's border ahead of it
+    gap_angle_deg: float = 30.0
+    gap_seen_m: float = 100.0         # a join may be longer by so much times the probability that is seen on its way
+    gap_longest_m: float = 45.0       # but no longer than this
     gap_heading_m: float = 15.0       # metres of a road that tell where its end points
-    gap_side_free_m: float = 6.0      # up to this it needs no evidence, as two ends do not up to gap_m
-    gap_min_probability: float = 0.01 # probability that must be seen on a join twice as long as that; on longer ones more
+    gap_tip_m: float = 2.0            # metres of its tip that thinning has bent
+    faint_spur_m: float = 30.0        # a dead end that is hardly seen must be longer than this
     split_crossings: bool = True
     crossing_probability: float = 0.3
-    crossing_angle_deg: float = 20.0
+    crossing_angle_deg: float = 20.0  # how straight two roads pass each other
+    crossing_seen_deg: float = 50.0   # and where a crossing channel sees them do so
     crossing_link_m: float = 30.0     # nodes this close may be one crossing
     crossing_skip_m: float = 5.0      # metres beside a crossing that thinning bends
 
@@ -492,6 +538,8 @@ def preset_path(name_or_path: str | Path, beside: Path | None = None) -> Path:
     return configs_folder()/f"{name_or_path}.yaml"
 
 # %% ../nbs/00_core.ipynb #1db325aa
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)   # libyaml's is twenty times as fast; a vectorizer called by a preset's name waits for it
+
 def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
     "The mapping of a preset with its `base` merged in, deepest first."
     if isinstance(source, Mapping): data, folder = dict(source), Path()
@@ -499,7 +547,7 @@ def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
         path = preset_path(source, seen[-1].parent if seen else None)
         if path in seen: raise PresetError(path, "takes itself as its base", "Break the circle of `base:` lines.")
         seen, folder = (*seen, path), path.parent
-        try: data = yaml.safe_load(path.read_text()) or {}
+        try: data = yaml.load(path.read_text(), Loader=_LOADER) or {}
         except yaml.YAMLError as e: raise PresetError(path, f"is not valid YAML ({e})", "Mend the line it names.") from e
         if not isinstance(data, dict): raise PresetError(path, "must be a mapping of keys to values")
         data.setdefault("name", path.stem)

@@ -5,15 +5,20 @@
 # %% ../nbs/06f_crossings.ipynb #06058ed8
 from __future__ import annotations
 
+from itertools import combinations
+
 import networkx as nx
 import numpy as np
+import shapely
 
 from .core import Channels, VectorizeConfig
+from .meetings import SEEN_TO_MEET, join_roads, meetings, seen_beside
 from .network import add_line, add_point, interpolate, length_of, points_from, substring
 from .skeleton import Frame, read_at
 
 # %% auto #0
-__all__ = ['SURE_M', 'crossing_evidence', 'node_groups', 'arms_of', 'straight_pairs', 'split_crossing', 'split_crossings']
+__all__ = ['SURE_M', 'crossing_evidence', 'node_groups', 'arms_of', 'straight_pairs', 'continue_to_border', 'part_crossing',
+           'split_crossing', 'part_at_border', 'other_groups', 'split_group', 'split_crossings']
 
 # %% ../nbs/06f_crossings.ipynb #875c335f
 def crossing_evidence(
@@ -77,10 +82,12 @@ def straight_pairs(
     skip_m: float,           # metres next to the crossing that thinning has bent
     reach_m: float,          # metres that tell the direction
     max_deg: float,          # how straight a pair must be
+    meets: np.ndarray | None = None,   # (arms,) how much of a junction is seen along each: where a ramp runs to
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:  # pairs; (ramp, the arm it runs into); None: no crossing
     "Pair up arms that go straight through; one that is left over must be a ramp that runs into one of them."
     lines = [substring(p, min(skip_m, length_of(p)/3), min(skip_m + reach_m, length_of(p))) for p in arms]
     if len(lines) < 4: return None
+    if len(lines) == 4: return _opposite(lines, max_deg)
     bends = sorted((_bend(lines[a], lines[b]), a, b) for a in range(len(lines)) for b in range(a))
     pairs, used = [], set()
     for bend, a, b in bends:
@@ -89,8 +96,24 @@ def straight_pairs(
         pairs.append((a, b)); used |= {a, b}
     left = set(range(len(lines))) - used
     if len(pairs) < 2 or len(left) > 1: return None
-    ramps = [(i, j) for i in left for bend, j in [min((_bend(lines[i], lines[j]), j) for j in used)] if bend <= 2*max_deg]
+    ramps = [(i, j) for i in left for j in [_runs_into(i, lines, used, 2*max_deg, meets)] if j is not None]
     return (pairs, ramps) if len(ramps) == len(left) else None
+
+def _runs_into(i: int, lines: list[np.ndarray], used: set[int], max_deg: float, meets: np.ndarray | None) -> int | None:
+    "The arm that a ramp runs into: where a junction is seen, else the one that it goes on as."
+    if meets is not None and meets[i] >= SEEN_TO_MEET:
+        seen = max(used, key=lambda j: meets[j])
+        if meets[seen] >= SEEN_TO_MEET: return seen
+    bend, j = min((_bend(lines[i], lines[j]), j) for j in used)
+    return j if bend <= max_deg else None
+
+def _opposite(lines: list[np.ndarray], max_deg: float) -> tuple[list[tuple[int, int]], list] | None:
+    "Of four arms around a place, those that face each other: only so do two roads really cross."
+    around = np.array([line[0] for line in lines])
+    step = around - around.mean(0)
+    a, b, c, d = np.argsort(np.arctan2(step[:, 1], step[:, 0])).tolist()
+    pairs = [(a, c), (b, d)]
+    return (pairs, []) if max(_bend(lines[i], lines[j]) for i, j in pairs) <= max_deg else None
 
 def _bend(a: np.ndarray, b: np.ndarray) -> float:
     "Degrees of the largest turn on a straight way from one arm into the other; less where an arm is too short to tell."
@@ -106,6 +129,60 @@ def _turn(a: np.ndarray, b: np.ndarray) -> float:
     "Degrees between two directions."
     return float(np.degrees(np.arccos(np.clip(a@b/max(np.hypot(*a)*np.hypot(*b), 1e-9), -1, 1))))
 
+# %% ../nbs/06f_crossings.ipynb #b0rd3r02
+def continue_to_border(
+    g: nx.MultiGraph,
+    group: set,
+    arms: list[tuple[tuple, np.ndarray]],
+    frame: Frame,
+    reach_m: float = 12.0,   # nearer than this the border has hidden an arm
+) -> bool:                   # whether an arm was added
+    "Give a crossing of three arms near the border its fourth, where the odd one would leave the chip."
+    _, odd = min((_bend(arms[a][1], arms[b][1]), 3 - a - b) for a, b in combinations(range(3), 2))
+    pts = arms[odd][1]
+    centre = np.mean([g.nodes[n]["xy"] for n in group], axis=0)
+    outside = _border_ahead(centre, _heading(pts)[1], frame, reach_m)
+    if outside is None: return []
+    end = add_point(g, outside)
+    g.nodes[end].update(border=True, imagined=True)
+    near = min(group, key=lambda n: np.hypot(*(g.nodes[n]["xy"] - outside)))
+    add_line(g, near, end, np.array([centre, outside]))
+    return [((near, end, 0), points_from(g, near, end, 0))]
+
+def _border_ahead(xy: np.ndarray, way: np.ndarray, frame: Frame, reach_m: float) -> np.ndarray | None:
+    "Where a way of at most so many metres leaves the raster."
+    steps = xy + np.linspace(0, reach_m, 1 + round(2*reach_m))[:, None]*way
+    rc = frame.to_pixels(steps)
+    out = ((rc < -0.5) | (rc > np.array(frame.shape) - 0.5)).any(1)
+    return steps[out.argmax()] if out.any() else None
+
+def _heading(pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Where an arm is free of its crossing, and the unit vector that leads from there into the crossing."
+    start, far = interpolate(pts, min(6.0, length_of(pts)/3)), interpolate(pts, min(18.0, length_of(pts)))
+    return start, (start - far)/max(np.hypot(*(start - far)), 1e-9)
+
+# %% ../nbs/06f_crossings.ipynb #b0rd3r04
+def part_crossing(
+    g: nx.MultiGraph,
+    group: set,
+    arms: list[tuple[tuple, np.ndarray]],
+    frame: Frame,
+    stub_m: float = 20.0,      # longest piece that two roads may share at the border
+) -> bool:                     # whether they did
+    "Where two roads cross at a sharp angle on their way out of the chip, let each reach the border by itself."
+    stubs = [i for i, ((_, v, _), p) in enumerate(arms) if g.nodes[v].get("border") and g.degree(v) == 1 and length_of(p) <= stub_m]
+    if len(stubs) != 1: return False
+    roads = [a for i, a in enumerate(arms) if i != stubs[0]]
+    starts = [_heading(p) for _, p in roads]
+    ends = [_border_ahead(*s, frame, 1.5*stub_m) for s in starts]
+    if any(e is None for e in ends) or not shapely.intersects(*(shapely.LineString([s, e]) for (s, _), e in zip(starts, ends, strict=True))): return False
+    for (edge, p), xy in zip(roads, ends, strict=True):
+        end = add_point(g, xy)
+        g.nodes[end]["border"] = True
+        add_line(g, end, edge[1], np.vstack([xy, substring(p, min(6.0, length_of(p)/3), length_of(p))]), int(xy is ends[1]))
+    g.remove_nodes_from([*group, arms[stubs[0]][0][1]])
+    return True
+
 # %% ../nbs/06f_crossings.ipynb #57d3efe2
 def split_crossing(
     g: nx.MultiGraph,
@@ -114,7 +191,7 @@ def split_crossing(
     pairs: list[tuple[int, int]],
     ramps: list[tuple[int, int]],
     skip_m: float,
-) -> None:
+) -> list[tuple]:   # the edges made
     "Replace a group of nodes by edges that pass; a ramp gets a node on the arm that it runs into."
     lines = [substring(p, min(skip_m, length_of(p)/3), length_of(p)) for _, p in arms]
     outer = [v for (_, v, _), _ in arms]
@@ -122,17 +199,103 @@ def split_crossing(
     over = int(np.argmin([_bend(arms[a][1], arms[b][1]) for a, b in pairs]))
     into = {j: i for i, j in ramps}
     g.remove_nodes_from(group)
+    made = []
+
+    def add(u: int, v: int, pts: np.ndarray, level: int) -> None:
+        add_line(g, u, v, pts, level)
+        made.append((u, v, list(g[u][v])[-1]))
+
     for n, (a, b) in enumerate(pairs):
         up = max(level[a], level[b], int(n == over))
         if a in into or b in into:
             a, b = (a, b) if a in into else (b, a)
             node, i = add_point(g, lines[a][0]), into[a]
-            add_line(g, outer[a], node, lines[a][::-1], up)
-            add_line(g, node, outer[b], np.vstack([lines[a][:1], lines[b]]), up)
-            add_line(g, outer[i], node, np.vstack([lines[i][::-1], lines[a][:1]]), level[i])
-        else: add_line(g, outer[a], outer[b], np.vstack([lines[a][::-1], lines[b]]), up)
+            add(outer[a], node, lines[a][::-1], up)
+            add(node, outer[b], np.vstack([lines[a][:1], lines[b]]), up)
+            add(outer[i], node, np.vstack([lines[i][::-1], lines[a][:1]]), level[i])
+        else: add(outer[a], outer[b], np.vstack([lines[a][::-1], lines[b]]), up)
+    return made
+
+# %% ../nbs/06f_crossings.ipynb #p4rt0002
+def part_at_border(
+    g: nx.MultiGraph,
+    probs: np.ndarray,         # (bands, H, W)
+    frame: Frame,
+    channels: Channels,
+    stub_m: float = 20.0,      # longest piece that two roads may share at the border
+    around_m: float = 8.0,     # where a junction would be seen
+) -> nx.MultiGraph:            # the same graph
+    "Part roads that share a stub at the border and do not meet, as far as a living junction channel shows."
+    nodes = [n for n in g if g.degree(n) >= 3]
+    if channels.junction is None or len(nodes) < 4: return g
+    band, scale = probs[channels.junction], 255 if probs.dtype == np.uint8 else 1
+    stubs = [stub for n in nodes if g.degree(n) == 3 for stub in _border_stubs(g, n, stub_m)]
+    if not stubs or np.percentile(read_at(band, frame.to_pixels(np.array([g.nodes[n]["xy"] for n in nodes]))), 75)/scale < 0.5: return g
+    bands = [probs[b] for b in (channels.junction, channels.crossing) if b is not None]
+    for stub in stubs:
+        way = frame.to_pixels(points_from(g, *stub))
+        if max(_brightest(b, way, round(around_m/frame.gsd_m)) for b in bands)/scale <= 0.05: _part(g, stub[0], stub)
+    return g
+
+def _brightest(band: np.ndarray, rc: np.ndarray, half: int) -> float:
+    "The largest value in the box around a way, so much wider on every side."
+    low, high = np.maximum(np.floor(rc.min(0)).astype(int) - half, 0), np.ceil(rc.max(0)).astype(int) + half + 1
+    box = band[low[0]:max(high[0], 0), low[1]:max(high[1], 0)]
+    return float(box.max()) if box.size else 0.0
+
+def _border_stubs(g: nx.MultiGraph, n: int, longest_m: float) -> list[tuple]:
+    "The one short edge from a node to the border, if the others are no such edges."
+    stubs = [(n, v, k) for _, v, k, d in g.edges(n, keys=True, data=True)
+             if g.nodes[v].get("border") and g.degree(v) == 1 and length_of(d["pts"]) <= longest_m]
+    return stubs if len(stubs) == 1 else []
+
+def _part(g: nx.MultiGraph, n: int, stub: tuple) -> None:
+    "Lead one of the two roads to the border on its own."
+    road = next(e for e in g.edges(n, keys=True) if e != stub)
+    if road[0] == road[1]: return
+    end = add_point(g, g.nodes[stub[1]]["xy"])
+    g.nodes[end]["border"] = True
+    pts = np.vstack([points_from(g, *road)[::-1], points_from(g, *stub)[1:]])
+    add_line(g, road[1], end, pts, g.edges[road]["level"])
+    g.remove_edge(*road)
 
 # %% ../nbs/06f_crossings.ipynb #0b71cd31
+def other_groups(g: nx.MultiGraph, group: set, link_m: float) -> list[set]:
+    "What else may be one crossing: each of two bridges in a row, or a bridge with the fork where a parallel road leaves."
+    near = nx.Graph((u, v) for u, v, d in g.edges(group, data=True) if v in group and length_of(d["pts"]) <= link_m/4)
+    near.add_nodes_from(group)
+    places = [p for p in map(set, nx.connected_components(near)) if sum(v not in p for *_, v in g.edges(p)) >= 4]
+    forks = [p | {v} for p in places for _, v, d in g.edges(p, data=True)
+             if v not in group and g.degree(v) == 3 and length_of(d["pts"]) <= link_m]
+    return [p for p in places if p != group] + forks
+
+# %% ../nbs/06f_crossings.ipynb #0th3r003
+def split_group(
+    g: nx.MultiGraph,
+    group: set,
+    probs: np.ndarray,        # (bands, H, W)
+    frame: Frame,
+    channels: Channels,
+    config: VectorizeConfig,
+) -> bool:                    # whether its arms paired up
+    "Let the roads through one group of nodes pass, where their arms pair up."
+    seen = channels.crossing is not None
+    arms = arms_of(g, group, config.crossing_link_m if len(group) > 1 else 0.0)
+    if any(v in group for (_, v, _), _ in arms): return False
+    if seen and len(arms) == 3:
+        if part_crossing(g, group, arms, frame): return True
+        arms += continue_to_border(g, group, arms, frame)
+    band = probs[channels.junction] if seen and channels.junction is not None else None
+    meets = None if band is None else np.array([seen_beside(band, frame, p, 0.0) for _, p in arms])
+    straight = config.crossing_seen_deg if seen else config.crossing_angle_deg   # a channel that says so counts more
+    found = straight_pairs([p for _, p in arms], config.crossing_skip_m, 12.0, straight, meets)
+    if found:
+        roads = split_crossing(g, group, arms, *found, config.crossing_skip_m)
+        if band is not None and len(found[0]) > 2: join_roads(g, roads, meetings([g.edges[r]["pts"] for r in roads], band, frame))
+    else: g.remove_nodes_from([v for (_, v, _), _ in arms if g.nodes[v].get("imagined")])
+    return found is not None
+
+# %% ../nbs/06f_crossings.ipynb #0th3r004
 def split_crossings(
     g: nx.MultiGraph,
     probs: np.ndarray,        # (bands, H, W)
@@ -142,8 +305,7 @@ def split_crossings(
 ) -> nx.MultiGraph:           # the same graph
     "Keep roads apart that cross without meeting."
     for group in node_groups(g, probs, frame, channels, config):
-        arms = arms_of(g, group, config.crossing_link_m)
-        if any(v in group for (_, v, _), _ in arms): continue
-        found = straight_pairs([p for _, p in arms], config.crossing_skip_m, 12.0, config.crossing_angle_deg)
-        if found: split_crossing(g, group, arms, *found, config.crossing_skip_m)
-    return g
+        if not group <= g.nodes or split_group(g, group, probs, frame, channels, config): continue   # a fork may have gone with its bridge
+        for other in other_groups(g, group, config.crossing_link_m):
+            if other <= g.nodes: split_group(g, other, probs, frame, channels, config)
+    return part_at_border(g, probs, frame, channels)

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .core import DataError, Run, StageError, parse_chip, write_bytes, write_json, write_text
+from .core import DataError, Run, StageError, parse_chip, walk, write_bytes, write_json, write_text
 from .folds import check_folds, make_folds, split_test
 from .graph import from_labels
 from .labels import move_lines, read_labels, read_rows
@@ -51,9 +51,9 @@ def _product(path: Path) -> str:
 
 def _files(root: Path, suffixes: set[str]) -> list[Path]:
     "Files below a folder by suffix, in a fixed order, without hidden ones."
-    found = (p for p in root.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    found = (Path(folder, name) for folder, names in walk(root) for name in names if Path(name).suffix.lower() in suffixes)
     invented = [p.parent for p in root.glob("*/demo.json")]   # the generated cities are chips of their own folder only
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts) and not any(p.is_relative_to(f) for f in invented))
+    return sorted(p for p in found if p.is_file() and not any(p.is_relative_to(f) for f in invented))
 
 def _is_test(path: Path, root: Path) -> bool:
     "Whether a folder or the name says that a chip is for testing."
@@ -451,8 +451,8 @@ def plot_histograms(
         for band in range(len(images[0])):
             values = np.concatenate([i[band][np.isfinite(i[band]) & (i[band] > 0)] for i in images if len(i) > band])
             counts, edges = np.histogram(values, np.linspace(0, np.percentile(values, 99.8), 60))
-            ax.plot(edges[:-1], counts, linewidth=1, color=plt.cm.turbo((band + 0.5)/len(images[0])), label=str(band + 1))
-            ax.plot(np.percentile(values, (2, 98)), [0, 0], "|", color=plt.cm.turbo((band + 0.5)/len(images[0])), markersize=9)
+            ax.plot(edges[:-1], counts, linewidth=1, color=plt.cm.plasma((band + 0.5)/len(images[0])), label=str(band + 1))
+            ax.plot(np.percentile(values, (2, 98)), [0, 0], "|", color=plt.cm.plasma((band + 0.5)/len(images[0])), markersize=9)
         ax.set_title(city, fontsize=9); ax.set_yticks([]); ax.tick_params(labelsize=7)
     axes.flat[-1].legend(title="band", fontsize=6, title_fontsize=6, ncol=2)
     fig.tight_layout()

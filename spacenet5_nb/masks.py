@@ -123,7 +123,7 @@ def plot_masks(
     ax = ax if ax is not None else plt.subplots(figsize=(5, 5), dpi=70)[1]
     mph = masks[0]*(channels.edges_mph[0]/255) if channels.continuous else np.array(channels.values_mph)[masks[channels.speed].argmax(0)]
     ax.imshow(np.moveaxis(image[:3], 0, -1))
-    ax.speeds = ax.imshow(np.where(masks[channels.road] > 0, mph, np.nan), cmap="turbo", vmin=5, vmax=65, alpha=0.75, interpolation="nearest")
+    ax.speeds = ax.imshow(np.where(masks[channels.road] > 0, mph, np.nan), cmap="plasma", vmin=5, vmax=65, alpha=0.75, interpolation="nearest")
     for band, colour in ((channels.junction, "white"), (channels.crossing, "magenta")):
         if band is not None and masks[band].any(): ax.contour(masks[band] > 0, levels=[0.5], colors=colour, linewidths=0.8)
     ax.set_title(title, fontsize=9); ax.axis("off")

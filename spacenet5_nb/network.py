@@ -5,6 +5,7 @@
 # %% ../nbs/06d_network.ipynb #436ad392
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 
 import networkx as nx
@@ -14,20 +15,26 @@ import shapely
 from .skeleton import Frame, Traced
 
 # %% auto #0
-__all__ = ['points_from', 'length_of', 'add_line', 'add_point', 'copy_network', 'make_network', 'merge_chains', 'remove_spurs',
-           'remove_loops', 'prune_components', 'cut_edge', 'interpolate', 'substring', 'smooth_points',
-           'smooth_network', 'simplify_network', 'merge_close_nodes', 'contract']
+__all__ = ['points_from', 'length_of', 'as_lines', 'add_line', 'add_point', 'copy_network', 'make_network', 'merge_chains',
+           'remove_spurs', 'remove_loops', 'prune_components', 'cut_edge', 'interpolate', 'interpolate_all',
+           'substring', 'smooth_points', 'smooth_network', 'simplify_network', 'merge_close_nodes', 'contract']
 
 # %% ../nbs/06d_network.ipynb #0e205dd5
 def points_from(g: nx.MultiGraph, u: Hashable, v: Hashable, k: int) -> np.ndarray:
     "The points of an edge, from `u` to `v`."
-    pts = g.edges[u, v, k]["pts"]
+    pts = g.get_edge_data(u, v, k)["pts"]
     start = g.nodes[u]["xy"]
     return pts if pts[0, 0] == start[0] and pts[0, 1] == start[1] else pts[::-1]
 
 def length_of(pts: np.ndarray) -> float:
     "Length of a line of points."
-    return float(np.hypot(*np.diff(pts, axis=0).T).sum())
+    step = pts[1:] - pts[:-1]
+    return math.sqrt(step[0, 0]*step[0, 0] + step[0, 1]*step[0, 1]) if len(step) == 1 else float(np.sqrt(np.einsum("ij,ij->i", step, step)).sum())
+
+def as_lines(pts: list[np.ndarray]) -> np.ndarray:
+    "Lines of points as geometries, all at once: one by one costs ten times as much."
+    if not pts: return np.zeros(0, object)
+    return shapely.linestrings(np.concatenate(pts), indices=np.repeat(np.arange(len(pts)), [len(p) for p in pts]))
 
 def add_line(g: nx.MultiGraph, u: Hashable, v: Hashable, pts: np.ndarray, level: int = 0) -> None:
     "Add an edge whose ends are pinned to its nodes' positions."
@@ -49,23 +56,24 @@ def copy_network(g: nx.MultiGraph) -> nx.MultiGraph:
 # %% ../nbs/06d_network.ipynb #878fd1c9
 def make_network(traced: Traced, frame: Frame, *, keep: int = 0) -> nx.MultiGraph:
     "A traced skeleton in metres; what lies up to `keep` pixels outside the raster is pressed onto its border."
-    g = nx.MultiGraph(next=len(traced.nodes), crs=frame.target)
-    counts = np.cumsum([len(line) for line in traced.lines])
-    rc = np.vstack([traced.nodes, *traced.lines]) - keep
-    rc = np.clip(rc, -0.5, np.array(frame.shape) - 0.5)
+    n, count = len(traced.nodes), np.array([len(line) for line in traced.lines], int)
+    rc = np.clip(np.vstack([traced.nodes, *traced.lines]) - keep, -0.5, np.array(frame.shape) - 0.5)
     xy = frame.to_metres(rc)
-    on_border = ((rc <= -0.5) | (rc >= np.array(frame.shape) - 0.5)).any(1)
-    n = len(traced.nodes)
-    for i in range(n): g.add_node(i, xy=xy[i], border=bool(on_border[i]))
-    for (u, v), part in zip(traced.ends.tolist(), np.split(xy[n:], counts[:-1]) if len(counts) else [], strict=True):
-        moved = np.r_[True, (np.diff(part, axis=0) != 0).any(1)]
-        if moved.sum() > 1: add_line(g, u, v, _pinned(part[moved], xy[v]))
+    border = ((rc[:n] <= -0.5) | (rc[:n] >= np.array(frame.shape) - 0.5)).any(1)
+    g = nx.MultiGraph(next=n, crs=frame.target)
+    g.add_nodes_from((i, dict(xy=p, border=b)) for i, p, b in zip(range(n), xy[:n], border.tolist(), strict=True))
+    for (u, v), part in zip(traced.ends.tolist(), _moving(xy[n:], count), strict=True):
+        if len(part) > 1: add_line(g, u, v, part if (part[-1] == xy[v]).all() else np.vstack([part, xy[v]]))
     g.remove_nodes_from([i for i in range(n) if g.degree(i) == 0])
     return g
 
-def _pinned(pts: np.ndarray, end: np.ndarray) -> np.ndarray:
-    "Points that end exactly at `end`."
-    return pts if (pts[-1] == end).all() else np.vstack([pts, end])
+def _moving(xy: np.ndarray, count: np.ndarray) -> list[np.ndarray]:
+    "Points of lines, `count` of each, without those that repeat the one before."
+    if not len(count): return []
+    starts = np.r_[0, count.cumsum()[:-1]]
+    new = np.r_[True, (xy[1:] != xy[:-1]).any(1)]
+    new[starts] = True
+    return np.split(xy[new], np.add.reduceat(new, starts).cumsum()[:-1])
 
 # %% ../nbs/06d_network.ipynb #271b815b
 def merge_chains(
@@ -74,8 +82,7 @@ def merge_chains(
 ) -> nx.MultiGraph:                 # the same graph
     "Join the two edges at every node that has just two."
     kept = set(keep)
-    for n in list(g):
-        if n in kept or g.degree(n) != 2: continue
+    for n in [n for n, degree in g.degree() if degree == 2 and n not in kept]:   # joining two edges changes no other node's degree
         at = list(g.edges(n, keys=True))
         if len(at) != 2: continue                     # a ring's own node
         (_, a, ka), (_, b, kb) = at
@@ -93,8 +100,8 @@ def remove_spurs(
 ) -> nx.MultiGraph:            # the same graph
     "Take short dead-end edges off crossings, shortest first."
     while True:
-        spurs = [(length_of(d["pts"]), u, v, k) for u, v, k, d in g.edges(keys=True, data=True) if (g.degree(u) == 1) != (g.degree(v) == 1)]
-        spurs = [(m, *((u, v) if g.degree(u) == 1 else (v, u))) for m, u, v, _ in spurs]
+        tips = {n for n, degree in g.degree() if degree == 1}
+        spurs = [(length_of(d["pts"]), *((u, v) if u in tips else (v, u))) for u, v, d in g.edges(data=True) if (u in tips) != (v in tips)]
         spurs = sorted((m, tip, foot) for m, tip, foot in spurs if m < (border_m if g.nodes[tip].get("border") else min_m))
         removed = 0
         for _, tip, foot in spurs:
@@ -116,9 +123,16 @@ def prune_components(
 ) -> nx.MultiGraph:  # the same graph
     "Drop short, unconnected pieces."
     for nodes in list(nx.connected_components(g)):
-        total = sum(length_of(d["pts"]) for _, _, d in g.edges(nodes, data=True))
-        if total < (min_m/2 if any(g.nodes[n].get("border") for n in nodes) else min_m): g.remove_nodes_from(nodes)
+        if _is_short(g, nodes, min_m/2 if any(g.nodes[n].get("border") for n in nodes) else min_m): g.remove_nodes_from(nodes)
     return g
+
+def _is_short(g: nx.MultiGraph, nodes: set, min_m: float) -> bool:
+    "Whether a component has less road than so many metres; no more edges are measured than it takes."
+    total = 0.0
+    for *_, d in g.edges(nodes, data=True):
+        total += length_of(d["pts"])
+        if total >= min_m: return False
+    return total < min_m
 
 # %% ../nbs/06d_network.ipynb #c3924076
 def cut_edge(
@@ -145,18 +159,30 @@ def cut_edge(
 
 def _stations(pts: np.ndarray) -> np.ndarray:
     "Distance of each point from the first."
-    return np.r_[0, np.hypot(*np.diff(pts, axis=0).T).cumsum()]
+    step, out = pts[1:] - pts[:-1], np.zeros(len(pts))
+    np.cumsum(np.sqrt(np.einsum("ij,ij->i", step, step)), out=out[1:])
+    return out
 
 def interpolate(pts: np.ndarray, s: float) -> np.ndarray:
     "The position `s` metres along a line."
+    return _between(pts, _stations(pts), s)
+
+def interpolate_all(pts: np.ndarray, where_m: Iterable[float]) -> list[np.ndarray]:
+    "The positions at several distances along a line."
     at = _stations(pts)
-    return np.array([np.interp(s, at, pts[:, 0]), np.interp(s, at, pts[:, 1])])
+    return [_between(pts, at, s) for s in where_m]
+
+def _between(pts: np.ndarray, at: np.ndarray, s: float) -> np.ndarray:
+    "The position at a station of a line whose points' stations are known; beyond its ends, the ends."
+    i = int(at.searchsorted(s))
+    if i == 0 or i == len(at): return pts[min(i, len(at) - 1)]
+    return pts[i - 1] + (s - at[i - 1])/(at[i] - at[i - 1])*(pts[i] - pts[i - 1])
 
 def substring(pts: np.ndarray, s0: float, s1: float) -> np.ndarray:
     "The part of a line between two distances from its start."
     at = _stations(pts)
-    inner = pts[(at > s0) & (at < s1)]
-    return np.vstack([interpolate(pts, s0), inner, interpolate(pts, s1)])
+    first, last = int(at.searchsorted(s0, "right")), int(at.searchsorted(s1))
+    return np.concatenate([_between(pts, at, s0)[None], pts[first:last], _between(pts, at, s1)[None]])
 
 # %% ../nbs/06d_network.ipynb #349ceacb
 def smooth_points(
@@ -164,20 +190,13 @@ def smooth_points(
     half: int,              # neighbours to each side
 ) -> np.ndarray:            # (n, 2), same ends
     "A moving average whose window narrows towards the ends, which stay."
-    n = len(pts)
-    if half < 1 or n < 4: return pts
-    reach = np.minimum(np.minimum(np.arange(n), np.arange(n)[::-1]), half)
-    total = np.vstack([np.zeros(2), pts.cumsum(0)])
-    i = np.arange(n)
-    return (total[i + reach + 1] - total[i - reach])/(2*reach + 1)[:, None]
+    if half < 1 or len(pts) < 4: return pts
+    from spacenet5_nb.sums import smoothed
+    return smoothed(np.ascontiguousarray(pts), half)
 
 def smooth_network(g: nx.MultiGraph, half: int) -> nx.MultiGraph:
     "Smooth every edge."
-    for _, _, d in g.edges(data=True):
-        centre = d["pts"][0]                  # cumulated UTM coordinates would lose digits
-        pts = smooth_points(d["pts"] - centre, half) + centre
-        pts[0], pts[-1] = d["pts"][0], d["pts"][-1]
-        d["pts"] = pts
+    for _, _, d in g.edges(data=True): d["pts"] = smooth_points(d["pts"], half)
     return g
 
 def simplify_network(g: nx.MultiGraph, tolerance_m: float) -> nx.MultiGraph:
@@ -185,8 +204,7 @@ def simplify_network(g: nx.MultiGraph, tolerance_m: float) -> nx.MultiGraph:
     edges = list(g.edges(keys=True))
     if not edges: return g
     pts = [g.edges[e]["pts"] for e in edges]
-    lines = shapely.linestrings(np.vstack(pts), indices=np.repeat(np.arange(len(pts)), [len(p) for p in pts]))
-    for e, p, line in zip(edges, pts, shapely.simplify(lines, tolerance_m), strict=True):
+    for e, p, line in zip(edges, pts, shapely.simplify(as_lines(pts), tolerance_m, preserve_topology=False), strict=True):
         simple = shapely.get_coordinates(line)
         if e[0] == e[1] and len(simple) < 4: simple = p[np.unique(np.linspace(0, len(p) - 1, 5).astype(int))]
         simple[0], simple[-1] = p[0], p[-1]
@@ -199,7 +217,8 @@ def merge_close_nodes(
     max_m: float,    # links up to this length are drawn together
 ) -> nx.MultiGraph:  # the same graph
     "Contract short links between crossings, shortest first."
-    links = sorted((length_of(d["pts"]), u, v) for u, v, d in g.edges(data=True) if u != v)
+    near = ((u, v, d["pts"]) for u, v, d in g.edges(data=True) if u != v and math.dist(d["pts"][0], d["pts"][-1]) <= max_m)   # most are far apart
+    links = sorted((length_of(pts), u, v) for u, v, pts in near)
     gone: set[Hashable] = set()
     for metres, u, v in links:
         if metres > max_m: break

@@ -18,7 +18,7 @@ from branca.element import Element, Figure, MacroElement
 from folium.template import Template
 
 # %% auto #0
-__all__ = ['asset', 'page_json', 'security_policy', 'OfflineFigure', 'OfflineMap', 'PageData', 'page_data']
+__all__ = ['SCRIPTS', 'asset', 'page_json', 'security_policy', 'OfflineFigure', 'OfflineMap', 'PageData', 'page_data']
 
 # %% ../nbs/08b_page.ipynb #e44a065d
 def asset(
@@ -59,6 +59,8 @@ class OfflineFigure(Figure):
         return html.replace("<head>", f'<head>\n<meta http-equiv="Content-Security-Policy" content="{security_policy(html)}">', 1)
 
 # %% ../nbs/08b_page.ipynb #7191d0b9
+SCRIPTS = ("roads.js", "route.js", "map.js")   # ours, in the order in which they build on one another
+
 class OfflineMap(folium.Map):
     "A folium map without tiles, links or random names."
     default_js: list = []
@@ -74,7 +76,7 @@ class OfflineMap(folium.Map):
         figure = OfflineFigure(title=title, height=height)
         figure.add_child(self, name="map")
         css = "".join(f"<style>{asset(name)}</style>\n" for name in ("leaflet.css", "map.css"))
-        js = "".join(f"<script>{asset(name)}</script>\n" for name in ("leaflet.js", "map.js"))
+        js = "".join(f"<script>{asset(name)}</script>\n" for name in ("leaflet.js", *SCRIPTS))
         figure.header.add_child(Element(_literal('<link rel="icon" href="data:,">\n' + css + js)), name="assets")
 
 def _literal(text: str) -> str:

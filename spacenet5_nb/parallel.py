@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from .core import StageError, WorkspaceError, load_settings, progress
+from .cluster import on_cluster
+from .core import StageError, WorkspaceError, load_settings, progress, write_bytes
 
 # %% auto #0
 __all__ = ['Failure', 'failure_of', 'attempt', 'parallel', 'rehearse']
@@ -52,15 +55,28 @@ def parallel(
     module: str,                 # of this package, from which worker processes import the function
     workers: int | None = None,  # None: settings.ini's, where there are enough items
     errors: str = "stop",        # "stop" at the first; "collect": a Failure in its place
+    gpu: bool = False,           # on a cluster: only workers that were started with a GPU, where there are any
 ) -> list:                       # results in the order of `items`
     "Apply a function to many items in worker processes, with a progress bar."
     if errors not in ("stop", "collect"): raise StageError(f"errors={errors!r}", "is unknown", "Use stop or collect.")
     items, collect = list(items), errors == "collect"
+    if load_settings().scheduler and items and workers is None: return _spread(function, items, desc, module, collect, gpu)
     workers = min(load_settings().n_workers, len(items)//64) if workers is None else workers   # a process takes seconds to start
     if workers <= 1: return [_one(function, item, collect) for item in progress(items, desc)]
     out: list = [None]*len(items)
     done = _in_pool(module, function.__name__, items, collect, workers)
     for k, result in progress(done, desc, total=len(items)): out[k] = result
+    return out
+
+def _spread(function: Callable, items: list, desc: str, module: str, collect: bool, gpu: bool) -> list:
+    "Results from a cluster, in order."
+    def died(k: int) -> list:
+        failure = Failure(str(items[k])[:200], "ended three workers (out of memory, or a fault in a library)", "Look at the file, or give workers more memory.")
+        if not collect: raise StageError(*failure)
+        return [failure]
+    out: list = [None]*len(items)
+    calls = [(module, function.__name__, [item], collect) for item in items]
+    for k, result in progress(on_cluster("parallel", "attempt", calls, died=died, gpu=gpu), desc, total=len(items)): out[k] = result[0]
     return out
 
 def _packaged() -> Callable:
@@ -96,8 +112,13 @@ def _one_by_one(module: str, name: str, items: list, collect: bool, numbers: lis
                     break
 
 # %% ../nbs/00p_parallel.ipynb #57e8252c
-def rehearse(item: int | str) -> int:
-    "A function for rehearsals: doubles a number, fails on `fail`, ends its process on `die`."
+def rehearse(item: int | str) -> int | str:
+    "A function for rehearsals: doubles a number, fails on `fail`, ends its process on `die`; on `hold:PATH` it writes its process id there and waits to be killed, the first time."
     if item == "fail": raise ValueError("rehearsed")
     if item == "die": os._exit(9)
-    return 2*item
+    if not isinstance(item, str): return 2*item
+    path = Path(item.removeprefix("hold:"))
+    if path.exists(): return "held"
+    write_bytes(path, str(os.getpid()).encode())
+    threading.Event().wait(600)
+    return "not killed"

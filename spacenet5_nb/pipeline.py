@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ import typer
 from .core import Run, StageError, WorkspaceError, load_settings, open_run, preset_names, write_bytes
 from .runner import check_exported, check_parameters, read_parameters, run_notebook
 from .stages import STAGES, Stage, begin, check_reads, find_stage, finish, is_done, stage_inputs
+from .tools import say, tools
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'app', 'make_score', 'score_probs', 'run_stage', 'base_parameters', 'find_devices', 'run_folds',
-           'visible_gpu', 'say', 'run', 'check_ready', 'check_writable', 'only_one', 'summarize', 'left_out',
+           'visible_gpu', 'run', 'check_ready', 'check_writable', 'only_one', 'only_one_of', 'summarize', 'left_out',
            'report_left_out', 'main']
 
 # %% ../nbs/09_pipeline.ipynb #b22706d0
@@ -64,8 +66,8 @@ def run_stage(
     inputs, start = stage_inputs(r, stage, values, fold), time.monotonic()
     begin(r, stage, inputs, fold)
     out = run_notebook(stage.name, values, r.notebook(stage.name, fold))
-    # the first stage may have generated the data that it depends on
-    finish(r, stage, stage_inputs(r, stage, values, fold) if stage.name == "01_explore" else inputs, time.monotonic() - start, fold)
+    # the first stage may have generated the data that it depends on; a fold may have been stopped by its budget
+    finish(r, stage, stage_inputs(r, stage, values, fold) if stage.name == "01_explore" or stage.per_fold else inputs, time.monotonic() - start, fold)
     return out
 
 def base_parameters(r: Run, preset: str, device: str = "auto") -> dict[str, str]:
@@ -109,7 +111,8 @@ class _Job:
     rows: int = 0
 
 def run_folds(r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, Any], devices: list[str]) -> None:
-    "Run a per-fold stage for these folds, one to a device, and raise the first failure when all that started have ended."
+    "Run a per-fold stage for these folds, one to a device or to a worker of the cluster, and raise the first failure when all that started have ended."
+    if load_settings().scheduler: return _folds_on_cluster(r, stage, folds, parameters)
     waiting, running, failures = list(folds), [], []
     try:
         while waiting or running:
@@ -132,15 +135,18 @@ def _start(r: Run, stage: Stage, fold: int, slot: int, parameters: Mapping[str, 
     "Start a fold's process in a slot; its output goes to a log beside its notebook."
     device, environment = devices[slot], _slot_environment(devices)
     if device.startswith("cuda:"): environment["CUDA_VISIBLE_DEVICES"], device = visible_gpu(int(device.removeprefix("cuda:"))), "cuda"
-    values = {**parameters, "fold": fold, "device": device}
-    command = [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", "run", stage.name]
-    for name, value in values.items(): command += ["-p", name, str(value)]
+    command = [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *_fold_arguments(stage, fold, parameters, device)]
     log = r.notebook(stage.name, fold).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as f:
         process = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, env=environment, stdin=subprocess.DEVNULL, pass_fds=_LOCKS)
     say(f"   fold {fold}: {r.preset.folds[fold].encoder}, {r.preset.folds[fold].bands} bands, on {devices[slot]}")
     return _Job(fold, slot, process, time.monotonic(), log)
+
+def _fold_arguments(stage: Stage, fold: int, parameters: Mapping[str, Any], device: str) -> list[str]:
+    "A fold as arguments of the `spacenet5` command."
+    values = {**parameters, "fold": fold, "device": device}
+    return ["run", stage.name, *(text for name, value in values.items() for text in ("-p", name, str(value)))]
 
 def visible_gpu(index: int) -> str:
     "What to call this process's GPU `index` in a child's environment: a scheduler may have given us some of the machine's only."
@@ -162,7 +168,39 @@ def _last_line(log: Path) -> str:
     "The last thing that a process said."
     return next((line.strip() for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "ended without a word")
 
-def say(text: str) -> None: print(text, flush=True)
+# %% ../nbs/09_pipeline.ipynb #c1a50010
+def _folds_on_cluster(r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, Any]) -> None:
+    "Run folds on a cluster's workers; what they add to their metrics is shown while they run."
+    from spacenet5_nb.cluster import on_cluster
+    logs = [r.notebook(stage.name, k).with_suffix(".log") for k in folds]
+    environment = {"SPACENET5_CHILD": "1", "SPACENET5_SCHEDULER": ""}
+    calls = [(_fold_arguments(stage, k, parameters, "auto"), environment, str(log), str(r.folder/".lock")) for k, log in zip(folds, logs, strict=True)]
+    def died(i: int) -> int: raise StageError(f"{stage.name} fold {folds[i]}", "ended three workers", f"Its log: {logs[i]}")
+    for k in folds: say(f"   fold {k}: {r.preset.folds[k].encoder}, {r.preset.folds[k].bands} bands, on the cluster")
+    with _showing(r, folds):
+        for i, code in on_cluster("cluster", "run_spacenet5", calls, died=died, gpu=True):
+            if code: raise StageError(f"{stage.name} fold {folds[i]}", _last_line(logs[i]), f"Its log: {logs[i]}")
+            say(f"   fold {folds[i]}: done")
+
+@contextlib.contextmanager
+def _showing(r: Run, folds: list[int]) -> Iterator[None]:
+    "Print what folds add to their metrics until the block ends."
+    seen, over = [_Shown(k) for k in folds], threading.Event()
+    def look() -> None:
+        while not over.wait(0.5):
+            for s in seen: _show_rows(r, s)
+    thread = threading.Thread(target=look)
+    thread.start()
+    try: yield
+    finally:
+        over.set(); thread.join()
+        for s in seen: _show_rows(r, s)
+
+@dataclass
+class _Shown:
+    "A fold and how many of its epochs were printed."
+    fold: int
+    rows: int = 0
 
 # %% ../nbs/09_pipeline.ipynb #b790ed24
 def run(
@@ -218,6 +256,9 @@ def check_ready(r: Run, stages: list[Stage], preset: str) -> None:
         raise StageError(r.data_root, "is not a folder of chips", "Give one with --data-root, settings.ini or $SPACENET5_DATA.")
     if stages[0].name != "01_explore": check_reads(r, stages[0], {})
     check_writable(r.folder)
+    if load_settings().scheduler:
+        from spacenet5_nb.cluster import connect
+        with connect(): pass
 
 def check_writable(folder: Path) -> None:
     "Writing a byte tells more than permission bits do."
@@ -237,6 +278,19 @@ def only_one(r: Run) -> Iterator[None]:
         _LOCKS.append(lock.fileno())
         try: yield
         finally: _LOCKS.remove(lock.fileno())
+
+@contextlib.contextmanager
+def only_one_of(r: Run, fold: int, patience_s: float = 60.0) -> Iterator[None]:
+    "One writer a fold: the process that a dead worker has left needs a moment to end."
+    r.fold(fold).mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with open(r.fold(fold).parent/f".lock-{fold}", "w") as lock:
+        while True:
+            try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB); break
+            except BlockingIOError:
+                if time.monotonic() - began > patience_s: raise StageError(r.fold(fold), "another process is training this fold", "Wait for it, or end it.") from None
+                time.sleep(0.5)
+        yield
 
 # %% ../nbs/09_pipeline.ipynb #8e50c6e0
 def summarize(r: Run) -> None:
@@ -266,6 +320,7 @@ def report_left_out(r: Run) -> None:
 # %% ../nbs/09_pipeline.ipynb #fd217e6b
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Satellite chips to a routable road graph with speeds, its APLS score and a map.")
+app.registered_commands += tools.registered_commands
 
 @app.command("pipeline")
 def _pipeline_command(
@@ -276,9 +331,11 @@ def _pipeline_command(
     start: Annotated[str, typer.Option("--from", help="begin here, even if it is complete")] = "",
     stop: Annotated[str, typer.Option("--to", help="end here")] = "",
     skip_problems: Annotated[bool, typer.Option("--skip-problems", help="leave out chips that have problems, and list them")] = False,
+    scheduler: Annotated[str, typer.Option(help="tcp://host:8786 of a Dask cluster that takes chips and folds [default: settings.ini's; none: this machine]")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run")] = False,
 ) -> None:
     "Run every stage and fold in order; skip what is complete, resume what was interrupted."
+    _use_cluster(scheduler)
     r = run(preset or load_settings().preset, run=run_name, data_root=data_root, devices=devices, start=start, stop=stop, skip_problems=skip_problems,
             dry_run=dry_run)
     if not dry_run: report_left_out(r)
@@ -288,9 +345,15 @@ def _prepare_command(
     preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
     run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")] = "",
     data_root: Annotated[str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")] = "",
+    scheduler: Annotated[str, typer.Option(help="tcp://host:8786 of a Dask cluster [default: settings.ini's; none: this machine]")] = "",
 ) -> None:
     "Check every chip, make folds and targets (stages 01 and 02); broken chips are left out and listed, and the exit code is 3."
+    _use_cluster(scheduler)
     report_left_out(run(preset or load_settings().preset, run=run_name, data_root=data_root, stop="02_masks", skip_problems=True))
+
+def _use_cluster(scheduler: str) -> None:
+    "Stages are notebooks in processes of their own: they learn the address from the environment."
+    if scheduler: os.environ["SPACENET5_SCHEDULER"] = scheduler
 
 @app.command("run")
 def _run_command(
@@ -305,140 +368,76 @@ def _run_command(
     preset = str(values.get("preset") or load_settings().preset)
     check_ready(r, [chosen], preset)
     own = base_parameters(r, preset, str(values.get("device", "auto")))
-    with contextlib.nullcontext() if os.environ.get("SPACENET5_CHILD") else only_one(r): out = run_stage(r, chosen, values | own)
+    alone = only_one(r) if not os.environ.get("SPACENET5_CHILD") else only_one_of(r, int(values["fold"])) if chosen.per_fold else contextlib.nullcontext()
+    with alone: out = run_stage(r, chosen, values | own)
     say(f"{chosen.name}: done; executed copy {out}")
     if chosen.name == "01_explore": report_left_out(r)
 
-# %% ../nbs/09_pipeline.ipynb #454c1db1
-@app.command("score")
-def _score_command(
-    truth: Annotated[str, typer.Option(help="folder of labels or graphs (SpaceNet's AOI folder will do), or a SpaceNet CSV")],
-    proposal: Annotated[str, typer.Option(help="SpaceNet CSV of any entrant, or folder of graphs (.gpkg, .graphml) or GeoJSON")],
-    images: Annotated[str, typer.Option(help="folder of the chips' images; a CSV in pixels needs them; default: looked for below and beside the truth")] = "",
-    pixel_m: Annotated[float | None, typer.Option("--pixel-m", help="for two CSVs without images: how wide a pixel is, in metres")] = None,
-    out: Annotated[str, typer.Option(help="folder for scores.csv, scores.json and scores.png; default: outputs/scores/<proposal>")] = "",
-    ignore_extra: Annotated[bool, typer.Option("--ignore-extra", help="leave out proposals for chips that the truth does not have")] = False,
-    topo: Annotated[bool, typer.Option("--topo", help="TOPO and SP too")] = False,
-    explain: Annotated[int, typer.Option(min=0, help="draw so many of the worst chips, with tables of routes and blame, in <out>/<chip>/")] = 0,
-    protocol: Annotated[str, typer.Option(help="spacenet, the contest's judge, or cosmiq, CosmiQ/apls'")] = "spacenet",
-    snap: Annotated[float | None, typer.Option(min=0, help="metres; default: 4")] = None,
-    midpoint_spacing: Annotated[float | None, typer.Option(min=0.1, help="metres between control points; default: 50")] = None,
-    min_path_length: Annotated[float | None, typer.Option(min=0, help="metres; shorter routes are not compared; default: 10; cosmiq: 0.001")] = None,
-    trained_cities: Annotated[str, typer.Option(help="cities that were trained on, such as Vegas,Paris: the others get a mean of their own; default: all")] = "",
-    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: settings.ini's, where there are enough chips")] = None,
+# %% ../nbs/09_pipeline.ipynb #c1a50021
+@app.command("train")
+def _train_command(
+    fold: Annotated[int, typer.Option(min=0, help="the fold that is held out")],
+    preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
+    run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")] = "",
+    data_root: Annotated[str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs that train together, where neither torchrun nor SLURM has started this")] = 1,
+    until: Annotated[int, typer.Option(min=0, help="so many training stages now; 0: all. One GPU may do the first, several the second")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="train again even if it is finished")] = False,
 ) -> None:
-    "Score roads against labels, chip by chip; a chip without a proposal scores 0."
-    from spacenet5_nb.apls import score_folder
-    folder = _scores_folder(proposal, out)
-    if protocol not in ("spacenet", "cosmiq"): raise StageError(f"--protocol {protocol}", "is unknown", "Use spacenet or cosmiq.")
-    if explain and protocol != "spacenet": raise StageError(f"--protocol {protocol}", "cannot be explained", "Leave out --explain, or use spacenet.")
-    config = {"snap_m": snap, "midpoint_spacing_m": midpoint_spacing, "min_path_length_m": min_path_length}
-    found = score_folder(truth, proposal, images=images or None, pixel_m=pixel_m, config={k: v for k, v in config.items() if v is not None}, protocol=protocol, topo=topo,
-                         extra="ignore" if ignore_extra else "error", pictures=explain > 0, workers=workers,
-                         trained_cities=[c.strip() for c in trained_cities.split(",")] if trained_cities else None)
-    _report_scores(found, folder, explain, workers, truth=str(Path(truth).resolve()), proposal=str(Path(proposal).resolve()))
+    "Train one fold without a notebook: alone, or as `torchrun --nproc-per-node 4 --no-python spacenet5 train ...`, or under srun."
+    from spacenet5_nb.explore import load_chips
+    from spacenet5_nb.train import fit, training_chips
+    r = open_run(run_name, preset or load_settings().preset, data_root)
+    rows = fit(r.preset, fold, training_chips(r, load_chips(r)), score=make_score(r), out=r.fold(fold), cache=r.cache, device=device, devices=devices, until=until or None,
+               seed=r.seed, fresh=fresh)
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0": say(f"fold {fold}: {len(rows)} epochs, {r.fold(fold)}")
 
-def _report_scores(found: Any, folder: Path, explain: int, workers: int | None, **named: str) -> None:
-    "Write scores, say them, and explain the worst chips."
-    import matplotlib
-    matplotlib.use("Agg")   # files, no windows
-    from spacenet5_nb.apls import explain_worst, write_scores
-    from spacenet5_nb.folders import forget_explained, worst
-    from spacenet5_nb.summary import describe
-    chips, files = [job.chip for job in worst(found, explain)], [folder/f"scores.{kind}" for kind in ("csv", "json", "png")]
-    forget_explained(folder, chips)
-    write_scores(found, files[0], files[1], plot=files[2], more=dict(**named, explained=chips))
-    for line in describe(found.summary): say(line)
-    explain_worst(found, explain, folder, workers=workers)
-    say("  written: " + ", ".join(map(str, [*files, *(folder/chip for chip in chips)])))
-
-def _scores_folder(proposal: str, out: str) -> Path:
-    "Where scores go: a folder of the proposal's name, unless another proposal's scores are there."
-    if out: return Path(out)
-    path = Path(proposal).resolve()
-    name = path.stem if path.is_file() else path.name
-    folder = Path(load_settings().outputs_root)/"scores"/(f"{path.parent.name}-{name}" if name in ("solution", "graphs", "roads") else name)   # every run has these
-    if not (before := folder/"scores.json").is_file(): return folder
-    other = json.loads(before.read_text()).get("proposal", "others")
-    if other != str(path): raise StageError(folder, f"holds the scores of {other}", "Name another folder: --out.")
-    return folder
-
-# %% ../nbs/09_pipeline.ipynb #54752c1c
-@app.command("bins")
-def _bins_command(
-    labels: Annotated[str, typer.Option(help="a label file, or a folder of chips")],
-    n: Annotated[int, typer.Option("-n", min=1, max=60, help="how many bins")] = 10,
-    out: Annotated[str, typer.Option(help="CSV to write; a preset takes it as `channels: bins.csv`")] = "bins.csv",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
+# %% ../nbs/09_pipeline.ipynb #c1a50020
+@app.command("extract")
+def _extract_command(
+    image: Annotated[str, typer.Argument(help="GeoTIFF, or VRT of GeoTIFFs, of any size")],
+    members: Annotated[str, typer.Option(help="folder of checkpoints, such as outputs/demo/folds")],
+    out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
+    tta: Annotated[str, typer.Option(help="views: none, flips, selim_sef, d4 [default: the members' preset's]")] = "",
+    preset: Annotated[str, typer.Option(help="how probabilities become roads [default: the members' own]")] = "",
+    stretch: Annotated[str, typer.Option(help="how 16 bits become 8 [default: as the members were trained]")] = "",
+    devices: Annotated[str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1")] = "auto",
+    html: Annotated[bool, typer.Option("--map/--no-map", help="a map beside the roads")] = True,
 ) -> None:
-    "Speed bins that hold about equal lengths of labelled road, as a table in the original's form."
-    from spacenet5_nb.explore import find_chips
-    from spacenet5_nb.graph import utm_of
-    from spacenet5_nb.labels import move_lines, read_rows
-    from spacenet5_nb.speed_limits import equal_frequency_edges, speed_of, write_bin_csv
-    if Path(out).exists() and not overwrite: raise StageError(out, "exists already", "Choose another --out, or say --overwrite.")
-    paths = [p for p in find_chips(labels, chip_m=0)["label"].unique() if p] if Path(labels).is_dir() else [labels]
-    mph, metres = [], []
-    for rows in map(read_rows, paths):
-        if not len(rows.lines): continue
-        mph += [speed_of(tags).mph for tags in rows.tags]
-        metres += [line.length for line in move_lines(rows.lines, "EPSG:4326", utm_of(*rows.lines[0].coords[0][:2]))]
-    if not mph: raise StageError(labels, "holds no labelled road", "Give a label file, or a folder with images and labels.")
-    edges = equal_frequency_edges(mph, n, weights=metres)
-    write_bin_csv(out, edges)
-    share = np.histogram(mph, [0, *(e + 1e-6 for e in edges)], weights=metres)[0]/sum(metres)
-    for low, high, part in zip((0, *edges), edges, share, strict=False): say(f"  {low:g} to {high:g} mph: {100*part:.1f} % of {sum(metres)/1000:.1f} km")
-    say(f"{len(edges)} bins: {out}")
+    "Roads with speeds of your own image: probabilities, graph, map. What was interrupted goes on."
+    from spacenet5_nb.extract import extract
+    extract(image, members, out, tta=tta, preset=preset, stretch=stretch, devices=devices, html=html, say=say)
 
-# %% ../nbs/09_pipeline.ipynb #5ad463f6
-@app.command("labels")
-def _labels_command(
-    osm: Annotated[str, typer.Option(help="OpenStreetMap extract: .osm.pbf, .osm, .osm.gz or .osm.bz2")],
-    image: Annotated[str, typer.Option(help="a GeoTIFF, or a folder of chips")],
-    out: Annotated[str, typer.Option(help="label file, or folder [default: where the chips' labels are looked for]")] = "",
-    country: Annotated[str, typer.Option(help="code such as RU, FR or US-MD: its law gives the speed of roads without a posted one")] = "",
-    legal_speeds: Annotated[str, typer.Option(help="legal_default_speeds.json, for countries that the small table does not have")] = "",
-    rural: Annotated[bool, typer.Option("--rural", help="roads that do not say where they run are rural, not urban")] = False,
-    keep_tunnels: Annotated[bool, typer.Option("--keep-tunnels", help="label tunnels too")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace labels that are there")] = False,
+@app.command("train-own")
+def _train_own_command(
+    image: Annotated[str, typer.Argument(help="one GeoTIFF")],
+    osm: Annotated[str, typer.Option(help="OpenStreetMap extract of the place: .osm.pbf, .osm, .osm.gz or .osm.bz2; or")] = "",
+    labels: Annotated[str, typer.Option(help="GeoJSON of road lines")] = "",
+    run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the image's name]")] = "",
+    preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "small",
+    out: Annotated[str, typer.Option("--out", "-o", help="roads of the whole image [default: in the run's folder]")] = "",
+    country: Annotated[str, typer.Option(help="code such as RU or FR, for the speeds of OpenStreetMap's roads")] = "",
+    tta: Annotated[str, typer.Option(help="views, as for extract")] = "",
+    devices: Annotated[str, typer.Option(help="as for pipeline")] = "",
 ) -> None:
-    "Make SpaceNet-format labels with speeds, bridges and layers from an OpenStreetMap extract."
-    from spacenet5_nb.osm import make_labels, summary
-    made = make_labels(osm, _label_targets(image, out, overwrite), overwrite=overwrite, say=say, country=country, legal_speeds=legal_speeds or None,
-                       keep_tunnels=keep_tunnels, zone="rural" if rural else "urban")
-    for line in summary(made.values()): say(line)
+    "Labels, folds, training and roads for an image and a street map of your own."
+    from spacenet5_nb.extract import train_own
+    train_own(image, train=run, osm=osm, labels=labels, run=run_name, preset=preset, out=out, country=country, tta=tta, devices=devices, say=say)
 
-def _label_targets(image: str, out: str, overwrite: bool) -> dict[str, Path]:
-    "The label file of each image."
-    from spacenet5_nb.explore import find_chips
-    from spacenet5_nb.osm import label_path
-    images = [image]
-    if Path(image).is_dir():
-        chips = find_chips(image, chip_m=0)
-        images, labelled = chips["image"].tolist(), chips[chips["label"] != ""]
-        if len(labelled) and not (out or overwrite):
-            raise StageError(labelled["label"].iloc[0], f"is the label of {labelled['chip'].iloc[0]} already", "Give --overwrite, or another folder as --out.")
-    if not out.lower().endswith((".geojson", ".json")): return {i: Path(out)/label_path(i).name if out else label_path(i) for i in images}
-    if len(images) > 1: raise StageError(out, f"is one file for {len(images)} images", "Name a folder as --out.")
-    return {images[0]: Path(out)}
-
-# %% ../nbs/09_pipeline.ipynb #611e5fe8
-@app.command("download")
-def _download_command(
-    aoi: Annotated[list[str] | None, typer.Option(help="number or city: 7, moscow or 2,3,4,5; repeatable")] = None,
-    split: Annotated[str, typer.Option(help="train, test_public or all")] = "train",
-    to: Annotated[str, typer.Option(help="data folder [default: settings.ini's data_root]")] = "",
-    show: Annotated[bool, typer.Option("--list", help="show what there is, with sizes, and fetch nothing")] = False,
-    keep_archives: Annotated[bool, typer.Option(help="keep tarballs once they are unpacked")] = False,
-    extract: Annotated[bool, typer.Option(help="unpack, or only fetch and check")] = True,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask (nor without a terminal)")] = False,
+# %% ../nbs/09_pipeline.ipynb #c1a50022
+@app.command("submit")
+def _submit_command(
+    folders: Annotated[list[str], typer.Argument(help="folders of chips, labelled or not")],
+    members: Annotated[str, typer.Option(help="folder of checkpoints, such as outputs/faithful/folds")],
+    out: Annotated[str, typer.Option("--out", "-o", help="CSV to write")] = "solution.csv",
+    preset: Annotated[str, typer.Option(help="how probabilities become roads [default: the members' own]")] = "",
+    tta: Annotated[str, typer.Option(help="views, as for extract")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto",
 ) -> None:
-    "Fetch SpaceNet 3 and 5 road tarballs from the public bucket, check and unpack them; goes on with what was interrupted."
-    from spacenet5_nb import download
-    if show: download.list_tarballs(); return
-    ask = None if yes or not sys.stdin.isatty() else lambda: typer.confirm("Go on?", default=True)
-    folders = download.download(aoi or [], split, to, extract=extract, keep_archives=keep_archives, ask=ask)
-    if folders and extract: say(f"Next: spacenet5 run 01_explore -p preset small -p data_root {folders[0].parents[1]}")
+    "The scorer's CSV for all chips of some folders. What was interrupted goes on."
+    from spacenet5_nb.submission import submit
+    submit(folders, members, out, preset=preset, tta=tta, device=device, say=say)
 
 # %% ../nbs/09_pipeline.ipynb #acbc6e5a
 @app.command("stages")

@@ -264,7 +264,7 @@ def snap_points(
     off = np.hypot(*(rel - t[:, None]*d).T)
     nearest = np.full(len(xy), np.inf)
     np.minimum.at(nearest, point, off)
-    keep = (off <= nearest[point] + TOUCH_M) & (off <= snap)
+    keep = (off <= nearest[point] + TOUCH_M) & (off <= snap + TOUCH_M)   # at just the distance, rounding must not decide
     point, seg, t, off = point[keep], seg[keep], t[keep], off[keep]
     places = edge_places(roads, roads.seg_edge[seg], roads.seg_at[seg] + t*np.sqrt(squared[keep]), roads.seg_a[seg] + t[:, None]*roads.seg_d[seg])
     order = np.lexsort((places.at, places.exits[:, 0], places.edge, point))

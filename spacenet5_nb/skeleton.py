@@ -5,24 +5,20 @@
 # %% ../nbs/06c_skeleton.ipynb #a8bb4361
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import pyproj
-import rasterio
-import scipy.ndimage as ndi
 from affine import Affine
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import breadth_first_order, connected_components
-from skimage.morphology import skeletonize
 
 from .core import Channels, DataError
 from .graph import crs_text, utm_of
 
 # %% auto #0
-__all__ = ['TRACERS', 'check_probs', 'Frame', 'make_frame', 'read_at', 'threshold_mask', 'clean_mask', 'thin', 'Traced', 'trace',
-           'trace_sknw']
+__all__ = ['MARGIN_PX', 'TRACERS', 'check_probs', 'check_values', 'Frame', 'make_frame', 'read_at', 'threshold_mask', 'brightest',
+           'clean_mask', 'thin', 'Traced', 'trace', 'trace_sknw']
 
 # %% ../nbs/06c_skeleton.ipynb #eaaa8a2f
 def check_probs(
@@ -34,6 +30,13 @@ def check_probs(
     if probs.ndim != 3 or len(probs) != len(channels):
         raise DataError(name, f"has shape {probs.shape}, but the channels are {len(channels)} bands ({', '.join(channels.names)})",
                         "Give (bands, H, W) and the channels that the network was trained with.")
+    return check_values(probs, name)
+
+def check_values(
+    probs: np.ndarray,             # any shape
+    name: str = "probabilities",
+) -> np.ndarray:                   # the same array
+    "Refuse another type or range than uint8 0-255 or float 0-1, and NaN."
     if probs.dtype == np.uint8: return probs
     if probs.dtype.kind != "f": raise DataError(name, f"is {probs.dtype}", "Give uint8 (0-255) or float (0-1).")
     low, high = (float(probs.min()), float(probs.max())) if probs.size else (0.0, 0.0)
@@ -66,16 +69,34 @@ class Frame(NamedTuple):
 
     def to_metres(self, rc: np.ndarray) -> np.ndarray:
         "Rows and columns (pixel centres are whole numbers) to x, y."
-        x, y = self.transform*(rc[:, 1] + 0.5, rc[:, 0] + 0.5)
-        if self.source != self.target: x, y = _transformer(self.source, self.target).transform(x, y)
-        return np.column_stack([x, y])
+        return _to_metres(self, rc) if self.source == self.target else _quick(self._replace(gsd_yx=(1.0, 1.0)))[0](rc)
 
     def to_pixels(self, xy: np.ndarray) -> np.ndarray:
         "x, y to rows and columns; pixel centres are whole numbers."
-        x, y = xy[:, 0], xy[:, 1]
-        if self.source != self.target: x, y = _transformer(self.target, self.source).transform(x, y)
-        col, row = ~self.transform*(np.asarray(x), np.asarray(y))
-        return np.column_stack([row - 0.5, col - 0.5])
+        return _to_pixels(self, xy) if self.source == self.target else _quick(self._replace(gsd_yx=(1.0, 1.0)))[1](xy)
+
+# %% ../nbs/06c_skeleton.ipynb #ed722207
+MARGIN_PX = 100   # beyond the raster: as far as joins look
+
+def _to_metres(frame: Frame, rc: np.ndarray) -> np.ndarray:
+    x, y = frame.transform*(rc[:, 1] + 0.5, rc[:, 0] + 0.5)
+    if frame.source != frame.target: x, y = _transformer(frame.source, frame.target).transform(x, y)
+    return np.column_stack([x, y])
+
+def _to_pixels(frame: Frame, xy: np.ndarray) -> np.ndarray:
+    x, y = xy[:, 0], xy[:, 1]
+    if frame.source != frame.target: x, y = _transformer(frame.target, frame.source).transform(x, y)
+    col, row = ~frame.transform*(np.asarray(x), np.asarray(y))
+    return np.column_stack([row - 0.5, col - 0.5])
+
+@lru_cache(maxsize=64)
+def _quick(frame: Frame) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    "Both ways between pixels and metres, as polynomials where they are right to a thousandth of a millimetre."
+    from spacenet5_nb.projection import fitted  # where a graph is made; reading one should not wait for numba
+    low, high = np.full(2, -float(MARGIN_PX)), np.array(frame.shape, float) + MARGIN_PX
+    around = _to_metres(frame, np.array([low, [low[0], high[1]], high, [high[0], low[1]]]))
+    if not np.isfinite(around).all(): return partial(_to_metres, frame), partial(_to_pixels, frame)
+    return fitted(partial(_to_metres, frame), low, high, 1e-6), fitted(partial(_to_pixels, frame), around.min(0), around.max(0), 1e-5)
 
 # %% ../nbs/06c_skeleton.ipynb #77e0c62a
 def make_frame(
@@ -88,7 +109,7 @@ def make_frame(
     source, target = _crs_names(crs, *(transform*(shape[1]/2, shape[0]/2)))
     frame = Frame(transform, source, target, shape, (1.0, 1.0))
     r, c = shape[0]/2, shape[1]/2
-    origin, down, across = frame.to_metres(np.array([[r, c], [r + 1, c], [r, c + 1]]))
+    origin, down, across = _to_metres(frame, np.array([[r, c], [r + 1, c], [r, c + 1]]))
     return frame._replace(gsd_yx=(float(np.hypot(*(down - origin))), float(np.hypot(*(across - origin)))))
 
 def read_at(
@@ -108,15 +129,30 @@ def threshold_mask(
 ) -> np.ndarray:                # (H, W) bool
     "Road pixels."
     scale = 255 if band.dtype == np.uint8 else 1
-    strong = band > threshold*scale
-    if low is None or low >= threshold: return strong
-    labels, n = ndi.label(band > low*scale)
-    keep = np.zeros(n + 1, bool)
-    keep[labels[strong]] = True
-    keep[0] = False
-    weak = keep[labels]
-    if near: weak &= band > ndi.maximum_filter(band, 2*near + 1)/3
-    return strong | weak
+    if low is None or low >= threshold: return band > threshold*scale
+    from spacenet5_nb.kernels import flood, levels, settled  # where a graph is made; reading one should not wait for numba
+    whole = int if scale == 255 else float                   # a byte is above 25.5 where it is above 25
+    image = levels(band, whole(low*scale), whole(threshold*scale))
+    flood(image.ravel(), image.shape[1])
+    return settled(image, band, brightest(band, near) if near else band[:0]).view(bool)
+
+def brightest(
+    band: np.ndarray,   # (H, W)
+    half: int,          # rows and columns to each side
+    rows: int = 128,    # at a time: what a processor's cache holds
+    least: float = 0,   # no value is below it
+) -> np.ndarray:        # (H, W)
+    "Each pixel's largest value among those nearby."
+    out = np.empty_like(band)
+    for top in range(0, len(band), rows):
+        first = max(0, top - half)
+        part, width = np.pad(band[first:top + rows + half], ((half, half), (half, half)), constant_values=least), 1
+        while width < 2*half + 1:                                                                # a window of twice the width from two narrower ones
+            step = min(width, 2*half + 1 - width)
+            part, width = np.maximum(part[:, :-step], part[:, step:]), width + step
+            part = np.maximum(part[:-step], part[step:])
+        out[top:top + rows] = part[top - first:top - first + rows]
+    return out
 
 def clean_mask(
     mask: np.ndarray,            # (H, W) bool
@@ -124,18 +160,12 @@ def clean_mask(
     min_object_m2: float,        # smaller specks go
     min_hole_m2: float,          # smaller holes are filled
 ) -> np.ndarray:                 # (H, W) bool
-    "Drop specks and fill holes by their area on the ground; holes that touch the border are not holes."
-    pixel = gsd_yx[0]*gsd_yx[1]
-    mask = _big_enough(mask, min_object_m2/pixel)
-    return ~_big_enough(~mask, min_hole_m2/pixel)
-
-def _big_enough(mask: np.ndarray, min_px: float) -> np.ndarray:
-    "The 4-connected components of at least `min_px` pixels."
-    if min_px <= 1: return mask
-    labels, n = ndi.label(mask)
-    keep = np.bincount(labels.ravel(), minlength=n + 1) >= min_px
-    keep[0] = False
-    return mask if keep[1:].all() else keep[labels]
+    "Drop specks and fill holes, as 4-connected pixels, by their area on the ground."
+    from spacenet5_nb.kernels import flip_small
+    pixel, out = gsd_yx[0]*gsd_yx[1], mask.astype(np.uint8)
+    flip_small(out, 1, min_object_m2/pixel)
+    flip_small(out, 0, min_hole_m2/pixel)
+    return out.view(bool)
 
 # %% ../nbs/06c_skeleton.ipynb #1bc6fa30
 def thin(
@@ -144,14 +174,15 @@ def thin(
     keep: int = 6,      # skeleton pixels kept outside
 ) -> np.ndarray:        # (H + 2 keep, W + 2 keep) bool
     "One-pixel lines along the middle of the mask, continued over the border."
-    if not mask.any(): return np.zeros(tuple(n + 2*keep for n in mask.shape), bool)
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(cols[0] - 1, 0), cols[-1] + 2)   # empty surroundings cost time
-    out = np.zeros(tuple(n + 2*pad for n in mask.shape), bool)
-    window = tuple(slice(b.start, min(b.stop, n) + 2*pad) for b, n in zip(box, mask.shape, strict=True))
-    out[window] = skeletonize(np.pad(mask[box], pad, mode="edge"))
-    cut = slice(pad - keep, keep - pad)
-    return out[cut, cut]
+    from spacenet5_nb.kernels import REMOVAL, erode
+    (h, w), edge = mask.shape, pad + 1                                # one pixel more of zeros for the loop
+    image = np.zeros((h + 2*edge, w + 2*edge), np.uint8)
+    image[edge:edge + h, edge:edge + w] = mask
+    image[edge:edge + h, 1:edge], image[edge:edge + h, edge + w:-1] = mask[:, :1], mask[:, -1:]
+    image[1:edge], image[edge + h:-1] = image[edge], image[edge + h - 1]
+    erode(image.ravel(), image.shape[1], REMOVAL)
+    cut = slice(edge - keep, keep - edge)
+    return image[cut, cut].view(bool)
 
 # %% ../nbs/06c_skeleton.ipynb #620b48e9
 class Traced(NamedTuple):
@@ -162,79 +193,8 @@ class Traced(NamedTuple):
 
 def trace(skeleton: np.ndarray) -> Traced:
     "Follow a skeleton's pixels; rings get a node, loops and parallel lines stay, lone pixels are dropped."
-    pixels, around = _neighbours(skeleton)
-    is_node = (around >= 0).sum(1) != 2
-    is_node |= _ring_starts(around, is_node)
-    node_of, nodes = _clusters(pixels, around, is_node)
-    order, line_of = _ordered(around, is_node)
-    if not len(order): return Traced(np.zeros((0, 2)), np.zeros((0, 2), int), [])
-    starts = np.flatnonzero(np.r_[True, np.diff(line_of) != 0])
-    stops = np.r_[starts[1:], len(order)]
-    ends = _line_ends(around[order], node_of, starts, stops)
-    parts = np.split(pixels[order].astype(float), starts[1:])
-    lines = [np.vstack([nodes[u], part, nodes[v]]) for (u, v), part in zip(ends, parts, strict=True)]
-    return Traced(nodes, ends, lines)
-
-# %% ../nbs/06c_skeleton.ipynb #734def7a
-def _neighbours(skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Rows and columns of the set pixels, and the numbers of each one's eight neighbours (-1: none)."
-    padded = np.pad(skeleton, 1)
-    flat = np.flatnonzero(padded)
-    number = np.full(padded.size, -1, np.int32)
-    number[flat] = np.arange(len(flat), dtype=np.int32)
-    w = padded.shape[1]
-    around = number[flat[:, None] + np.array([-w - 1, -w, -w + 1, -1, 1, w - 1, w, w + 1])]
-    return np.column_stack(np.divmod(flat, w)) - 1, around
-
-def _links(around: np.ndarray, chosen: np.ndarray) -> coo_matrix:
-    "Adjacency among the chosen pixels."
-    a, k = np.nonzero((around >= 0) & chosen[:, None])
-    b = around[a, k]
-    both = chosen[b]
-    return coo_matrix((np.ones(both.sum(), np.int8), (a[both], b[both])), shape=(len(around),)*2).tocsr()
-
-def _ring_starts(around: np.ndarray, is_node: np.ndarray) -> np.ndarray:
-    "One pixel of every ring that has no node."
-    _, group = connected_components(_links(around, np.ones(len(around), bool)), directed=False)
-    has_node = np.bincount(group, weights=is_node) > 0
-    out = np.zeros(len(around), bool)
-    first = np.unique(group, return_index=True)[1]
-    out[first[~has_node]] = True
-    return out
-
-def _clusters(pixels: np.ndarray, around: np.ndarray, is_node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "The node number of each node pixel (-1 elsewhere) and each node's mean position."
-    node_of = np.full(len(pixels), -1)
-    _, group = connected_components(_links(around, is_node), directed=False)
-    _, node_of[is_node] = np.unique(group[is_node], return_inverse=True)
-    members = node_of[is_node]
-    size = np.bincount(members)
-    return node_of, np.column_stack([np.bincount(members, weights=pixels[is_node, i])/np.maximum(size, 1) for i in (0, 1)])
-
-# %% ../nbs/06c_skeleton.ipynb #be941ffb
-def _ordered(around: np.ndarray, is_node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Line pixels, line after line, each from one end to the other; and the line each belongs to."
-    on_line = ~is_node
-    links = _links(around, on_line)
-    _, group = connected_components(links, directed=False)
-    inner = np.diff(links.indptr)
-    candidates = np.flatnonzero(on_line & (inner < 2))        # every line has an end: rings were opened
-    first = candidates[np.unique(group[candidates], return_index=True)[1]]
-    n = len(around)
-    root = coo_matrix((np.ones(len(first), np.int8), (np.full(len(first), n), first)), shape=(n + 1, n + 1)).tocsr()
-    links.resize((n + 1, n + 1))
-    walk = breadth_first_order(links + root, n, return_predecessors=False)[1:]
-    order = walk[np.argsort(group[walk], kind="stable")]
-    return order, group[order]
-
-def _line_ends(around: np.ndarray, node_of: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    "The nodes at both ends of each line; a line of one pixel touches both its nodes itself."
-    beside = np.where(around >= 0, node_of[around], -1)
-    touching = np.sort(beside, axis=1)[:, ::-1][:, :2]         # at most two neighbours are nodes
-    head, tail = touching[starts, 0], touching[stops - 1, 0]
-    single = stops - starts == 1
-    tail[single] = touching[starts[single], 1]
-    return np.column_stack([head, np.where(tail < 0, head, tail)])
+    from spacenet5_nb.kernels import trace_pixels
+    return Traced(*trace_pixels(skeleton))
 
 # %% ../nbs/06c_skeleton.ipynb #95c2bda8
 def trace_sknw(skeleton: np.ndarray) -> Traced:

@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import ast
+import csv
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .core import Run, StageError, load_settings, set_aside
+from .core import Run, StageError, load_settings, set_aside, walk
 from .runner import find_notebook, notebooks_folder, read_parameters
 from .stamps import contents, describe, digest, file_digest, is_complete, read_stamp, write_stamp
 
 # %% auto #0
-__all__ = ['STAGES', 'Stage', 'find_stage', 'stage_inputs', 'data_listing', 'code_digest', 'stamp_path', 'is_done', 'check_reads',
-           'begin', 'finish']
+__all__ = ['STAGES', 'Stage', 'find_stage', 'stage_inputs', 'was_stopped', 'data_listing', 'code_digest', 'stamp_path', 'is_done',
+           'check_reads', 'begin', 'finish']
 
 # %% ../nbs/09d_stages.ipynb #06701ce3
 @dataclass(frozen=True)
@@ -69,26 +70,33 @@ def find_stage(name: str) -> Stage:
 def stage_inputs(r: Run, stage: Stage, parameters: dict[str, Any], fold: int | None = None) -> str:
     "Hash of everything that decides a stage's result."
     preset = asdict(r.preset)
+    budget = preset["train"].pop("max_hours")   # more time changes a fold only where it was stopped for lack of it
     if stage.per_fold: preset["folds"] = [len(r.preset.folds), preset["folds"][fold]]
     extra = [r.folds] if stage.name == "05_ensemble" and r.folds.exists() else []
     logs = _glob(r.folder, "folds/*/metrics.csv", "probs/*.tif", "masks/*.tif") if stage.name == "07_apls" else []
     files = [p for p, _ in stage.reads(r)] + extra + logs
     known = {n: e for p in _glob(r.folder/"runs", "*.json") for n, e in (read_stamp(p) or {"outputs": {}})["outputs"].items()}
     declared = {name: p.default for name, p in read_parameters(stage.name).items()}
-    free = {k: v for k, v in (declared | parameters).items() if k not in ("run", "preset", "data_root", "device", "fresh")}
+    free = {k: v for k, v in (declared | parameters).items() if k not in ("run", "preset", "data_root", "device", "devices", "fresh")}
     return digest({"stage": stage.name, "sections": {s: preset[s] for s in stage.sections}, "parameters": free, "seed": r.seed,
                    "files": contents(describe([p for p in files if p.is_file()], r.folder, known)),
                    "data": data_listing(r.data_root) if stage.uses_data else None,
-                   "code": None if stage.per_fold else code_digest(stage.name)})
+                   "code": None if stage.per_fold else code_digest(stage.name),
+                   "budget": budget if stage.per_fold and was_stopped(r.fold(fold)/"metrics.csv") else None})
+
+def was_stopped(metrics: Path) -> bool:
+    "Whether a fold's training ended because its time was up."
+    if not metrics.is_file(): return False
+    with open(metrics, newline="") as f: rows = list(csv.DictReader(f))
+    return bool(rows and rows[-1].get("note"))
 
 _DATA_SUFFIXES = (".tif", ".tiff", ".geojson", ".json")
 
 def data_listing(root: Path) -> str:
     "Hash of names, sizes and times of the images and labels under the data root; outputs and hidden folders are no data."
     found, outputs = [], Path(load_settings().outputs_root)
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and Path(folder, f).resolve() != outputs)
-        for name in sorted(n for n in names if n.lower().endswith(_DATA_SUFFIXES) and not n.startswith(".")):
+    for folder, names in walk(root, skip=outputs):
+        for name in sorted(n for n in names if n.lower().endswith(_DATA_SUFFIXES)):
             path = os.path.join(folder, name)
             stat = os.stat(path) if os.path.exists(path) else os.lstat(path)
             found.append((os.path.relpath(path, root), stat.st_size, stat.st_mtime_ns))

@@ -12,6 +12,7 @@ from shapely.affinity import translate
 
 from spacenet5_nb.apls import apls, apls_both, score_folder, write_scores
 from spacenet5_nb.core import DataError, GraphError
+from spacenet5_nb.routes import roads_of, snap_points
 
 CRS = "EPSG:32611"
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -196,6 +197,18 @@ def test_names_order_and_direction_do_not_matter(a, b, random):
         other.add_edge(u, v, **d)
     for weight in ("length", "travel_time"):
         assert near(apls(a, b, weight=weight), apls(other, b, weight=weight)) and near(apls(b, a, weight=weight), apls(b, other, weight=weight))
+
+
+def test_at_just_the_snap_distance_rounding_does_not_decide():
+    "Points 4 m beside slanted roads, which are drawn from either end: all have a place."
+    for x in range(1, 40):
+        way = np.array([3.0*x, 41.0 - x])
+        beside = way/2 + 4*np.array([-way[1], way[0]])/np.hypot(*way)
+        for line in ([(0, 0), tuple(way)], [tuple(way), (0, 0)]):
+            g = nx.MultiGraph(crs=CRS)
+            g.add_nodes_from([(0, dict(x=line[0][0], y=line[0][1])), (1, dict(x=line[1][0], y=line[1][1]))])
+            g.add_edge(0, 1, geometry=shapely.LineString(line))
+            assert len(snap_points(beside[None], roads_of(g), 4.0).owner) == 1, (x, line)
 
 
 @few

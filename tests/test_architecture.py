@@ -106,3 +106,11 @@ def test_sizes():
     print(f"modules over 300 lines: { {k: v for k, v in lines.items() if v > 300} }")
     if over: warnings.warn(f"functions over 40 lines: {over}", stacklevel=1)
     assert sizes[-1][0] <= 80 and sizes[len(sizes)//2][0] <= 12 and max(lines.values()) <= 800
+
+
+@pytest.mark.parametrize("name", [p.stem for p in STAGES])
+def test_a_stage_begins_with_what_it_takes_makes_and_shows(name):
+    "A guided tour: title, one sentence, then what goes in, what comes out, what there is to see, before any code but the parameters."
+    first = cells(ROOT/"nbs"/f"{name}.ipynb")[:4]
+    text = "\n".join(source(c) for c in first if c["cell_type"] == "markdown")
+    assert all(f"**{word}**" in text for word in ("Takes", "Makes", "Shows")), f"{name}: the cell after the parameters should say so"

@@ -1,16 +1,10 @@
-"The map and the notebooks in a real Chromium: no request leaves, nothing from data runs, hover, legend, layers, places and route work."
+"The map in a real Chromium: no request leaves, nothing from data runs, hover, legend, units, layers, places and route work."
 import io
 import os
-import re
-import secrets
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
+import geopandas as gpd
 import matplotlib.image
 import networkx as nx
 import numpy as np
@@ -61,7 +55,7 @@ class Watched:
 
     def at(self, layer, i, part=0.5):
         "Pixel of a point part of the way along a road's first segment."
-        script = """([l, i, t]) => { const p = map_roads.spacenet5.layers[l].points[i], a = p[0], b = p[1];
+        script = """([l, i, t]) => { const p = map_roads.spacenet5.layers[l].line(i), a = p[0], b = p[1];
             const q = map_roads.latLngToContainerPoint([a[0] + t*(b[0]-a[0]), a[1] + t*(b[1]-a[1])]); return [q.x, q.y]; }"""
         return self.page.evaluate(script, [layer, i, part])
 
@@ -100,7 +94,7 @@ def a_map(text="Arbat", **kwargs):
     boxes = maps.road_frame(chips).dissolve("chip").bounds
     pictures = {c: maps.Overlay(np.full((4, 60, 80), 120, np.uint8), tuple(boxes.loc[c])) for c in chips}
     scores = boxes.reset_index().assign(apls_length=[0.5, 0.7], apls_time=0.4)
-    return maps.speed_map(chips, truth=chips, imagery=pictures, scores=scores, **kwargs)
+    return maps.speed_map(chips, truth=chips, imagery=pictures, probabilities=pictures, scores=scores, **kwargs)
 
 
 def test_the_map_asks_for_nothing_and_shows_speeds(watch, tmp_path):
@@ -108,6 +102,8 @@ def test_the_map_asks_for_nothing_and_shows_speeds(watch, tmp_path):
     go_to(w, "Moscow")
     tip = w.hover(*w.at(0, 0))
     assert "60 km/h" in tip and "300 m" in tip and "18 s" in tip and "80 %" in tip and "Arbat" in tip
+    assert "Class" in tip and "Speed class\t75–95 km/h" in card_of(w, "Vegas", 9)
+    go_to(w, "Moscow")
     legend = w.page.inner_text(".s5-legend")
     assert w.page.is_visible(".s5-legend") and "km/h" in legend and "10 roads" in legend and "overpass" in legend
     w.page.mouse.click(*w.at(0, 0))
@@ -115,6 +111,11 @@ def test_the_map_asks_for_nothing_and_shows_speeds(watch, tmp_path):
     assert "37 mph" in popup and "AOI_7_Moscow_chip1" in popup
     w.page.screenshot(path=tmp_path/"map.png")
     w.clean()
+
+
+def card_of(w, place, i):
+    go_to(w, place)
+    return w.hover(*w.at(0, i))
 
 
 def go_to(w, name): w.page.locator(".s5-places button", has_text=name).click()
@@ -134,7 +135,7 @@ def test_places_and_layers(watch, tmp_path):
     go_to(w, "Vegas")
     assert w.page.evaluate("map_roads.getCenter().lng") == pytest.approx(-115.2, abs=0.3)
     names = w.page.locator(".leaflet-control-layers-overlays label").all_inner_texts()
-    assert [n.strip() for n in names] == ["Predicted speed", "Truth", "Missed roads", "Extra roads", "Imagery", "Score per chip"]
+    assert [n.strip() for n in names] == ["Predicted speed", "Truth", "Missed roads", "Extra roads", "Imagery", "Road probability", "Score per chip"]
     assert w.page.locator(".s5-scoreicon", has_text="AOI_2_Vegas_chip2").inner_text().split("\n")[0] == "AOI_2_Vegas_chip2"
     w.page.get_by_label("Predicted speed").uncheck(); w.page.get_by_label("Truth").check()
     assert "Truth" in w.hover(*w.at(1, 5))
@@ -161,20 +162,28 @@ def test_the_route_takes_the_quicker_way(watch, tmp_path):
     w.clean()
 
 
-def test_text_from_data_never_runs(watch, tmp_path):
-    frame = maps.road_frame({f"AOI_7_Moscow_chip1{PAYLOAD}": square(name=PAYLOAD, highway=PAYLOAD)}).assign(city=PAYLOAD)
-    other = maps.road_frame({f"AOI_2_Vegas_chip2{PAYLOAD}": square(662000.0, 4002000.0, "EPSG:32611")}).assign(city=PAYLOAD + "2")
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", PAYLOAD], ids=["script", "everything"])
+def test_text_from_data_never_runs(watch, tmp_path, evil):
+    "In tooltip, popup, layer names, places, legend, attribution, scores and pictures: seen as the text it is."
+    frame = maps.road_frame({f"AOI_7_Moscow_chip1{evil}": square(name=evil, highway=evil)}).assign(city=evil)
+    other = maps.road_frame({f"AOI_2_Vegas_chip2{evil}": square(662000.0, 4002000.0, "EPSG:32611")}).assign(city=evil + "2")
     roads = pd.concat([frame, other], ignore_index=True)
-    scores = roads.dissolve("chip").bounds.reset_index().assign(apls_length=0.5, apls_time=0.4)
-    w = watch().open(maps.save(maps.speed_map(roads, truth=roads, scores=scores, title=PAYLOAD, attribution=PAYLOAD), tmp_path/"map.html"))
+    boxes = roads.dissolve("chip").bounds
+    pictures = {c: maps.Overlay(np.full((4, 6, 8), 120, np.uint8), tuple(boxes.loc[c])) for c in boxes.index}
+    scores = boxes.reset_index().assign(apls_length=0.5, apls_time=0.4)
+    m = maps.speed_map(roads, truth=roads, imagery=pictures, probabilities=pictures, scores=scores, title=evil, attribution=evil)
+    w = watch().open(maps.save(m, tmp_path/"map.html"))
     w.page.locator(".s5-places button").first.click()
-    assert PAYLOAD[:40] in w.page.locator(".s5-places").inner_text() and PAYLOAD in w.page.inner_text(".s5-legend")
-    i = next(i for i in range(len(roads)) if all(0 < v < s for v, s in zip(w.at(0, i), (1280, 800), strict=True)))
-    w.hover(*w.at(0, i)); w.page.mouse.click(*w.at(0, i))
-    assert PAYLOAD in w.page.inner_text(".s5-popup") and PAYLOAD in w.page.inner_text(".leaflet-control-layers")
+    assert evil[:40] in w.page.locator(".s5-places").inner_text() and evil in w.page.inner_text(".s5-legend")
+    assert evil in w.page.inner_text(".leaflet-control-attribution") and evil in w.page.inner_text(".leaflet-control-layers")
+    i = next(i for i in range(len(roads)) if all(0 < v < s for v, s in zip(w.at(0, i), (1280, 800), strict=True)) and roads["name"][i] == evil)
+    assert evil in w.hover(*w.at(0, i))
+    w.page.mouse.click(*w.at(0, i))
+    assert evil in w.page.inner_text(".s5-popup")
     for box in w.page.locator(".leaflet-control-layers input").all(): box.check()
+    w.page.get_by_role("button", name="mph").click()
     w.page.evaluate(TWO_FRAMES)
-    assert not w.page.evaluate("document.querySelectorAll('img[src=x], svg[onload]').length")
+    assert not w.page.evaluate("document.querySelectorAll('img[src=x], svg[onload], .leaflet-container script').length")
     w.clean()
 
 
@@ -195,8 +204,84 @@ def test_no_roads_and_a_small_screen(watch, tmp_path):
     w.clean()
 
 
+def test_a_route_goes_on_in_the_next_chip(watch, tmp_path):
+    "Two chips whose roads end 2 m apart: one way, of both lengths; at 20 m: none, and the map says why."
+    def chips(gap):
+        out = {}
+        for k, (a, b) in enumerate(((0, 100), (100 + gap, 200 + gap))):
+            g = nx.MultiGraph(crs="EPSG:32637")
+            for node, x in ((0, a), (1, b)): g.add_node(node, x=411000.0 + x, y=6178000.0 + x)
+            g.add_edge(0, 1, geometry=LineString([(411000.0 + a, 6178000.0 + a), (411000.0 + b, 6178000.0 + b)]), length=100.0, speed_kph=36.0, travel_time=10.0)
+            out[f"AOI_7_Moscow_chip{k}"] = g
+        return out
+    for gap, says in ((2.0, "10 s, 100 m, 36 km/h"), (20.0, "different chips")):
+        w = watch().open(maps.save(maps.speed_map(chips(gap)), tmp_path/f"{gap}.html"))
+        w.page.get_by_text("Quickest route").click()
+        w.page.mouse.click(*w.at(0, 0, 0.5)); w.page.mouse.click(*w.at(0, 1, 0.5))
+        assert says in w.page.inner_text(".s5-say")
+        w.clean()
+
+
+def test_the_reader_chooses_the_unit(watch, tmp_path):
+    w = watch().open(maps.save(maps.speed_map({"AOI_7_Moscow_chip1": square()}), tmp_path/"map.html"))
+    labels = lambda: w.page.locator(".s5-scale small").all_inner_texts()
+    assert labels() == list(maps.speed_scale().labels) and "60 km/h" in w.hover(*w.at(0, 0))
+    w.page.get_by_text("Quickest route").click()
+    w.page.mouse.click(*w.at(0, 0, 0.25)); w.page.mouse.click(*w.at(0, 0, 0.75))
+    w.page.get_by_role("button", name="mph").click()
+    assert labels() == list(maps.speed_scale("mph").labels) and w.page.inner_text(".leaflet-control-scale-line").endswith("ft")
+    assert w.page.inner_text(".s5-say").startswith("9.0 s, 0.09 mi, 37 mph")
+    w.page.keyboard.press("Escape")
+    assert "37 mph" in w.hover(*w.at(0, 0))
+    kinds = w.page.evaluate("[...map_roads.spacenet5.layers[0].cls]")
+    kph = maps.road_frame(square()).speed_kph
+    assert kinds == maps.class_of(kph, maps.speed_scale("mph")).tolist(), "page and Python sort speeds into the same classes"
+    w.page.get_by_role("button", name="km/h").click()
+    assert w.page.evaluate("[...map_roads.spacenet5.layers[0].cls]") == maps.class_of(kph, maps.speed_scale()).tolist()
+    w.clean()
+
+
+def test_page_and_python_agree_on_every_limit(watch, tmp_path):
+    "Whole miles and whole kilometres per hour lie on breaks: neither the page's rounding nor its arithmetic moves one."
+    kph = [None, *np.arange(0, 131, 5).tolist(), *(np.arange(0, 85, 5)*1.609344).tolist()]
+    lines = [LineString([(37.5 + i*1e-3, 55.7), (37.5 + i*1e-3, 55.701)]) for i in range(len(kph))]
+    roads = gpd.GeoDataFrame({"speed_kph": kph}, geometry=lines, crs="EPSG:4326")
+    w = watch().open(maps.save(maps.speed_map(roads), tmp_path/"map.html"))
+    for unit in ("mph", "km/h"):
+        w.page.get_by_role("button", name=unit).click()
+        assert w.page.evaluate("[...map_roads.spacenet5.layers[0].cls]") == maps.class_of([np.nan, *kph[1:]], maps.speed_scale(unit)).tolist()
+    assert "speed unknown" in w.page.inner_text(".s5-legend") and "speed unknown" in w.hover(*w.at(0, 0))
+    w.clean()
+
+
+def pixel(w, x, y):
+    image = (matplotlib.image.imread(io.BytesIO(w.page.screenshot()))[..., :3]*255).astype(int)
+    return image[int(y), int(x)]
+
+
+def test_what_is_switched_on_is_seen(watch, tmp_path):
+    "Roads, imagery and probabilities change the pixels under them; an overpass lies above a faster road it crosses."
+    g = square()
+    x, y = g.nodes[0]["x"], g.nodes[0]["y"]
+    for n, dx, dy in ((6, 150, -100), (7, 150, 100)): g.add_node(n, x=x + dx, y=y + dy)
+    g.add_edge(6, 7, geometry=LineString([(x + 150, y - 100), (x + 150, y + 100)]), length=200.0, speed_kph=20.0, travel_time=36.0, speed_confidence=1.0, level=1)
+    box = maps.road_frame(g).total_bounds
+    green, red = (np.array([*c, 255], np.uint8)[:, None, None]*np.ones((1, 30, 30), np.uint8) for c in ((20, 120, 20), (230, 40, 40)))
+    w = watch().open(maps.save(maps.speed_map({"AOI_7_Moscow_chip1": g}, imagery={"a": maps.Overlay(green, tuple(box))},
+                                              probabilities={"a": maps.Overlay(red, tuple(box))}), tmp_path/"map.html"))
+    middle = np.mean([w.at(0, 0), w.at(0, 3)], axis=0)   # inside the square, away from roads
+    assert pixel(w, *middle)[1] == pixel(w, *middle).max()
+    w.page.get_by_label("Road probability").check(); w.page.evaluate(TWO_FRAMES)
+    assert pixel(w, *middle)[0] == pixel(w, *middle).max()
+    colors = [np.array([int(c[i:i+2], 16) for i in (1, 3, 5)]) for c in maps.speed_scale().colors]
+    assert np.abs(pixel(w, *w.at(0, 5, 0.5)) - colors[0]).max() < 25, "slow, but above"
+    w.page.get_by_label("Predicted speed").uncheck(); w.page.evaluate(TWO_FRAMES)
+    assert np.abs(pixel(w, *w.at(0, 5, 0.5)) - colors[0]).max() > 60
+    w.clean()
+
+
 @pytest.mark.slow
-def test_twenty_thousand_roads_are_few_paths_and_one_graph(watch, tmp_path):
+def test_twenty_thousand_roads_are_one_canvas_and_one_graph(watch, tmp_path):
     n = 100
     g = nx.MultiGraph(crs="EPSG:32637")
     at = lambda i, j: (411000.0 + 90*i, 6178000.0 + 90*j)
@@ -210,94 +295,12 @@ def test_twenty_thousand_roads_are_few_paths_and_one_graph(watch, tmp_path):
                 line, kph = LineString([(x0, y0), ((x0 + x1)/2 + 4, (y0 + y1)/2 - 4), (x1, y1)]), 20.0 + 5*((i*j) % 17)
                 g.add_edge(n*i + j, n*a + b, geometry=line, length=line.length, speed_kph=kph, travel_time=line.length/kph*3.6, speed_confidence=0.5)
     w = watch().open(maps.save(maps.speed_map(g), tmp_path/"map.html"))
-    script = """() => { const s = map_roads.spacenet5, layer = s.layers[0]; let paths = 0; map_roads.eachLayer(l => { if (l._renderer) paths++; });
-        const r = new s.Graph(layer).route({i: 0, part: 0, at: layer.points[0][0]}, {i: layer.n - 1, part: 0, at: layer.points[layer.n - 1][0]});
-        return {roads: layer.n, paths: paths, seconds: r.seconds}; }"""
+    script = """() => { const s = map_roads.spacenet5, layer = s.layers[0], end = i => ({i, part: 0, at: layer.line(i)[0]});
+        return {roads: layer.n, canvases: document.querySelectorAll(".leaflet-predicted-pane canvas").length, paths: document.querySelectorAll("path").length,
+                seconds: new s.Graph(layer).route(end(0), end(layer.n - 1)).seconds}; }"""
     found = w.page.evaluate(script)
-    assert found["roads"] == 2*n*(n - 1) and found["paths"] < 100, "one path for each look, not one for each road"
-    assert found["seconds"] > 300, "a route across the whole town"
+    frame = maps.road_frame(g)
+    roads = nx.MultiGraph([(u, v, {"t": round(t, 2)}) for u, v, t in zip(frame.u, frame.v, frame.travel_time, strict=True)])
+    assert found["roads"] == 2*n*(n - 1) and found["canvases"] == 1 and found["paths"] == 0
+    assert found["seconds"] == pytest.approx(nx.dijkstra_path_length(roads, frame.u.iloc[0], frame.u.iloc[-1], weight="t"), abs=0.01), "as networkx has it"
     w.clean()
-
-
-# ---- JupyterLab ----
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    "A JupyterLab on a loopback port in a copy of the workspace; (address, token, folder)."
-    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed (extra [lab])")
-    folder = tmp_path_factory.mktemp("lab")
-    for name in ("nbs", "configs"): shutil.copytree(ROOT/name, folder/name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "_proc"))
-    shutil.copy(ROOT/"settings.ini", folder)
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    token = secrets.token_hex(16)
-    env = os.environ | {"JUPYTER_CONFIG_DIR": str(folder/".jupyter"), "JUPYTER_DATA_DIR": str(folder/".data"), "JUPYTER_RUNTIME_DIR": str(folder/".run"),
-                        "IPYTHONDIR": str(folder/".ipython"), "JUPYTER_TOKEN": token, "SPACENET5_PROGRESS": "0"}
-    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root", f"--ServerApp.root_dir={folder}",
-               "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    with open(folder/"lab.log", "w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", process, folder/"lab.log")
-            yield f"http://127.0.0.1:{port}", token, folder
-        finally:
-            process.terminate()
-            try: process.wait(15)
-            except subprocess.TimeoutExpired: process.kill(); process.wait()
-
-
-def wait_for(url, process, log, seconds=60):
-    for _ in range(seconds*4):
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer: return answer.status
-        except OSError: time.sleep(0.25)
-    pytest.fail(f"JupyterLab did not start: {log.read_text()[-2000:]}")
-
-
-def open_notebook(browser, lab, name):
-    address, token, _ = lab
-    w = Watched(browser, offline=False)
-    w.page.goto(f"{address}/lab/tree/nbs/{name}?token={token}&reset")
-    w.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=45_000)
-    return w
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["00_core.ipynb", "08_maps.ipynb"])
-def test_a_notebook_opens_in_jupyterlab(browser, lab, name, tmp_path):
-    w = open_notebook(browser, lab, name)
-    try:
-        title = re.search(r"# (.+)", (ROOT/"nbs"/name).read_text().replace("\\n", "\n"))[1].rstrip('",')
-        w.page.wait_for_selector(f".jp-RenderedMarkdown h1:has-text('{title.strip()}')", timeout=20_000)
-        assert not w.page.locator(".jp-Dialog").count(), w.page.locator(".jp-Dialog").all_inner_texts()
-        outside = [u for u in w.requests if not u.startswith((lab[0], lab[0].replace("http", "ws")))]
-        assert outside == [] and w.dialogs == []
-        w.page.screenshot(path=tmp_path/"lab.png")
-    finally: w.context.close()
-
-
-@pytest.mark.slow
-def test_run_all_draws_the_map_in_jupyterlab(browser, lab, tmp_path):
-    _, _, folder = lab
-    shorten(folder/"nbs"/"08_maps.ipynb", folder/"nbs"/"_tour.ipynb")
-    w = open_notebook(browser, lab, "_tour.ipynb")
-    try:
-        w.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
-        w.page.click("li.lm-MenuBar-item:has-text('Run')")
-        w.page.click("li[data-command='runmenu:run-all']")
-        w.page.wait_for_selector(".jp-OutputArea-output iframe", timeout=90_000, state="attached")
-        frame = w.page.locator(".jp-OutputArea-output iframe").first
-        frame.scroll_into_view_if_needed()
-        assert frame.content_frame.locator(".s5-legend").inner_text(timeout=20_000).startswith("Predicted speed")
-        assert not w.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
-        w.page.screenshot(path=tmp_path/"lab.png")
-        assert w.dialogs == []
-    finally: w.context.close()
-
-
-def shorten(source, target):
-    "The same notebook without the cells that need a finished run."
-    import nbformat
-    nb = nbformat.read(source, as_version=4)
-    nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and c.source.startswith("#| eval: false"))]
-    nbformat.write(nb, target)

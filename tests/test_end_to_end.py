@@ -118,13 +118,35 @@ def test_killed_while_training_and_resumed_gives_the_same(world):
     assert [name for name in first if first[name] != second[name]] == []
 
 
+def test_on_a_cluster_with_a_worker_killed_while_training(world, monkeypatch):
+    "A third world, its folds and chips on two workers of a cluster; the one that trains fold 0 is killed: equal to the first, byte for byte."
+    distributed = pytest.importorskip("distributed")
+    folder, killed = world[0], []
+    for key, value in environment(folder, "spread").items(): monkeypatch.setenv(key, value)
+    (folder/"spread").mkdir()
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        process = subprocess.Popen(command("pipeline", "--preset", str(folder/"tiny.yaml"), "--scheduler", cluster.scheduler_address), stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, cwd=folder)
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if killed or "fold 0: epoch 1" not in line: continue
+            task = next(t for key, t in cluster.scheduler.tasks.items() if key.startswith("run_spacenet5-") and key.endswith("-0"))
+            killed.append(cluster.workers[task.processing_on.name].pid)
+            os.kill(killed[0], signal.SIGKILL)
+        assert process.wait() == 0 and killed, "".join(lines)
+    first, third = results(folder), results(folder, "spread")
+    assert first.keys() == third.keys()
+    assert [name for name in first if first[name] != third[name]] == []
+
+
 def test_truth_masks_score_and_nothing_scores_nothing(tiny):
-    "The vectorizer and the judge give a truth mask its due; overpasses beside junctions (Enigma) cost some of it."
+    "The vectorizer and the judge give a truth mask its due; overpasses beside junctions and streets that end 5 m before a road (Enigma) cost some of it."
     chips, score = load_chips(tiny), make_score(tiny)
     chips = chips[chips.road_km > 0.2]
     perfect = pd.DataFrame([{"city": c.city} | score(c.chip, raster.read(tiny.mask(c.chip))) for c in chips.itertuples()])
-    assert perfect[perfect.city == "Terra"].apls_length.mean() >= 0.95
-    assert perfect.apls_length.mean() >= 0.90
+    assert perfect[perfect.city == "Terra"].apls_length.mean() >= 0.97
+    assert perfect.apls_length.mean() >= 0.88
     for chip in chips.chip[:2]: assert score(chip, np.zeros_like(raster.read(tiny.mask(chip)))) == {"apls_length": 0, "apls_time": 0}
 
 

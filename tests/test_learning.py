@@ -187,5 +187,5 @@ def test_members_of_another_preset_are_refused(tmp_path, preset, change, words):
 
 def test_offline_pretrained_weights_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(model.timm, "create_model", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
-    with pytest.raises(CheckpointError, match="pretrained: false"): model._hub_state("resnet10t")
+    with pytest.raises(CheckpointError, match="pretrained: false"): model.hub_weights("resnet10t")
     with pytest.raises(CheckpointError, match="no such file"): model.load_pretrained(torch.nn.Conv2d(3, 4, 3), "resnet10t", 3, str(tmp_path/"no.pt"))

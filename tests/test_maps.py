@@ -8,9 +8,10 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
+from rasterio.transform import from_origin
 from shapely.geometry import LineString
 
-from spacenet5_nb import core, maps
+from spacenet5_nb import core, maps, pictures, raster, road_table
 from spacenet5_nb.page import page_data
 
 PAYLOADS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><script>alert(1)</script>", "javascript:alert(1)",
@@ -60,7 +61,7 @@ def full():
     image = np.full((4, 20, 30), 200, np.uint8)
     pictures = {c: maps.Overlay(image, tuple(boxes.loc[c])) for c in chips}
     scores = boxes.reset_index().assign(apls_length=[0.5, np.nan], apls_time=0.4)
-    return maps.speed_map(chips, truth=truth, imagery=pictures, scores=scores, unit="mph")
+    return maps.speed_map(chips, truth=truth, imagery=pictures, probabilities=pictures, scores=scores, unit="mph")
 
 
 def test_every_road_is_in_the_page(full):
@@ -74,11 +75,35 @@ def test_every_road_is_in_the_page(full):
     assert [v for _, v in data["scores"][1]["values"]] == [None, 0.4], "an unknown score is not a zero"
 
 
+def test_a_page_has_the_layers_that_there_is_data_for(full):
+    data = page_data(html_of(full))
+    assert [(layer["name"], layer["show"], len(layer["pictures"])) for layer in data["images"]] == [("Imagery", True, 2), ("Road probability", False, 2)]
+    assert page_data(html_of(maps.speed_map(street())))["images"] == []
+
+
+def test_a_page_knows_both_units(full):
+    data = page_data(html_of(full))
+    assert data["unit"] == "mph" and set(data["units"]) == {"km/h", "mph"}
+    assert all(len(u["labels"]) == len(data["colors"]) == len(u["breaks_kph"]) + 1 for u in data["units"].values())
+
+
+def test_probabilities_are_drawn_where_they_are(tmp_path):
+    "A road band of one bright row: its picture is opaque there, transparent elsewhere; another band is not taken for it."
+    grid = raster.Grid((40, 60), from_origin(411000, 6178000, 2, 2), "EPSG:32637")
+    probs = np.zeros((2, 40, 60), np.uint8); probs[0] = 200; probs[1, 20] = 255
+    path = raster.write(tmp_path/"probs.tif", probs, grid=grid, descriptions=("fast", "road"))
+    picture = pictures.probability_overlay(path)
+    assert picture.rgba[3, 19:22].max(axis=0)[5:-5].min() > 120 and picture.rgba[3, :15].max() == 0 == picture.rgba[3, 26:].max()
+    west, south, east, north = gpd.GeoSeries.from_xy([411000, 411120], [6177920, 6178000], crs="EPSG:32637").to_crs(4326).total_bounds
+    assert picture.bounds == pytest.approx((west, south, east, north), abs=5e-5)
+    with pytest.raises(core.DataError, match="no band named 'rail'"): pictures.probability_overlay(path, band="rail")
+
+
 def test_coordinates_survive_to_a_decimetre():
     g = street()
     frame = maps.road_frame(g)
     for line, numbers in zip(frame.geometry, page_data(html_of(maps.speed_map(g)))["roads"][0]["line"], strict=True):
-        assert np.abs(maps.decode_line(numbers) - np.asarray(line.coords)).max() < 6e-7
+        assert np.abs(road_table.decode_line(numbers) - np.asarray(line.coords)).max() < 6e-7
 
 
 def test_the_page_loads_nothing(full):
@@ -101,7 +126,7 @@ def test_text_from_data_stays_text(payload):
     ours, theirs = parsed(html), parsed(clean)
     assert ours.tags == theirs.tags and ours.handlers == [] and all(u.startswith("data:") for u in ours.urls)
     layer = page_data(html)["roads"][0]
-    assert layer["name_of_layer"] == payload and set(layer["name"]) == set(layer["kind"]) == set(layer["city"]) == {payload}
+    assert layer["name_of_layer"] == payload and layer["name"]["values"] == layer["kind"]["values"] == layer["city"]["values"] == [payload]
     if "<" in payload:
         markup = re.sub(r"<script[ >].*?</script>|<style>.*?</style>", "", html, flags=re.DOTALL)
         assert payload not in markup
@@ -128,6 +153,25 @@ def test_geojson_gives_the_same_roads_as_the_graph(tmp_path):
     again = maps.road_frame(path)
     assert np.allclose(again["length"], frame["length"]) and set(again.chip) == {"AOI_7_Moscow_chip1"}
     assert len(set(again.u) | set(again.v)) == len(set(frame.u) | set(frame.v)) == 7
+
+
+def test_graphml_keeps_names_and_classes(tmp_path):
+    "Ours is read with every attribute; osmnx's, directed and without a line where a street is straight, is drawn once."
+    from spacenet5_nb import graph
+    g = street(name="Арбат", highway="primary")
+    graph.write(g, tmp_path/"ours.graphml")
+    ours = maps.road_frame(tmp_path/"ours.graphml")
+    assert set(ours.kind) == {"primary"} and set(ours["name"]) == {"Арбат"}
+    assert np.allclose(sorted(ours.travel_time), sorted(maps.road_frame(g).travel_time)) and ours.level.sum() == 1
+
+
+@pytest.mark.shared
+def test_osmnx_graph_of_a_suburb(shared):
+    "824 streets of a Paris suburb as osmnx saved them, each once, with class and name."
+    roads = maps.road_frame(shared/"data/osm/paris_suburb_osmnx.graphml")
+    assert roads.kind.ne("").all() and roads["name"].str.contains("Rue").any() and not roads["name"].str.contains("[", regex=False).any()
+    ways = pd.Series([frozenset((u, v)) for u, v in zip(roads.u, roads.v, strict=True)])
+    assert len(roads) == 824 and ways.nunique() > 800
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"type": "FeatureCollection", "features": 3}', "<OGRVRTDataSource></OGRVRTDataSource>"])
@@ -164,6 +208,31 @@ def test_twenty_thousand_roads_stay_small():
     roads = gpd.GeoDataFrame({"speed_kph": rng.uniform(20, 100, 20_000), "chip": "AOI_7_Moscow_chip1"}, geometry=lines, crs="EPSG:4326")
     html = html_of(maps.speed_map(roads))
     assert len(html) < 5e6 and len(page_data(html)["roads"][0]["line"]) == 20_000
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB
+BLIND = {"protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+         "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+         "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+         "grey": [[0.2126, 0.7152, 0.0722]]*3}
+
+
+@pytest.mark.parametrize("eye", BLIND)
+def test_speeds_are_told_apart_by_every_eye(eye):
+    "In CIELAB as a colour-blind reader sees them, neighbours differ well beyond the eye's threshold (about 2), and lightness rises with speed."
+    from skimage.color import rgb2lab
+    rgb = np.array([[int(c[i:i+2], 16)/255 for i in (1, 3, 5)] for c in maps.speed_scale().colors])
+    linear = np.where(rgb <= 0.04045, rgb/12.92, ((rgb + 0.055)/1.055)**2.4)@np.array(BLIND[eye]).T
+    seen = np.where(linear.clip(0, 1) <= 0.0031308, 12.92*linear.clip(0, 1), 1.055*linear.clip(0, 1)**(1/2.4) - 0.055)
+    lab = rgb2lab(seen)
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)[~np.eye(len(lab), dtype=bool)]
+    assert apart.min() > 6 and (np.diff(lab[:, 0]) > 4).all(), (apart.min(), np.diff(lab[:, 0]))
+
+
+def test_an_unknown_speed_is_not_a_slow_one():
+    scale = maps.speed_scale()
+    assert maps.class_of([np.nan, 0, 5], scale).tolist() == [-1, 0, 0]
+    assert road_table.UNKNOWN not in scale.colors
 
 
 def test_speeds_of_a_class_are_told_apart():

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT/"pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DECLARED = [Requirement(r) for r in [*PROJECT["dependencies"], *EXTRAS["train"], *EXTRAS["lab"], *EXTRAS["download"], *EXTRAS["osm"], *EXTRAS["dev"]]]
+DECLARED = [Requirement(r) for r in [*PROJECT["dependencies"], *EXTRAS["train"], *EXTRAS["lab"], *EXTRAS["download"], *EXTRAS["osm"], *EXTRAS["cluster"], *EXTRAS["dev"]]]
 PINNED = dict(line.strip().split("==") for line in (ROOT/"constraints.txt").read_text().splitlines() if line.strip() and not line.startswith("#"))
 IMPORT_NAMES = {"skimage": "scikit-image", "yaml": "pyyaml", "affine": "rasterio", "packaging": "jupyterlab", "nbformat": "papermill", "traitlets": "papermill",
                 "cv2": "albumentations", "llvmlite": "numba", "IPython": "jupyterlab", "nbclient": "papermill", "torchvision": "timm", "branca": "folium", "botocore": "boto3"}
