@@ -73,8 +73,8 @@ def on_cluster(
     "Make calls on the cluster; the first that raises ends the others."
     from distributed import KilledWorker, as_completed
     with connect() as client:
-        run, settings = uuid.uuid4().hex[:8], shared_settings()
-        futures = {client.submit(_packaged(), module, name, call, settings, key=f"{name}-{run}-{k}", pure=False, resources=gpu_needed(client) if gpu else None): k
+        run, settings, resources = uuid.uuid4().hex[:8], shared_settings(), gpu_needed(client) if gpu else None
+        futures = {client.submit(_packaged(), module, name, call, settings, key=f"{name}-{run}-{k}", pure=False, resources=resources): k
                    for k, call in enumerate(calls)}
         try:
             for future in as_completed(futures, loop=client.loop):

@@ -24,7 +24,8 @@ from .unpack import unpack
 
 # %% auto #0
 __all__ = ['BUCKET', 'LICENCE', 'CATALOGUE', 'EXPANSION', 'Tarball', 'tarball_of', 'choose', 'there_is', 'list_bucket', 'look_up',
-           'place_in_aoi', 'read_stamp', 'is_complete', 'check_space', 'get_tarball', 'download', 'list_tarballs']
+           'place_in_aoi', 'read_stamp', 'stamp_of', 'is_complete', 'check_space', 'get_object', 'get_tarball',
+           'download', 'list_tarballs']
 
 # %% ../nbs/00f_download.ipynb #ba3ad8ef
 BUCKET = "spacenet-dataset"
@@ -173,9 +174,13 @@ def read_stamp(
     to: Path,
 ) -> dict:           # {} where there is none of this very object
     "What is known of a tarball that was fetched before."
-    try: stamp = json.loads((to/"tarballs"/f"{t.name}.stamp").read_text())
+    return stamp_of(to/"tarballs"/f"{t.name}.stamp", remote)
+
+def stamp_of(path: Path, remote: Remote) -> dict:
+    "A stamp, if it is of this very object."
+    try: stamp = json.loads(path.read_text())
     except (FileNotFoundError, ValueError): return {}
-    is_of_it = isinstance(stamp, dict) and (stamp.get("key"), stamp.get("etag"), stamp.get("size")) == (t.key, remote.etag, remote.size)
+    is_of_it = isinstance(stamp, dict) and (stamp.get("key"), stamp.get("etag"), stamp.get("size")) == (remote.key, remote.etag, remote.size)
     return stamp if is_of_it else {}
 
 def is_complete(t: Tarball, remote: Remote, to: Path, unpacked: bool) -> bool:
@@ -204,6 +209,27 @@ def check_space(
                             "Free some space, choose another --to, or fewer AOIs at a time.")
     return f"{size_text(sum(sizes))} to fetch; about {size_text(packed + unpacked)} of disk needed (an estimate), {size_text(free)} free"
 
+# %% ../nbs/00f_download.ipynb #0f0b7ec7
+def get_object(
+    s3: Any,
+    remote: Remote,
+    folder: Path,                 # for the file and its stamp
+    say: Callable[[str], Any],
+    unchecked: str,               # said of one for which no checksum is published
+    **how: Any,                   # part_bytes, threads, endpoint: see `transfer.fetch`
+) -> dict:                        # the stamp: key, etag, size, md5, checked
+    "Fetch and check one object, and stamp it, unless that was done before; the file takes its name last."
+    path, stamp_file = folder/remote.name, folder/f"{remote.name}.stamp"
+    stamp = stamp_of(stamp_file, remote)
+    if path.is_file() and stamp: return stamp
+    whole = path if path.is_file() else fetch(s3, remote, folder, say=say, **how)
+    md5, checked = check(whole, remote)
+    say(f"{remote.name}: " + (f"agrees with the {checked}" if checked else unchecked))
+    stamp = {"key": remote.key, "etag": remote.etag, "size": remote.size, "md5": md5, "checked": checked}
+    write_json(stamp_file, stamp)
+    os.replace(whole, path); path.with_name(f"{remote.name}.part.state").unlink(missing_ok=True)
+    return stamp
+
 # %% ../nbs/00f_download.ipynb #af33ec91
 def get_tarball(
     s3: Any,
@@ -217,15 +243,8 @@ def get_tarball(
     **how: Any,                   # part_bytes, threads, endpoint: see `transfer.fetch`
 ) -> None:
     "Fetch, check, unpack and stamp one tarball, going on wherever an earlier try stopped."
-    archive, stamp_file, stamp = to/"tarballs"/t.name, to/"tarballs"/f"{t.name}.stamp", read_stamp(t, remote, to)
-    if not (archive.is_file() and stamp):
-        path = archive if archive.is_file() else fetch(s3, remote, archive.parent, say=say, **how)
-        md5, checked = check(path, remote)
-        say(f"{t.name}: " + (f"agrees with the {checked}" if checked else
-                             "has no published checksum; its size is right, and gzip checks its content as it is unpacked"))
-        stamp = {"key": t.key, "etag": remote.etag, "size": remote.size, "md5": md5, "checked": checked}
-        write_json(stamp_file, stamp)
-        os.replace(path, archive); archive.with_name(f"{t.name}.part.state").unlink(missing_ok=True)
+    archive, stamp_file = to/"tarballs"/t.name, to/"tarballs"/f"{t.name}.stamp"
+    stamp = get_object(s3, remote, archive.parent, say, "has no published checksum; its size is right, and gzip checks its content as it is unpacked", **how)
     if not extract: return
     with progress_bar(f"unpack {t.name}", remote.size) as bar:
         found = unpack(archive, to/t.folder, place=partial(place_in_aoi, aoi=t.aoi), on_bytes=lambda position: bar.update(position - bar.n))

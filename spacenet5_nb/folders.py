@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ from . import graph
 from .core import AplsConfig, DataError, WorkspaceError, parse_chip, section, write_bytes, write_json
 from .diagnosis import backdrop, plot_costs, plot_diagnosis
 from .entries import find_entries, find_images, flat_grid, has_times, images_near, read_entry, road_km
-from .summary import plot_scores, summarise
+from .summary import few, plot_scores, summarise
 from .topo import shortest_path_score, topo
 
 # isort: split
@@ -95,15 +95,13 @@ def _surplus(truth: Any, truths: Mapping, proposal: Any, proposals: Mapping, ext
     if extra not in ("error", "ignore"): raise ValueError(f"extra={extra!r}: use 'error' or 'ignore'")
     surplus, name = sorted(set(proposals) - set(truths)), _named(proposal, "proposal")
     if truths and proposals and len(surplus) == len(proposals):
-        raise DataError(name, f"has no chip in common with {_named(truth, 'truth')}: it has {_few(surplus)}; the truth has {_few(sorted(truths))}",
+        raise DataError(name, f"has no chip in common with {_named(truth, 'truth')}: it has {few(surplus)}; the truth has {few(sorted(truths))}",
                         "Chips meet by the ids in their names (AOI_2_Vegas_img0): check that both are of the same city and split.")
     if surplus and extra == "error":
-        raise DataError(name, f"has {len(surplus)} chips that the truth does not have: {_few(surplus)}", "Remove them, or pass extra='ignore' (--ignore-extra).")
+        raise DataError(name, f"has {len(surplus)} chips that the truth does not have: {few(surplus)}", "Remove them, or pass extra='ignore' (--ignore-extra).")
     return surplus
 
 def _named(source: Any, what: str) -> str: return what if isinstance(source, Mapping) else str(source)
-
-def _few(items: Sequence[str], n: int = 3) -> str: return ", ".join(items[:n]) + (f", ... ({len(items)} in all)" if len(items) > n else "")
 
 # %% ../nbs/07h_folders.ipynb #d3fb42a6
 def _needs_image(pair: tuple) -> bool: return any(isinstance(entry, pd.DataFrame) for entry in pair)
@@ -122,7 +120,7 @@ def _check_images(pairs: Mapping[str, tuple], found: Mapping[str, Any]) -> None:
     frames = [entry for entry in pairs[bare[0]] if isinstance(entry, pd.DataFrame)]
     cure = "Name the folder of the chips' images: images= (--images)."
     if all(isinstance(e, pd.DataFrame) or e is None for pair in pairs.values() for e in pair): cure += " Or, both sides being CSVs, say how wide a pixel is: pixel_m=0.3 (--pixel-m 0.3)."
-    raise DataError(frames[-1].attrs.get("source", "CSV"), f"is in pixels, and {len(bare)} chips have no image that says where those are: {_few(bare)}", cure)
+    raise DataError(frames[-1].attrs.get("source", "CSV"), f"is in pixels, and {len(bare)} chips have no image that says where those are: {few(bare)}", cure)
 
 # %% ../nbs/07h_folders.ipynb #85141535
 def read_pair(

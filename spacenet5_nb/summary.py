@@ -5,7 +5,7 @@
 # %% ../nbs/07j_summary.ipynb #cfb1b58d
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['COLOURS', 'WORDS', 'bootstrap', 'summarise', 'out_of_fold', 'plot_scores', 'describe']
+__all__ = ['COLOURS', 'WORDS', 'bootstrap', 'summarise', 'out_of_fold', 'plot_scores', 'describe', 'few']
 
 # %% ../nbs/07j_summary.ipynb #e1a04083
 def bootstrap(
@@ -112,12 +112,14 @@ def describe(
     for name, word in (("trained_cities", "trained cities"), ("mystery_cities", "cities never trained on")):
         if summary[name] and summary["trained_cities"] and summary["mystery_cities"]: lines.append(line(f"{word}, mean over cities", summary[name]))
     if summary["all"]: lines.append(line(f"mean over {summary['all']['cities']} cities" if summary["all"]["cities"] > 1 else "all", summary["all"]))
-    if missing := summary.get("missing"): lines.append(f"  {len(missing)} of {_count(summary['all']['chips'], 'chip')} {'have' if len(missing) > 1 else 'has'} no proposal and score{'s'*(len(missing) == 1)} 0: {_few(missing)}")
-    if extra := summary.get("extra"): lines.append(f"  left out, because the truth does not have {'them' if len(extra) > 1 else 'it'}: {_few(extra)}")
+    if missing := summary.get("missing"): lines.append(f"  {len(missing)} of {_count(summary['all']['chips'], 'chip')} {'have' if len(missing) > 1 else 'has'} no proposal and score{'s'*(len(missing) == 1)} 0: {few(missing, 4)}")
+    if extra := summary.get("extra"): lines.append(f"  left out, because the truth does not have {'them' if len(extra) > 1 else 'it'}: {few(extra, 4)}")
     return lines + [f"  {note}" for note in summary.get("notes", [])]
 
 WORDS = {"apls_length": "APLS_length", "apls_time": "APLS_time", "topo_f1": "TOPO F1", "sp": "SP"}
 
 def _count(n: int, word: str) -> str: return f"{n} {word}{'s'*(n != 1)}"
 
-def _few(items: list[str], n: int = 4) -> str: return ", ".join(items[:n]) + (f", ... ({len(items)} in all)" if len(items) > n else "")
+def few(items: Sequence[str], n: int = 3) -> str:
+    "The first of many names, and how many there are."
+    return ", ".join(items[:n]) + (f", ... ({len(items)} in all)" if len(items) > n else "")

@@ -5,15 +5,14 @@
 # %% ../nbs/00t_weights.ipynb #00a70003
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .core import load_settings, write_json
-from .download import BUCKET
-from .transfer import PART_BYTES, DownloadError, Remote, check, fetch, plain_words, s3_client, size_text
+from .core import load_settings
+from .download import BUCKET, get_object, stamp_of
+from .transfer import PART_BYTES, DownloadError, Remote, plain_words, s3_client, size_text
 
 # %% auto #0
 __all__ = ['PREFIX', 'list_weights', 'download_weights']
@@ -51,16 +50,8 @@ def download_weights(
     s3 = s3_client(endpoint, threads)
     found = list_weights(s3, entrant, endpoint)
     say(f"{len(found)} files, {size_text(sum(r.size for r in found))}, to {box}")
-    return [_get(s3, remote, box, say, part_bytes=part_bytes, threads=threads, endpoint=endpoint) for remote in found]
-
-def _get(s3: Any, remote: Remote, box: Path, say: Callable[[str], Any], **how: Any) -> Path:
-    "One checkpoint, whole and checked; the stamp beside it says of which object it is."
-    path, stamp = box/remote.name, box/f"{remote.name}.stamp"
-    if path.is_file() and stamp.is_file() and remote.etag in stamp.read_text(): say(f"{remote.name}: is there"); return path
     box.mkdir(parents=True, exist_ok=True)
-    part = fetch(s3, remote, box, say=say, **how)
-    md5, checked = check(part, remote)
-    write_json(stamp, {"key": remote.key, "etag": remote.etag, "size": remote.size, "md5": md5, "checked": checked})
-    os.replace(part, path); path.with_name(f"{remote.name}.part.state").unlink(missing_ok=True)
-    say(f"{remote.name}: {size_text(remote.size)}" + (f", agrees with the {checked}" if checked else ", its size is right"))
-    return path
+    for remote in found:
+        if (box/remote.name).is_file() and stamp_of(box/f"{remote.name}.stamp", remote): say(f"{remote.name}: is there")
+        else: get_object(s3, remote, box, say, "its size is right", part_bytes=part_bytes, threads=threads, endpoint=endpoint)
+    return [box/remote.name for remote in found]
