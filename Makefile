@@ -1,7 +1,10 @@
 # Two commands matter: `make demo` and `make test`. Each makes .venv on first use.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# TORCH=cpu: PyTorch's own build without CUDA; the pin is the same, and PyPI's Linux build brings 3.8 GB of CUDA along
+CPU_LINKS ?= https://download.pytorch.org/whl/cpu/torch/ https://download.pytorch.org/whl/cpu/torchvision/
+LINKS := $(if $(filter cpu,$(TORCH)),$(CPU_LINKS:%=--find-links %))
 # torch's threads sleep while they wait: spinning ones starve whatever else runs (25 times slower beside one busy process on two cores)
 export OMP_WAIT_POLICY = PASSIVE
 
@@ -12,6 +15,7 @@ help:
 	@echo "make test   run every notebook's assertions and the tests"
 	@echo "make lab    open JupyterLab in nbs/"
 	@echo "make lint   ruff; notebooks clean and exported"
+	@echo "TORCH=cpu   behind any of them, at the first one: PyTorch without CUDA, a smaller download"
 
 # nbdev-export writes pyproject.toml again, unchanged: what it says counts, not when it was written
 INSTALLED := .venv/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
@@ -21,7 +25,8 @@ install: $(INSTALLED)
 $(INSTALLED):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, not %d.%d: make demo PYTHON=/path/to/python3.11" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[all]"
+	@echo "Installing some 220 packages into .venv: minutes, nothing is printed meanwhile."
+	$(BIN)/pip install --quiet $(LINKS) --constraint constraints.txt --editable ".[all]"
 	@rm -f .venv/.installed*
 	@touch $@
 

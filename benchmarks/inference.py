@@ -3,12 +3,14 @@
     .venv/bin/python benchmarks/inference.py                                   # the demo preset's twelve, fresh weights
     .venv/bin/python benchmarks/inference.py --members outputs/demo/folds      # trained ones
     .venv/bin/python benchmarks/inference.py --preset faithful --px 512 --tta none --members-per-fold 1
+    .venv/bin/python benchmarks/inference.py --preset faithful --own-grid --px 4096 --tta selim_sef --options bfloat16 --window 2240   # a GPU's share
 
 The baseline of the same run: 32 bits, members resident, one view and one chip at a time, nothing beside anything else. Fresh networks find no roads, so roads are traced from
-a drawn street grid of the same size, in every row alike. Ratios are measured side by side, once by the clock and once in seconds of CPU, which neighbours on the machine disturb less; the seconds belong to the machine that is named."""
+a drawn street grid of the same size, in every row alike; on a GPU they are traced by worker processes while windows are predicted, as `spacenet5 extract` does. Ratios are measured side by side, once by the clock and once in seconds of CPU, which neighbours on the machine disturb less; the seconds belong to the machine that is named."""
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import tempfile
 import time
@@ -18,7 +20,19 @@ from pathlib import Path
 
 import numpy as np
 
-from spacenet5_nb import core, ensemble, graph, model, raster, streaming, vectorize, windows  # before torch and rasterio
+from spacenet5_nb import (  # before torch and rasterio
+    beside,
+    core,
+    ensemble,
+    extract,
+    graph,
+    model,
+    parts,
+    raster,
+    streaming,
+    vectorize,
+    windows,
+)
 
 # isort: split
 import torch
@@ -29,12 +43,16 @@ PUBLISHED = {"CRESI": 9.44, "XD_XD": 1.53, "selim_sef": 0.72, "cannab": 0.61}   
 SPENT: Counter = Counter()   # seconds by stage, over all threads
 
 
-def town(folder: Path, px: int, gsd_m: float, bands: int) -> Path:
-    "A 16-bit image of px x px at half the members' pixel size."
+Members = list[Path | model.RoadUNet]
+
+
+def town(folder: Path, px: int, gsd_m: float, bands: int, finer: int = 2) -> Path:
+    "A 16-bit image that is px x px at the members' pixel size; its own pixels are `finer` times as many a side."
     rng = np.random.default_rng(0)
-    n = 2*px
-    image = rng.gamma(6, 60, (bands, n//16, n//16)).repeat(16, 1).repeat(16, 2).astype(np.uint16) + rng.integers(1, 60, (bands, n//16*16, n//16*16)).astype(np.uint16)
-    half = gsd_m/2/np.mean(raster.ground_size(raster.Grid((n, n), Affine(1, 0, 5e5, 0, -1, 4e6), raster.CRS.from_epsg(32611))))
+    n = finer*px
+    image = rng.gamma(6, 60, (bands, n//16, n//16)).astype(np.uint16).repeat(16, 1).repeat(16, 2)
+    image += rng.integers(1, 60, (1, n//16*16, n//16*16), dtype=np.uint16)
+    half = gsd_m/finer/np.mean(raster.ground_size(raster.Grid((n, n), Affine(1, 0, 5e5, 0, -1, 4e6), raster.CRS.from_epsg(32611))))
     return raster.write(folder/"town.tif", image, grid=raster.Grid(image.shape[1:], Affine(half, 0, 5e5, 0, -half, 4e6), raster.CRS.from_epsg(32611)))
 
 
@@ -48,14 +66,18 @@ def streets(folder: Path, grid: raster.Grid, channels: core.Channels, gsd_m: flo
     return raster.write(folder/"streets.tif", p, grid=grid, descriptions=channels.names)
 
 
-def fresh_members(folder: Path, p: core.Preset, per_fold: int) -> list[Path]:
-    "Checkpoints of the preset's networks with fresh weights, all different."
-    out = []
+def fresh_members(p: core.Preset, per_fold: int, device: torch.device) -> list[model.RoadUNet]:
+    "The preset's networks with fresh weights, all different."
+    p, out = replace(p, folds=tuple(replace(g, pretrained=False) for g in p.folds)), []
     for k in range(len(p.folds)):
         for n in range(per_fold):
             torch.manual_seed(100*k + n)
-            out.append(model.save(model.build(replace(p, folds=tuple(replace(g, pretrained=False) for g in p.folds)), k), folder/f"folds/{k}/{n}.safetensors"))
+            with device: out.append(model.build(p, k).eval())
     return out
+
+
+def opened(member: Path | model.RoadUNet, device: torch.device) -> model.RoadUNet:
+    return member.to(device) if isinstance(member, model.RoadUNet) else model.load(member, device=device)
 
 
 def clocks() -> np.ndarray:
@@ -77,9 +99,9 @@ def roads(probs: Path, p: core.Preset, channels: core.Channels, out: Path) -> No
     timed("write graph", graph.write)(g, out)
 
 
-def baseline(paths: list[Path], image: Path, drawn: Path, p: core.Preset, tta: str, folder: Path, device: torch.device, chip: int = 1024) -> np.ndarray:
+def baseline(members: Members, image: Path, drawn: Path, p: core.Preset, tta: str, folder: Path, device: torch.device, chip: int = 1024) -> np.ndarray:
     "Seconds: 32 bits, one view and one chip at a time, one thing after the other."
-    nets = [model.load(path, device=device) for path in paths]
+    nets = [opened(m, device) for m in members]
     bands = max(n.spec["in_channels"] for n in nets)
     views = ensemble.VIEWS[tta]
     with torch.inference_mode():
@@ -102,24 +124,64 @@ def baseline(paths: list[Path], image: Path, drawn: Path, p: core.Preset, tta: s
     return clocks() - start
 
 
-def ours(paths: list[Path], image: Path, drawn: Path, p: core.Preset, tta: str, folder: Path, device: torch.device, **how) -> np.ndarray:
-    "Seconds: windows through resident members, then roads."
+def largest(shape: tuple[int, int], config: core.EnsembleConfig, multiple: int) -> tuple[int, int]:
+    "Sides of the largest window of a raster."
+    w = parts.make_windows(Path(), shape, config, multiple, 1)
+    return tuple(max(s.stop - s.start for s in axis) for axis in (w.rows, w.columns))
+
+
+def cut(drawn: Path, w: parts.Windows, folder: Path, channels: core.Channels) -> dict[tuple[int, int], beside.Cell]:
+    "The drawn probabilities in the cells that a run makes, with validity as the last band."
+    out, whole = {}, raster.read(drawn)
+    folder.mkdir(exist_ok=True)
+    for at in w.all():
+        r, c = w.rows[at[0]], w.columns[at[1]]
+        part = whole[:, r.low:r.high, c.low:c.high]
+        path = raster.write(folder/f"{at[0]}_{at[1]}.tif", part, grid=raster.Grid(part.shape[1:], Affine(2, 0, 0, 0, -2, 0), raster.CRS.from_epsg(3857)))
+        out[at] = beside.Cell(path, extract.cell_of(w, at).place)
+    return out
+
+
+def warm(said: tuple[str, float]) -> int:
+    "Trace a street in a process that has traced none."
+    p, probs = core.load_preset(said[0]), np.zeros((12, 256, 256), np.uint8)
+    p = replace(p, channels=core.Channels.selim_sef())
+    probs[p.channels.road, 120:136] = probs[5, 120:136] = 230
+    return len(vectorize.make_graph(probs, raster.Grid((256, 256), Affine(said[1], 0, 5e5, 0, -said[1], 4e6), raster.CRS.from_epsg(32611)), p))
+
+
+def ours(members: Members, image: Path, drawn: Path, p: core.Preset, tta: str, folder: Path, device: torch.device, **how) -> np.ndarray:
+    "Seconds: windows through resident members, then roads; on a GPU roads beside them."
     config = replace(p.ensemble, tta=tta, **how)
-    opened = ensemble.open_members(paths, device=device, precision=config.precision, compile=config.compile)
-    ensemble.mean_of_members(opened, np.zeros((8, 64, 64), np.uint8), tta="none")
+    ready = ensemble.open_members(members, device=device, precision=config.precision, compile=config.compile, fuse=config.fuse)
+    grid, multiple = raster.grid_of(drawn), int(np.lcm.reduce([m.net.multiple for m in ready]))
+    gpu = device.type == "cuda"
+    side = largest(grid.shape, config, multiple) if gpu else (64, 64)
+    ensemble.mean_of_members(ready, np.zeros((8, *side), np.uint8), tta=tta if gpu else "none", batch=config.batch)   # kernels are chosen before the clock runs
     (folder/"probs.tif").unlink(missing_ok=True)
     SPENT.clear()
+    if not gpu:
+        start = clocks()
+        streaming.predict_raster(ready, image, folder/"probs.tif", config=config)
+        roads(drawn, p, p.channels, folder/"roads.gpkg")
+        return clocks() - start
+    cells = cut(drawn, parts.make_windows(folder, grid.shape, config, multiple, len(p.channels) + 1), folder/"drawn", p.channels)
+    tracing = beside.Tracing(grid, p.vectorize, p.channels, workers=core.load_settings().n_workers)
+    list(tracing.pool.map(warm, [(p.name, p.data.gsd_m)]*64))   # processes are there, their code is compiled
+    torch.cuda.synchronize()
     start = clocks()
-    streaming.predict_raster(opened, image, folder/"probs.tif", config=config)
-    roads(drawn, p, p.channels, folder/"roads.gpkg")
+    streaming.predict_raster(ready, image, folder/"probs.tif", config=config, beside=lambda w, made: tracing.add([cells[at] for at in made]))
+    g = timed("wait for roads", tracing.finish)(drawn, p.speed)
+    timed("write graph", graph.write)(g, folder/"roads.gpkg")
     return clocks() - start
 
 
-def ceiling(device: torch.device, dtype: torch.dtype, n: int = 2048) -> float:
+def ceiling(device: torch.device, dtype: torch.dtype) -> float:
     "Operations a second of a matrix product, the best of five."
+    n, best = 8192 if device.type == "cuda" else 2048, 0.0
     a = torch.randn(n, n, device=device).to(dtype)
-    best = 0.0
     for _ in range(5):
+        if device.type == "cuda": torch.cuda.synchronize()
         start = time.perf_counter()
         b = a @ a
         if device.type == "cuda": torch.cuda.synchronize()
@@ -128,13 +190,16 @@ def ceiling(device: torch.device, dtype: torch.dtype, n: int = 2048) -> float:
     return best
 
 
-def operations(paths: list[Path], tta: str, p: core.Preset) -> float:
+def operations(members: Members, tta: str) -> float:
     "Of all members and different views, per pixel."
-    total = 0
-    for path in paths:
-        net = model.load(path)
-        with FlopCounterMode(display=False) as counter, torch.no_grad(): net(torch.zeros(1, net.spec["in_channels"], 256, 256))
-        total += counter.get_total_flops()/256**2
+    total, known = 0, {}
+    for m in members:
+        spec = str(m.spec if isinstance(m, model.RoadUNet) else model.read_info(m)["spec"])
+        if spec not in known:
+            net = copy.deepcopy(opened(m, torch.device("cpu"))) if not isinstance(m, model.RoadUNet) else m
+            with FlopCounterMode(display=False) as counter, torch.no_grad(): net(torch.zeros(1, net.spec["in_channels"], 256, 256, device=net.mean.device))
+            known[spec] = counter.get_total_flops()/256**2
+        total += known[spec]
     return total*len(set(ensemble.VIEWS[tta]))
 
 
@@ -144,8 +209,9 @@ def stages() -> str:
 
 
 def instrument() -> None:
-    for stage, name in (("read and stretch", "read_window"), ("networks", "predict_window"), ("keep parts", "keep_part"), ("blend", "make_cell"), ("write COG", "write_cog"), ("statistics", "open_scene")):
-        setattr(streaming, name, timed(stage, getattr(streaming, name)))
+    for module, stage, name in ((streaming, "read and stretch", "read_window"), (streaming, "networks", "predict_window"), (streaming, "keep parts", "keep_part"), (parts, "blend", "make_cell"),
+                                (streaming, "write COG", "write_cog"), (streaming, "statistics", "scene_for")):
+        setattr(module, name, timed(stage, getattr(module, name)))
 
 
 def main() -> None:
@@ -156,39 +222,44 @@ def main() -> None:
     parser.add_argument("--px", type=int, default=1024, help="side of the image at the members' pixel size")
     parser.add_argument("--tta", default="none,flips,selim_sef,d4")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--options", default="float32,bfloat16", help="of ours: float32, bfloat16, compile")
+    parser.add_argument("--options", default="float32,bfloat16", help="of ours: float32, bfloat16, compile, fuse; joined by + for several")
+    parser.add_argument("--own-grid", action="store_true", help="the image has the members' pixel size; without, half of it")
+    parser.add_argument("--window", type=int, default=0, help="window_px; 0: the preset's")
+    parser.add_argument("--no-baseline", action="store_true")
+    parser.add_argument("--all-only", action="store_true", help="not one model alone")
     a = parser.parse_args()
     p, device = core.load_preset(a.preset), model.find_device(a.device)
     p = replace(p, data=replace(p.data, gsd_m=p.data.gsd_m or 0.3))
     model.set_threads(); model.keep_memory(); instrument()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = sorted(Path(a.members).rglob("*.safetensors")) if a.members else fresh_members(folder, p, a.members_per_fold)
-        image = town(folder, a.px, p.data.gsd_m, 8)
+        paths = sorted(Path(a.members).rglob("*.safetensors")) if a.members else fresh_members(p, a.members_per_fold, device)
+        p = replace(p, ensemble=replace(p.ensemble, window_px=a.window or p.ensemble.window_px))
+        image = town(folder, a.px, p.data.gsd_m, 8, 1 if a.own_grid else 2)
         drawn = streets(folder, raster.target_grid(image, p.data.gsd_m), p.channels, p.data.gsd_m)
         km2 = np.prod(raster.grid_of(drawn).shape)*p.data.gsd_m**2/1e6
         print(f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.cuda.get_device_name() if device.type == 'cuda' else 'no GPU'}, torch {torch.__version__}; "
               f"preset {p.name}, {len(paths)} members ({'trained' if a.members else 'fresh weights'}), {km2:.2f} km2 at {p.data.gsd_m} m")
         report(paths, image, drawn, p, a, folder, device, km2)
-    if device.type != "cuda": print("on one GPU, on several: not measured")
     print("published, four GPUs, km2/min: " + ", ".join(f"{k} {v}" for k, v in PUBLISHED.items()))
 
 
-def report(paths, image, drawn, p, a, folder, device, km2) -> None:
+def report(members, image, drawn, p, a, folder, device, km2) -> None:
     top = {d: ceiling(device, d) for d in (torch.float32, torch.bfloat16)}
-    print("matrix product: " + ", ".join(f"{str(d)[6:]} {v/1e9:.0f} GFLOP/s" for d, v in top.items()))
-    for label, some in (("one model", paths[:1]), (f"all {len(paths)}", paths)):
-        if label != "one model" and len(paths) == 1: continue
+    print("matrix product: " + ", ".join(f"{str(d)[6:]} {v/1e12:.2f} TFLOP/s" for d, v in top.items()))
+    for label, some in (("one model", members[:1]), (f"all {len(members)}", members)):
+        if label == "one model" and a.all_only or label != "one model" and len(members) == 1: continue
         for tta in a.tta.split(","):
-            base = baseline(some, image, drawn, p, tta, folder, device)
-            print(f"{label:10} {tta:10} baseline          {base[0]:7.1f} s  {60*km2/base[0]:7.2f} km2/min", flush=True)
+            base = None if a.no_baseline else baseline(some, image, drawn, p, tta, folder, device)
+            if base is not None: print(f"{label:10} {tta:10} baseline          {base[0]:7.1f} s  {60*km2/base[0]:7.2f} km2/min", flush=True)
             for option in a.options.split(","):
-                how = dict(compile=True) if option == "compile" else dict(precision=option)
+                how = dict(compile="compile" in option, fuse="fuse" in option, precision="bfloat16" if "bfloat16" in option else "float32")
                 spent = ours(some, image, drawn, p, tta, folder, device, **how)
-                done = operations(some, tta, p)*km2*1e6/p.data.gsd_m**2
-                share = done/SPENT["networks"]/top[torch.bfloat16 if option == "bfloat16" else torch.float32]
-                print(f"{label:10} {tta:10} ours, {option:9}   {spent[0]:7.1f} s  {60*km2/spent[0]:7.2f} km2/min  {base[0]/spent[0]:5.2f} x by the clock, {base[1]/spent[1]:5.2f} x in CPU seconds; "
-                      f"networks at {share:.0%} of the matrix product; {stages()}", flush=True)
+                done = operations(some, tta)*km2*1e6/p.data.gsd_m**2
+                share = done/(spent[0] if device.type == "cuda" else SPENT["networks"])/top[torch.bfloat16 if "bfloat16" in option else torch.float32]
+                times = "" if base is None else f"  {base[0]/spent[0]:5.2f} x by the clock, {base[1]/spent[1]:5.2f} x in CPU seconds;"
+                print(f"{label:10} {tta:10} ours, {option:9}   {spent[0]:7.1f} s  {60*km2/spent[0]:7.2f} km2/min{times} "
+                      f"{'the whole' if device.type == 'cuda' else 'networks'} at {share:.1%} of the matrix product; {stages()}", flush=True)
 
 
 if __name__ == "__main__": main()

@@ -6,7 +6,10 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 outputs="${SPACENET5_OUTPUTS:-$root/outputs}"
 export PATH="$root/.venv/bin:$PATH"
 together="$outputs/${RUN:-contest}-data"
-mkdir -p "$together"
+if ! mkdir -p "$together" 2>/dev/null || ! [ -w "$together" ]; then
+    echo "error: $together: user $(id -u) may not write there. Change the owner or the rights of $outputs (in Docker: of the folder that is mounted), or set SPACENET5_OUTPUTS." >&2
+    exit 1
+fi
 for folder in "$@"; do
     [ -d "$folder" ] || { echo "error: $folder: no such folder of chips" >&2; exit 1; }
     ln -sfn "$(cd "$folder" && pwd)" "$together/$(basename "$folder")"

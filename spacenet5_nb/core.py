@@ -91,7 +91,8 @@ def _umask() -> int:
 
 def write_error(path: Path, error: OSError) -> WriteError:
     "The operating system's refusal, with the file's final name and a cure."
-    cures = {28: "The disk is full: free some space and run again.", 13: "The folder is not writable: choose another outputs_root.",
+    cures = {28: "The disk is full: free some space and run again.",
+             13: f"User {os.getuid()} may not write there: change the folder's owner or rights (in Docker: of the one that is mounted), or choose another outputs_root.",
              30: "The file system is read-only: choose another outputs_root.", 27: "The file is larger than this file system allows."}
     return WriteError(path, f"could not be written ({error.strerror or error})", cures.get(error.errno or 0, "Nothing was left half-written."))
 
@@ -402,7 +403,7 @@ class FoldConfig:
     "One fold's network."
     encoder: str
     bands: Literal[3, 8] = 3
-    pretrained: bool | str = True   # true: timm's hub; a path: a local file or folder; false: none
+    pretrained: bool | str = True   # true: timm's hub; a path: a local file or folder, or a member to go on from; false: none
     stem: Literal["he", "mean", "zero", "torch"] = "he"   # what a pretrained stem's other bands start from (`03e_encoder`)
     recompute: bool = False         # gradient checkpointing: less memory, about a third more time
     compile: bool = False           # torch.compile
@@ -414,11 +415,12 @@ class EnsembleConfig:
     "Members and views that are averaged."
     checkpoints: tuple[Literal["last", "best_dice", "best_apls"], ...] = ("last", "best_dice", "best_apls")
     tta: Literal["none", "flips", "selim_sef", "rotations", "d4"] = "d4"
-    batch: int = 4                                  # views of 1024 x 1024 pixels at a time, of larger images fewer
+    batch: int | None = None                        # views of 1024 x 1024 pixels at a time, of larger images fewer; null: 4, on a GPU as its memory allows
     combine: Literal["mean", "vote"] = "mean"       # of probabilities; vote: the share of members that say at least 0.5
     weights: tuple[float, ...] | None = None        # one a member, fold by fold in the order of `checkpoints`; null: all alike
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False                           # torch.compile: minutes at the start, worth it for many windows
+    fuse: bool = False                              # biases, sums and ReLU computed by cuDNN with the convolution before them; not measured yet
     window_px: int = 2048                           # of a large raster, predicted at a time
     margin_px: int = 64                             # at each side of a window, seen and thrown away
     blend_px: int = 64                              # over which two windows take turns

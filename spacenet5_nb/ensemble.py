@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['View', 'VIEWS', 'view', 'unview', 'Member', 'weights_hash', 'open_members', 'checked_weights', 'predict',
-           'mean_of_members', 'mean_of_views', 'member_paths', 'chosen_chips', 'write_probabilities',
-           'open_run_members']
+           'mean_of_members', 'mean_of_views', 'views_at_once', 'member_paths', 'chosen_chips', 'write_probabilities',
+           'open_run_members', 'ChipErrand', 'chip_errands', 'write_here']
 
 # %% ../nbs/05_ensemble.ipynb #90cfcffa
 import copy
 import hashlib
+import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,8 +25,12 @@ import torch
 from torch import Tensor
 
 from . import raster
-from .core import CheckpointError, DataError, Preset, Run, StageError
+from .cluster import check_there, resident
+from .core import CheckpointError, DataError, Preset, Run, StageError, load_settings
 from .model import RoadUNet, find_device, info_channels, keep_memory, load, read_info, set_threads, to_bytes
+from .parallel import parallel
+from .quick import OneSize, quicken
+from .sources import file_of
 from .staged import staged
 
 # %% ../nbs/05_ensemble.ipynb #31a7e838
@@ -52,7 +57,7 @@ class Member(NamedTuple):
     net: RoadUNet
     weight: float
     name: str
-    run: Callable[[Tensor], Tensor] | None = None   # the same network, compiled
+    run: Callable[[Tensor], Tensor] | None = None   # the same network, as it is computed
 
 def weights_hash(path: str | Path) -> str:
     "A name for the weights in a checkpoint, whatever its header says besides."
@@ -66,6 +71,7 @@ def open_members(
     weights: Sequence[float] | None = None,   # one a member; None: all alike
     precision: str = "float32",               # or bfloat16
     compile: bool = False,                    # with torch.compile
+    fuse: bool = False,                       # ReLU into convolutions (`03i_fused`)
 ) -> list[Member]:
     "Load members, equal ones once; CheckpointError where they do not fit together."
     if not members: raise CheckpointError("members", "there is none", "Train a fold first: spacenet5 run 04_train -p fold 0")
@@ -76,7 +82,7 @@ def open_members(
     for m, weight in zip(members, checked_weights(weights, len(members)), strict=True):
         if weight: found.setdefault(_identity(m), [m, 0])[1] += weight
     opened = [(m if isinstance(m, RoadUNet) else load(m), weight, _name(m)) for _, (m, weight) in sorted(found.items(), key=lambda kv: str(kv[0]))]
-    return [_ready(Member(net.to(device, memory_format=torch.channels_last).eval(), weight, name), precision, compile) for net, weight, name in opened]
+    return [_ready(Member(net.to(device, memory_format=torch.channels_last).eval(), weight, name), precision, compile, fuse) for net, weight, name in opened]
 
 def checked_weights(weights: Sequence[float] | None, n: int) -> list[float]:
     "One weight a member, none below 0, not all 0."
@@ -103,15 +109,10 @@ def _contract(member: str | Path | RoadUNet) -> tuple:
 
 def _short(value: object) -> object: return f"{len(value)}: {', '.join(value.names)}" if isinstance(value, core.Channels) else value
 
-def _ready(m: Member, precision: str, compile: bool) -> Member:
-    "A member in another precision or compiled; what was given stays as it is. Pixels are scaled in 32 bits in any case."
-    if precision == "bfloat16":
-        net = copy.deepcopy(m.net)
-        mean, std = net.mean, net.std
-        net = net.to(torch.bfloat16)
-        net.mean, net.std = mean, std
-        m = m._replace(net=net)
-    return m._replace(run=torch.compile(m.net)) if compile else m
+def _ready(m: Member, precision: str, compile: bool, fuse: bool) -> Member:
+    "A member as it is computed; what was given stays as it is. Pixels are scaled in 32 bits in any case."
+    net = quicken(copy.deepcopy(m.net), dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32, fuse=fuse)
+    return m._replace(net=net, run=OneSize(net, compile) if compile or net.mean.device.type == "cuda" else net)
 
 # %% ../nbs/05_ensemble.ipynb #9ce2fdcf
 def predict(
@@ -119,7 +120,7 @@ def predict(
     image_or_path: np.ndarray | str | Path,   # uint8 (bands, H, W), red, green, blue first; or a GeoTIFF
     *,
     tta: str = "d4",                          # none, flips, rotations, selim_sef, d4
-    batch: int = 4,                           # views of 1024 x 1024 pixels at a time
+    batch: int | None = None,                 # views of 1024 x 1024 pixels at a time; None: `views_at_once`
     device: str = "auto",
     as_bytes: bool = False,                   # uint8 0-255, rounded
     combine: str = "mean",                    # or vote
@@ -137,7 +138,7 @@ def mean_of_members(
     image: np.ndarray,                # uint8 (bands, H, W)
     *,
     tta: str,
-    batch: int = 4,
+    batch: int | None = None,         # as in `predict`
     combine: str = "mean",
 ) -> Tensor:                          # float32 (channels, H, W), on the members' device
     "What the members say together of one image."
@@ -145,6 +146,7 @@ def mean_of_members(
     if combine not in ("mean", "vote"): raise StageError(f"combine={combine!r}", "is unknown", "Use mean or vote.")
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(members[0].net.mean.device)
     total = torch.zeros(members[0].net.spec["out_channels"], *image.shape[-2:], device=pixels.device)
+    batch = batch or views_at_once(pixels.device)
     for m in members:
         p = mean_of_views(m, pixels[:m.net.spec["in_channels"]], VIEWS[tta], batch)
         total.add_((p >= 0.5).float() if combine == "vote" else p, alpha=m.weight)
@@ -159,19 +161,27 @@ def mean_of_views(
     "One network over all views, a repeated one computed once; those of one shape go through together."
     total, counts = torch.zeros(m.net.spec["out_channels"], *image.shape[-2:], device=image.device), Counter(views)
     batch = max(1, batch*2**20//(image.shape[-1]*image.shape[-2]))   # memory is for pixels, not for views
-    for odd in (0, 1):
-        group = [v for v in counts if v[0] % 2 == odd]
-        for i in range(0, len(group), batch):
-            p = _probabilities(m, torch.stack([view(image, v) for v in group[i:i + batch]]))
-            for one, v in zip(p, group[i:i + batch], strict=True): total.add_(unview(one, v), alpha=counts[v])
+    for group in _together(list(counts), batch, image.shape[-1] == image.shape[-2]):
+        p = _probabilities(m, torch.stack([view(image, v) for v in group]))
+        for one, v in zip(p, group, strict=True): total.add_(unview(one, v), alpha=counts[v])
     return total.div_(len(views))
+
+def views_at_once(device: torch.device) -> int:
+    "How many images of 1024 x 1024 pixels a device holds in large networks: two gigabytes each, half of a GPU's memory."
+    return max(1, round(torch.cuda.get_device_properties(device).total_memory/4e9)) if device.type == "cuda" else 4
+
+def _together(views: Sequence[View], batch: int, is_square: bool) -> list[list[View]]:
+    "Views of one shape, at most `batch` at a time, as evenly as can be."
+    alike = [list(views)] if is_square else [[v for v in views if v[0] % 2 == odd] for odd in (0, 1)]
+    cuts = [(some, math.ceil(len(some)/batch)) for some in alike if some]
+    return [some[i*len(some)//n:(i + 1)*len(some)//n] for some, n in cuts for i in range(n)]
 
 # %% ../nbs/05_ensemble.ipynb #4c11d0ac
 def _probabilities(m: Member, images: Tensor) -> Tensor:
     "model.probabilities for a member in any precision."
     with torch.inference_mode():
         x = m.net.prepare(images).to(m.net.head.weight.dtype).contiguous(memory_format=torch.channels_last)
-        return (m.net if m.run is None else m.run)(x).float().sigmoid().contiguous()
+        return (m.run or m.net)(x).float().sigmoid().contiguous()
 
 def _pixels(image_or_path: np.ndarray | str | Path, members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
     "Bytes with as many bands as the members need, and where they are valid."
@@ -213,17 +223,46 @@ def chosen_chips(table: pd.DataFrame, which: str) -> pd.DataFrame:
     if not len(rows): raise StageError(f"chips={which!r}", "chooses no chip", "Use test, train, all, or a chip id from chips.parquet.")
     return rows
 
-def write_probabilities(r: Run, rows: pd.DataFrame, members: Sequence[Member]) -> list[Path]:
-    "Predict chips and write `probs/<chip>.tif`, one named band per channel, on the masks' grid; files are read and written beside the computing."
+def write_probabilities(r: Run, rows: pd.DataFrame, members: Sequence[Member], device: str = "auto") -> list[Path]:
+    "Predict chips and write `probs/<chip>.tif`, one named band per channel, on the masks' grid; on a cluster its workers do, with members of their own on that device."
+    if load_settings().scheduler: return parallel(write_here, chip_errands(r, rows, device), desc="predict", module="ensemble", gpu=True)
+    return list(staged(list(rows.itertuples()), lambda row: _pixels(row.image, members), [lambda row, read: _chip_bytes(r, members, read)],
+                       lambda row, p: _write_chip(r, row.chip, row.image, p), desc="predict"))
+
+def _chip_bytes(r: Run, members: Sequence[Member], read: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    "A chip's probabilities in bytes, 0 where it has no data."
     c = r.preset.ensemble
-    def compute(row: object, read: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        p = mean_of_members(members, read[0], tta=c.tta, batch=c.batch, combine=c.combine)
-        return to_bytes(p*torch.from_numpy(read[1]).to(p.device)).cpu().numpy()
-    def write(row: object, p: np.ndarray) -> Path:
-        return raster.write(r.prob(row.chip), p, grid=raster.target_grid(row.image, r.preset.data.gsd_m), descriptions=r.preset.channels.names)
-    return list(staged(list(rows.itertuples()), lambda row: _pixels(row.image, members), [compute], write, desc="predict"))
+    p = mean_of_members(members, read[0], tta=c.tta, batch=c.batch, combine=c.combine)
+    return to_bytes(p*torch.from_numpy(read[1]).to(p.device)).cpu().numpy()
+
+def _write_chip(r: Run, chip: str, image: str, p: np.ndarray) -> Path:
+    return raster.write(r.prob(chip), p, grid=raster.target_grid(image, r.preset.data.gsd_m), descriptions=r.preset.channels.names)
 
 def open_run_members(r: Run, *, device: str = "auto") -> list[Member]:
     "The members of a run, as its preset wants them weighted, in its precision."
     c = r.preset.ensemble
-    return open_members(member_paths(r), device=device, weights=c.weights, precision=c.precision, compile=c.compile)
+    return open_members(member_paths(r), device=device, weights=c.weights, precision=c.precision, compile=c.compile, fuse=c.fuse)
+
+# %% ../nbs/05_ensemble.ipynb #05c00022
+class ChipErrand(NamedTuple):
+    "What a cluster's worker has to know of a chip."
+    chip: str
+    image: str
+    run: Run
+    device: str     # the worker's
+    members: str    # which files they are: others under the same names are opened anew
+
+    def __str__(self) -> str: return f"chip {self.chip}"
+
+def chip_errands(r: Run, rows: pd.DataFrame, device: str) -> list[ChipErrand]:
+    "One a chip."
+    files = [(str(p), (s := p.stat()).st_size, s.st_mtime_ns) for p in member_paths(r)]
+    known = hashlib.sha1(repr((files, r.preset.ensemble)).encode()).hexdigest()
+    return [ChipErrand(row.chip, row.image, r, device, known) for row in rows.itertuples()]
+
+def write_here(errand: ChipErrand) -> Path:
+    "What a worker does: one chip, by members that stay open."
+    def opened() -> list[Member]: set_threads(); keep_memory(); return open_run_members(errand.run, device=errand.device)
+    check_there([file_of(errand.image)])
+    members = resident(f"{errand.members} on {errand.device}", opened)
+    return _write_chip(errand.run, errand.chip, errand.image, _chip_bytes(errand.run, members, _pixels(errand.image, members)))

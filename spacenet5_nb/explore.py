@@ -97,6 +97,7 @@ def _label_files(root: Path) -> dict[tuple[str, str], str]:
     for path in _files(root, {".geojson", ".json"}):
         if path.suffix == ".json" and b'"Feature' not in path.read_bytes()[:4096]: continue   # JSON of another kind
         product, name = _product(path), parse_chip(path)
+        if product in _PRODUCTS and path.with_suffix(".tif").exists(): product = ""   # an own label, named like its image `..._PS-RGB_img0.tif`
         if product not in _LABELS: continue
         split = ("test" if _is_test(path, root) else "train") if name.aoi else ""
         _claim(ranked.setdefault((name.id, split, _LABELS.index(product)), {"chip": name.id, "label": ""}), "label", path)

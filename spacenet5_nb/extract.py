@@ -5,18 +5,21 @@
 # %% ../nbs/08c_extract.ipynb #43f483e7
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
+import yaml
 
 from . import formats, maps, raster, streaming
 from .beside import Cell, Tracing
-from .core import CheckpointError, DataError, Preset, PresetError, Run, StageError, check_run_name, load_preset, load_settings, open_run
+from .core import CheckpointError, DataError, FoldConfig, Preset, PresetError, Run, StageError, check_run_name, load_preset, load_settings
+from .core import open_run, preset_names, preset_path, write_text
 from .model import info_channels, keep_memory, read_info, set_threads
 from .mosaic import is_mosaic, open_mosaic
 from .osm import make_labels
@@ -27,8 +30,9 @@ from .tiles import Scene, Span, open_scene, read_window
 from .windows import vectorize_windows
 
 # %% auto #0
-__all__ = ['find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names', 'probs_path', 'band_count',
-           'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'train_own', 'own_folder', 'is_older']
+__all__ = ['FEW', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names', 'probs_path', 'band_count',
+           'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'begun_preset', 'train_own', 'own_folder',
+           'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 def find_members(
@@ -82,6 +86,7 @@ class Extraction(NamedTuple):
     notes: tuple[str, ...]   # what was said about the image
 
 _CORES = dict(window_px=2048, margin_m=120.0)   # of tracing
+FEW = 0.5   # kilometres of road in a square kilometre; a village has five
 
 def extract(
     image: str | Path,                       # GeoTIFF, or VRT of GeoTIFFs, of any size
@@ -91,8 +96,8 @@ def extract(
     tta: str = "",                           # empty: the preset's
     preset: str | Preset = "",               # how probabilities become roads; empty: the members' own, else best
     stretch: str = "",                       # see tiles.open_scene; empty: as the members were trained
-    devices: str | Sequence[str] = "auto",
-    beside: bool | None = None,              # trace roads while others are predicted; None: where a GPU predicts
+    devices: str | Sequence[str] = "auto",   # those that share the windows, see streaming.find_devices; on a cluster: each worker's
+    beside: bool | None = None,              # trace roads while others are predicted; None: where a GPU of this machine predicts
     html: bool = True,                       # a map beside the roads
     say: Callable[[str], None] = print,
 ) -> Extraction:
@@ -101,6 +106,7 @@ def extract(
     set_threads(); keep_memory()
     check_names(out, image)
     paths, notes = fitting(find_members(members), band_count(image), image)
+    say(f"{file_of(image).name}: {len(paths)} members; looking at its values")
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
     n_bands = max(i["spec"]["in_channels"] for i in infos)
@@ -109,8 +115,9 @@ def extract(
     for note in notes: say(f"warning: {file_of(image).name}: {note}")
     g, probs = roads_of(scene, paths, out, replace(p.ensemble, tta=tta or p.ensemble.tta, weights=None), p, stretch, devices, beside)
     formats.save(g, out)
-    km = sum(d["length"] for *_, d in g.edges(data=True))/1000
+    km, km2 = sum(d["length"] for *_, d in g.edges(data=True))/1000, np.prod(scene.target.shape)*np.prod(raster.ground_size(scene.target))/1e6
     say(f"{out}: {km:.2f} km of road, {g.number_of_edges()} edges; probabilities {probs}")
+    if km < FEW*km2: say(f"few roads for {km2:.2f} km2: members know what they were trained on (these: preset '{infos[0].get('preset', '')}'). For your own imagery train your own: spacenet5 train-own")
     return Extraction(g, out, probs, write_map(g, scene, probs, out, say) if html else None, tuple(notes))
 
 # %% ../nbs/08c_extract.ipynb #81292dae
@@ -128,20 +135,25 @@ def band_count(image: str | Path) -> int:
     with raster.open_raster(image) as source: return source.count
 
 def preset_of(info: dict[str, Any], preset: str | Preset, say: Callable[[str], None]) -> Preset:
-    "How probabilities become roads: as asked for, else as the members' own preset says, else as best does."
-    if preset: return load_preset(preset)
-    try: return load_preset(info.get("preset", ""))
-    except PresetError: say(f"The members' preset '{info.get('preset', '')}' is not here: roads are traced as preset best does."); return load_preset("best")
+    "How probabilities become roads: as asked for, else as the members' own preset says, else as best does; what the bands are, the members say."
+    name = preset or info.get("preset", "")
+    try: p = load_preset(name)
+    except PresetError:
+        if preset: raise
+        say(f"The members' preset '{name}' is not here: roads are traced as preset best does.")
+        p = load_preset("best")
+    return replace(p, channels=info_channels(info))
 
 # %% ../nbs/08c_extract.ipynb #a039dcb5
 def roads_of(scene: Scene, paths: Sequence[Path], out: Path, ensemble: Any, p: Preset, stretch: str, devices: str | Sequence[str], beside: bool | None) -> tuple[nx.MultiGraph, Path]:
-    "Predict and trace, one after the other or side by side: the same graph."
+    "Predict and trace, one after the other or side by side, here or on a cluster: the same graph."
     channels, probs, workers = info_channels(read_info(paths[0])), probs_path(out), load_settings().n_workers
     how = dict(config=ensemble, devices=devices, stretch=stretch)
-    if beside is None: beside = streaming.find_devices(devices)[0].type == "cuda" and workers > 1
+    if beside is None: beside = workers > 1 and not streaming.is_spread(paths) and streaming.find_devices(devices)[0].type == "cuda"   # a cluster's workers trace, too
+    def trace() -> nx.MultiGraph: return vectorize_windows(probs, config=p.vectorize, speed=p.speed, channels=channels, workers=None, **_CORES)
     if not beside:
         streaming.predict_raster(paths, scene.path, probs, **how)
-        return vectorize_windows(probs, config=p.vectorize, speed=p.speed, channels=channels, workers=workers, **_CORES), probs
+        return trace(), probs
     tracing, found = Tracing(scene.target, p.vectorize, channels, workers=workers, **_CORES), []
     def hear(w: streaming.Windows, cells: list) -> None:
         tracing.add([cell_of(w, at) for at in cells])
@@ -149,7 +161,7 @@ def roads_of(scene: Scene, paths: Sequence[Path], out: Path, ensemble: Any, p: P
     try: streaming.predict_raster(paths, scene.path, probs, beside=hear, **how)
     finally: tracing.close()
     if found: return found[0], probs
-    return vectorize_windows(probs, config=p.vectorize, speed=p.speed, channels=channels, workers=workers, **_CORES), probs   # they were there already
+    return trace(), probs   # the probabilities were there already
 
 def cell_of(w: streaming.Windows, at: tuple[int, int]) -> Cell:
     "A finished cell and its place."
@@ -163,7 +175,9 @@ def picture(
 ) -> Overlay:
     "A small picture of a raster of any size, read piece by piece."
     shrink = max(1.0, max(scene.grid.shape)/max_px)
-    small = scene._replace(bands=scene.bands[:3], limits=scene.limits[:3], target=raster.target_grid(scene.grid, raster.gsd_of(scene.grid)*shrink))
+    limits = scene.limits[:3]
+    if scene.dtype == "uint8": limits = ((min(a for a, _ in limits), max(b for _, b in limits)),)*3   # a picture already: its colours stay
+    small = scene._replace(bands=scene.bands[:3], limits=limits, target=raster.target_grid(scene.grid, raster.gsd_of(scene.grid)*shrink))
     h, w = small.target.shape
     image, valid = np.zeros((3, h, w), np.uint8), np.zeros((h, w), bool)
     for r in range(0, h, 128):
@@ -180,6 +194,29 @@ def write_map(g: nx.MultiGraph, scene: Scene, probs: Path, out: Path, say: Calla
     say(f"map: {path}")
     return path
 
+# %% ../nbs/08c_extract.ipynb #08cb0001
+def begun_preset(
+    preset: str,
+    members: str | Path,        # see find_members
+    folder: Path,               # where it is written
+    say: Callable[[str], None] = print,
+) -> Path:                      # .yaml
+    "A preset whose folds go on from members of the same kind; a fold that has none starts as it did."
+    p, known = load_preset(preset), [(m, read_info(m)) for m in find_members(members)]
+    folds = []
+    for k, f in enumerate(p.folds):
+        like = [m for m, info in known if _is_like(info, p, f)]
+        folds.append(asdict(f) | {"pretrained": str(like[k % len(like)].resolve())} if like else asdict(f))
+        say(f"fold {k} begins with {like[k % len(like)]}" if like else f"fold {k} begins with none of {members}: there is no {f.encoder} with {f.bands} bands and this preset's decoder and channels")
+    if not any(isinstance(f["pretrained"], str) for f in folds): raise StageError(members, f"holds no member like a fold of preset '{p.name}'", "Name a folder of members with the same encoder, bands, decoder and channels.")
+    base = preset if preset in preset_names() else str(preset_path(preset).resolve())
+    return write_text(folder/"begun.yaml", yaml.safe_dump({"base": base, "name": p.name, "folds": json.loads(json.dumps(folds))}, sort_keys=False))
+
+def _is_like(info: dict[str, Any], p: Preset, f: FoldConfig) -> bool:
+    "Whether a member is the network of a fold."
+    spec = info["spec"]
+    return (spec["encoder"], spec["in_channels"], list(spec["decoder"]), spec["norm"]) == (f.encoder, f.bands, list(p.decoder), p.decoder_norm) and info_channels(info) == p.channels
+
 # %% ../nbs/08c_extract.ipynb #ce2ffbc3
 def train_own(
     image: str | Path,                 # one GeoTIFF
@@ -189,6 +226,7 @@ def train_own(
     labels: str | Path = "",           # .geojson of road lines
     run: str = "",                     # folder under outputs/; empty: the image's name
     preset: str = "small",
+    begin_with: str | Path = "",       # folder of members that training goes on from, see begun_preset
     out: str | Path = "",              # empty: roads.gpkg in the run's folder
     country: str = "",                 # for the speeds of OpenStreetMap's roads
     tta: str = "",
@@ -197,9 +235,11 @@ def train_own(
 ) -> Extraction:
     "Labels, folds, training, scores on windows that were kept out, and the roads of the whole image."
     if bool(osm) == bool(labels): raise StageError("train-own", "needs one street map", "Give --osm extract.osm.pbf, or --labels roads.geojson.")
+    if load_settings().scheduler: streaming.device_of_worker(devices or "auto")   # what extract would refuse, before training
     if is_mosaic(image): raise DataError(image, "is a list of tiles", "Make one GeoTIFF of it (`gdal_translate city.vrt city.tif`), or put the tiles into a folder and run `spacenet5 pipeline`.")
     name = check_run_name(run or re.sub(r"[^A-Za-z0-9_-]", "_", Path(image).stem)[:64])
     r = open_run(name, preset)
+    if begin_with: preset = str(begun_preset(preset, begin_with, r.folder, say))
     root, label = own_folder(r, Path(image), Path(labels) if labels else None)
     if osm and is_older(label, osm, image): make_labels(osm, {str(root/f"{name}.tif"): label}, overwrite=True, say=say, country=country)
     say(f"labels: {label}")

@@ -94,7 +94,8 @@ def split_test(
     while len(test) < minimum and any(len(q) > 1 for q, _ in queues.values()): test |= set(max((q for q, _ in queues.values()), key=len).pop(0))
     chips.loc[chips["chip"].isin(test), "split"] = "test"
     if len(test) < minimum:
-        raise DataError("chips", f"{int(labelled.sum())} labelled chips cannot give {minimum} test chips", "Add chips, or lower data.test_min.")
+        raise DataError("chips", f"{int(labelled.sum())} labelled chips cannot give {minimum} test chips", 
+                        "Add chips, or lower data.test_min. A single image is read in windows of 400 m: it must be so large that they are many, or data.chip_m smaller.")
     return chips
 
 def _from_one_side(chips: pd.DataFrame, city: str, seed: int) -> list[list[str]]:

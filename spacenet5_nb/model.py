@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SELIM_SEF', 'find_device', 'set_threads', 'keep_memory', 'probabilities', 'to_bytes', 'fold_config',
-           'build', 'tune', 'channels_info', 'info_channels', 'header', 'save', 'read_info', 'load', 'from_selim_sef',
-           'import_selim_sef', 'describe', 'DecoderBlock', 'RoadUNet', 'feature_shapes', 'hub_weights',
-           'load_pretrained', 'make_encoder', 'normalisation', 'pad_to_multiple', 'pad_valid_convolutions', 'recompute',
-           'stem_weights']
+           'is_member', 'begin_with', 'build', 'tune', 'channels_info', 'info_channels', 'header', 'save', 'read_info',
+           'load', 'from_selim_sef', 'import_selim_sef', 'describe', 'DecoderBlock', 'RoadUNet', 'feature_shapes',
+           'hub_weights', 'load_pretrained', 'make_encoder', 'normalisation', 'pad_to_multiple',
+           'pad_valid_convolutions', 'recompute', 'stem_weights']
 
 # %% ../nbs/03_model.ipynb #254b38cf
 import json
@@ -89,12 +89,31 @@ def fold_config(preset: Preset, fold: int) -> FoldConfig:
         raise StageError(f"fold={fold}", f"preset '{preset.name}' has folds 0 to {len(preset.folds) - 1}", "Choose one of them: -p fold 0")
     return preset.folds[fold]
 
+def is_member(source: object) -> bool:
+    "Whether a preset's `pretrained` names a member of this workspace, and not an encoder's weights."
+    if not isinstance(source, str) or not source.endswith(".safetensors") or not Path(source).is_file(): return False
+    try: return bool(read_info(source))
+    except CheckpointError: return False
+
+def begin_with(
+    net: RoadUNet,        # changed in place
+    path: str | Path,     # a member of the same kind
+    channels: Channels,
+) -> None:
+    "Take a member's weights; CheckpointError where it is another network."
+    member = load(path, channels=channels, encoder=net.spec["encoder"], bands=net.spec["in_channels"])
+    other = [k for k, v in net.spec.items() if member.spec[k] != v]
+    if other: raise CheckpointError(path, f"has {', '.join(f'{k} {member.spec[k]}, not {net.spec[k]}' for k in other)}", "Name a member that was trained with this preset's decoder.")
+    net.load_state_dict(member.state_dict())
+
 def build(preset: Preset, fold: int) -> RoadUNet:
-    "The network of one fold of a preset, with `info` filled for its checkpoints."
+    "The network of one fold of a preset, with `info` filled for its checkpoints; where `pretrained` is a member, its decoder and head are taken, too."
     f = fold_config(preset, fold)
-    net = RoadUNet(f.encoder, f.bands, len(preset.channels), pretrained=f.pretrained, decoder=preset.decoder, norm=preset.decoder_norm, stem=f.stem)
+    member = is_member(f.pretrained)
+    net = RoadUNet(f.encoder, f.bands, len(preset.channels), pretrained=False if member else f.pretrained, decoder=preset.decoder, norm=preset.decoder_norm, stem=f.stem)
     net.info = dict(channels=channels_info(preset.channels), gsd_m=preset.data.gsd_m, stretch=preset.data.stretch, fold=fold, preset=preset.name,
                     pretrained=str(f.pretrained), stem=f.stem)
+    if member: begin_with(net, str(f.pretrained), preset.channels)
     return tune(net, recomputed=f.recompute, compiled=f.compile)
 
 def tune(
@@ -107,7 +126,7 @@ def tune(
     "How a network is computed; what it computes does not change."
     if channels_last: net.to(memory_format=torch.channels_last)
     if recomputed: recompute(net)
-    if compiled: net.compile()
+    if compiled: net.compile(dynamic=False)   # crops have one size; kernels for any size are slower, and take longer to make
     return net
 
 def channels_info(channels: Channels) -> dict[str, Any]:

@@ -74,9 +74,9 @@ def _spread(function: Callable, items: list, desc: str, module: str, collect: bo
         failure = Failure(str(items[k])[:200], "ended three workers (out of memory, or a fault in a library)", "Look at the file, or give workers more memory.")
         if not collect: raise StageError(*failure)
         return [failure]
-    out: list = [None]*len(items)
+    out: list = [None]*len(items)   # tasks that want a GPU are dealt to workers at once and may take long: one that dies must not make them all suspect
     calls = [(module, function.__name__, [item], collect) for item in items]
-    for k, result in progress(on_cluster("parallel", "attempt", calls, died=died, gpu=gpu), desc, total=len(items)): out[k] = result[0]
+    for k, result in progress(on_cluster("parallel", "attempt", calls, died=died, gpu=gpu, ahead=gpu), desc, total=len(items)): out[k] = result[0]
     return out
 
 def _packaged() -> Callable:

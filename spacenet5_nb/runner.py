@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,26 @@ def check_exported() -> None:
     if stale := stale_modules():
         raise StageError(", ".join(f"spacenet5_nb/{m}.py" for m in stale), "differs from its notebook", "Run nbdev-export, then again.")
 
+# %% ../nbs/09b_runner.ipynb #09b00002
+@lru_cache
+def _manager() -> type:
+    "A kernel manager that asks before it interrupts."
+    from jupyter_client.manager import AsyncKernelManager
+    class Polite(AsyncKernelManager):
+        "jupyter_client's, with another first step of an ending."
+        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+            if self.has_kernel:
+                self.shutting_down = True
+                self.stop_restarter()
+                await self.request_shutdown(restart=restart)
+                for _ in range(_PATIENCE):
+                    if not await self.is_alive(): break
+                    await asyncio.sleep(0.05)
+            await super().shutdown_kernel(now=now, restart=restart)
+    return Polite
+
+_PATIENCE = 20   # looks at a kernel that was asked to go, 50 ms apart: an idle one is gone by then
+
 # %% ../nbs/09b_runner.ipynb #423dce05
 def run_notebook(
     name: str | Path,             # `04_train`, or a path
@@ -132,7 +154,7 @@ def run_notebook(
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="kernel-") as private:  # a socket that only this user can reach, not a TCP port
-            papermill.execute_notebook(str(notebook), str(running), values, cwd=str(notebook.parent), kernel_name="python3",
+            papermill.execute_notebook(str(notebook), str(running), values, cwd=str(notebook.parent), kernel_name="python3", kernel_manager_class=_manager(),
                                        progress_bar=sys.stderr.isatty() if progress is None else progress,
                                        config=Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/s"}}))
     except papermill.PapermillExecutionError as e:

@@ -46,7 +46,7 @@ def strange(
     if gsd_m > 1.5*high or not resampled and gsd_m < low/1.5:
         finer = "fine detail that they look for is not there" if gsd_m > high else "roads are wider in pixels than any that they saw"
         out.append(f"its pixels are {gsd_m:.2g} m on the ground; the members were trained on {low:.2g} to {high:.2g} m: {finer}")
-    if dtype not in seen["dtypes"]: out.append(f"its values are {dtype}; the members were trained on {' and '.join(seen['dtypes'])}")
+    if dtype not in seen["dtypes"]: out.append(f"its values are {dtype}; the members were trained on {' and '.join(seen['dtypes'])} (both are brought to 8 bits: harmless alone, but a sign of another sensor)")
     elif len(limits) == len(seen["limits"]):
         ratio = float(np.median([(b + 1)/(d + 1) for (_, b), (_, d) in zip(limits, seen["limits"], strict=True)]))
         if not 0.4 < ratio < 2.5: out.append(f"its bright pixels are {ratio:.2g} times as bright as the training chips': another sensor, units or season")

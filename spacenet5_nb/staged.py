@@ -21,17 +21,18 @@ def staged(
     items: Sequence,
     read: Callable[[Any], Any],                    # item -> what is read
     compute: Sequence[Callable[[Any, Any], Any]],  # one a device: (item, what is read) -> result
-    write: Callable[[Any, Any], Any],              # (item, result) -> what is yielded; never two at once
+    write: Callable[[Any, Any], Any],              # (item, result) -> what is yielded; never two at once unless `hands` says so
     *,
     desc: str,                                     # beside the progress bar
-    ahead: int = 2,                                # items read or waiting to be written beside those that are computed
+    hands: int = 1,                                # threads that read, and as many that write
+    ahead: int = 2,                                # items read or waiting to be written beside those that are computed, per hand
 ) -> Iterator[Any]:                                # what `write` gives, in the order of `items`
     "Three stages side by side, in bounded memory."
     items = progress(items, desc)
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(len(compute)) as computers, ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(hands) as reader, ThreadPoolExecutor(len(compute)) as computers, ThreadPoolExecutor(hands) as writer:
         try:
-            if len(compute) == 1: yield from _on_one(items, read, compute[0], write, reader, writer, ahead)
-            else: yield from _on_several(items, read, compute, write, reader, computers, writer, ahead)
+            if len(compute) == hands == 1: yield from _on_one(items, read, compute[0], write, reader, writer, ahead)
+            else: yield from _on_several(items, read, compute, write, reader, computers, writer, ahead*hands)
         except BaseException:
             for pool in (reader, computers, writer): pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -40,15 +40,16 @@ def submit(
     set_threads(); keep_memory()
     out, paths = Path(out), find_members(members)
     infos = [read_info(p) for p in paths]
-    p, bands = preset_of(infos[0], preset, say), max(i["spec"]["in_channels"] for i in infos)
+    p = preset_of(infos[0], preset, say)
+    bands = max(i["spec"]["in_channels"] for i in infos)
     chips, box = chips_of(folders, bands), parts_folder(out, paths, p, tta)
-    opened = open_members(paths, device=device)
+    opened = open_members(paths, device=device, precision=p.ensemble.precision, compile=p.ensemble.compile, fuse=p.ensemble.fuse)
     for chip, image in progress(list(chips.items()), "submit"):
         if not (box/f"{chip}.csv").is_file(): write_text(box/f"{chip}.csv", chip_rows(chip, image, opened, p, tta or p.ensemble.tta).to_csv(index=False))
     rows = pd.concat([pd.read_csv(box/f"{chip}.csv") for chip in chips], ignore_index=True)
     check_solution(rows, chips=list(chips))
     write_text(out, rows.to_csv(index=False))
-    shutil.rmtree(box)
+    shutil.rmtree(box.parent)
     say(f"{out}: {len(rows)} rows of {len(chips)} chips")
     return rows
 

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from . import raster
-from .core import DataError, StageError
+from .core import DataError, StageError, load_settings
 from .mosaic import is_mosaic, open_mosaic
 from .raster import Grid
 from .sources import split_source
+from .staged import staged
 
 # isort: split
 from affine import Affine
@@ -130,17 +131,28 @@ def percentiles(
     whole = np.dtype(scene.dtype).kind in "ui" and np.dtype(scene.dtype).itemsize <= 2
     seen = [_Counts() if whole else _Sample() for _ in scene.bands]
     squares = list(blocks(scene.grid.shape, most))
-    for window in squares:
-        image = scene.read(scene.bands, window)
-        image = image*raster.valid_pixels(image, scene.nodata)
-        for band, s in zip(image, seen, strict=True): s.add(band[np.isfinite(band) & (band > 0)], len(squares))
+    def read(window: Window) -> list: return [s.look(band, len(squares)) for band, s in zip(_known(scene, window), seen, strict=True)]
+    def add(window: Window, found: list) -> None:
+        for s, one in zip(seen, found, strict=True): s.add(*one)
+    hands = max(1, min(6, load_settings().n_workers//3))
+    for _ in staged(squares, read, [add], lambda window, nothing: None, desc="values", hands=hands): pass
     if not any(s.n for s in seen): raise DataError(scene.path, "has no data in any pixel", "Check the file.")
     return [s.percentiles(low, high) for s in seen]
+
+def _known(scene: Scene, window: Window) -> np.ndarray:
+    "Values of a window; 0 where there are none."
+    image = scene.read(scene.bands, window)
+    image = image*raster.valid_pixels(image, scene.nodata)
+    return np.nan_to_num(image, copy=False, nan=0, posinf=0, neginf=0)
 
 class _Counts:
     "How often each whole number was seen."
     def __init__(self): self.counts, self.n = np.zeros(65536, np.int64), 0
-    def add(self, values: np.ndarray, squares: int) -> None: self.counts += np.bincount(values, minlength=65536); self.n += values.size
+    def look(self, band: np.ndarray, squares: int) -> tuple[np.ndarray, int]:
+        counts = np.bincount((np.maximum(band, 0) if band.dtype.kind == "i" else band).ravel(), minlength=65536)
+        counts[0] = 0   # no data
+        return counts, int(counts.sum())
+    def add(self, counts: np.ndarray, n: int) -> None: self.counts += counts; self.n += n
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
         below = self.counts.cumsum()
         def at(rank: float) -> int: return int(np.searchsorted(below, rank, side="right"))   # the value of that rank, from 0
@@ -150,9 +162,10 @@ class _Counts:
 class _Sample:
     "Some of the values, the same of each square."
     def __init__(self): self.values, self.n = [], 0
-    def add(self, values: np.ndarray, squares: int) -> None:
-        step = max(1, math.ceil(squares*1024*1024/4_000_000))
-        self.values.append(values[::step].astype(np.float32)); self.n += values.size
+    def look(self, band: np.ndarray, squares: int) -> tuple[np.ndarray, int]:
+        values = band[band > 0]
+        return values[::max(1, math.ceil(squares*1024*1024/4_000_000))].astype(np.float32), values.size
+    def add(self, values: np.ndarray, n: int) -> None: self.values.append(values); self.n += n
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
         return tuple(map(float, np.percentile(np.concatenate(self.values), wanted))) if self.n else (0.0,)*len(wanted)
 

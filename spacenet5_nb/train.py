@@ -33,6 +33,7 @@ from .dataset import EpochSampler, RoadDataset, cached_image, rank_now, rare_cha
 from .distributed import World, find_world, pool_norms, share_of, trainer_options
 from .losses import ComboLoss
 from .model import RoadUNet, build, find_device, fold_config, keep_memory, probabilities, save, set_threads
+from .quick import likes_wide, widen_groups
 from .resume import State, fingerprint, fold_preset, read_resume, split, write_resume  # (all of these are known by this module's name too)
 from .seen import seen_in
 from .validation import Score, goals, validate, validation_sample
@@ -62,10 +63,10 @@ def learning_rate(
 class RoadModule(pl.LightningModule):
     "A network, its loss and one stage's schedule, for Lightning."
     def __init__(self, net: RoadUNet, loss: ComboLoss, stage: StageConfig, *, weight_decay: float = 0.0, seed: int = 0, ema: float | None = None,
-                 accumulate: int = 1, first_epoch: int = 0, steps: int = 1, out: Path | None = None):
+                 accumulate: int = 1, first_epoch: int = 0, steps: int = 1, out: Path | None = None, fused: bool = False):
         super().__init__()
         self.net, self.loss, self.stage, self.weight_decay, self.seed = net, loss, stage, weight_decay, seed
-        self.accumulate, self.first_epoch, self.steps, self.out, self.ema, self.sums = accumulate, first_epoch, steps, out, ema, {}
+        self.accumulate, self.first_epoch, self.steps, self.out, self.ema, self.sums, self.seen, self.fused = accumulate, first_epoch, steps, out, ema, {}, (), fused
         self.averaged = copy.deepcopy(net).requires_grad_(False) if ema else None
 
     @property
@@ -75,7 +76,7 @@ class RoadModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
-        return kind(self.net.parameters(), lr=self.stage.lr[0][1], weight_decay=self.weight_decay)
+        return kind(self.net.parameters(), lr=self.stage.lr[0][1], weight_decay=self.weight_decay, fused=self.fused)
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.seed*1000 + self.epoch + 7919*rank_now())   # drop-out after a resume as without
@@ -92,8 +93,14 @@ class RoadModule(pl.LightningModule):
         x = self.net.prepare(images).contiguous(memory_format=torch.channels_last)
         loss = self.loss(self.net(x), unpack_target(planes, self.loss.channels.names))
         for name, value in {"loss": loss.detach(), **self.loss.parts}.items(): self.sums[name] = self.sums.get(name, 0) + value
-        if not torch.isfinite(loss): self.refuse(images, planes)
+        self.look(loss, images, planes)
         return loss
+
+    def look(self, loss: Tensor | None = None, *batch: Tensor) -> None:
+        "Refuse a loss that is no number: at once on a CPU; one step later on a GPU, which would otherwise stand still until the answer is here."
+        if self.seen and not torch.isfinite(self.seen[0]): self.refuse(*self.seen[1:])
+        self.seen = (loss.detach(), *batch) if loss is not None else ()
+        if loss is not None and loss.device.type == "cpu": self.look()
 
     def refuse(self, images: Tensor, planes: Tensor) -> None:
         "Stop on a loss that is not a number, keeping the batch for a look."
@@ -110,6 +117,7 @@ class RoadModule(pl.LightningModule):
 
     def means(self) -> dict[str, float]:
         "The epoch's mean losses over all processes; must be called by all."
+        self.look()
         n = self.trainer.num_training_batches
         return {k: float(self.trainer.strategy.reduce(torch.as_tensor(v, device=self.device)/n, reduce_op="mean")) for k, v in self.sums.items()}
 
@@ -243,9 +251,11 @@ def _run_stage(net: RoadUNet, preset: Preset, data: RoadDataset, keeper: Keeper,
     state, stage, t = keeper.state, keeper.stage, preset.train
     share = share_of(stage, world, t.accumulate)
     per_epoch = stage.steps_per_epoch or max(len(data)*t.data_multiplier//stage.batch, 1)
+    if likes_wide(device): widen_groups(net)
     if stage.sync_bn and world.size > 1 and device.type == "cuda": pool_norms(net)   # torch has it for GPUs only
     module = RoadModule(net, ComboLoss(preset.loss, channels=preset.channels), stage, weight_decay=t.weight_decay, seed=seed, ema=t.ema,
-                        accumulate=t.accumulate, first_epoch=state.epoch, steps=per_epoch*stage.epochs, out=keeper.out)
+                        accumulate=t.accumulate, first_epoch=state.epoch, steps=per_epoch*stage.epochs, out=keeper.out,
+                        fused=device.type == "cuda" and t.precision != "16")   # Lightning does not clip what a fused step in 16 bits unscales itself
     trainer = pl.Trainer(**trainer_options(world, device, stage) | dict(precision=precision(t.precision, device), gradient_clip_val=t.clip,
         accumulate_grad_batches=t.accumulate, max_epochs=stage.epochs - state.epoch, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[keeper], use_distributed_sampler=False) | options)

@@ -63,7 +63,7 @@ def validate(
     for row in chips.iloc[rank_now()::_processes()].itertuples():
         image = np.load(cached_image(row.image, net.spec["in_channels"], cache=cache, gsd_m=gsd_m))
         truth = bit_of(np.load(cached_mask(row.mask, names, cache=cache), mmap_mode="r"), names, road)
-        p = to_bytes(probabilities(net, torch.from_numpy(image)[None])[0]).cpu().numpy()
+        p = to_bytes(probabilities(net, torch.from_numpy(image)[None])[0]).cpu().numpy()*(image != 0).any(0)   # where there is no data, there is no road
         tally.add(p[road] >= 128, truth, score(row.chip, p) if score is not None else None)
     return sum(gathered(tally), Tally()).means()
 

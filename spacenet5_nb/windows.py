@@ -21,7 +21,8 @@ from affine import Affine
 from rasterio.windows import Window
 
 from . import graph
-from .core import Channels, DataError, SpeedConfig, VectorizeConfig, progress, section
+from .cluster import on_cluster
+from .core import Channels, DataError, SpeedConfig, StageError, VectorizeConfig, load_settings, progress, section
 from .network import prune_components, simplify_network
 from .raster import open_raster
 from .skeleton import Frame, check_probs, make_frame
@@ -156,12 +157,20 @@ def join_parts(
         joined |= add_chip(city, g, core.at, shapely.Polygon(), near, reach_m)
     return finish_city(city, joined, 0.0)
 
-def _found_parts(path: str | Path, cores: list[Core], frame: Frame, config: VectorizeConfig, channels: Channels, workers: int) -> Iterator:
-    "The windows' parts in order, from one process or several."
-    jobs = [(path, core, frame, config, channels) for core in cores]
+def _found_parts(path: str | Path, cores: list[Core], frame: Frame, config: VectorizeConfig, channels: Channels, workers: int | None) -> Iterator:
+    "The windows' parts in order, from one process, several, or a cluster."
+    jobs = [(Path(path).absolute(), core, frame, config, channels) for core in cores]
+    if workers is None and load_settings().scheduler and len(jobs) > 1: yield from zip(cores, _on_workers(jobs), strict=True); return
+    workers = load_settings().n_workers if workers is None else workers
     if workers <= 1 or len(jobs) == 1: yield from zip(cores, (find_part(*job) for job in progress(jobs, "windows")), strict=True); return
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from zip(cores, progress(pool.map(find_part, *zip(*jobs, strict=True)), "windows", len(jobs)), strict=True)
+
+def _on_workers(jobs: list[tuple]) -> list[nx.MultiGraph]:
+    "Parts from a cluster's workers, in order."
+    def died(k: int) -> None: raise StageError(f"window {jobs[k][1].own} of {jobs[k][0]}", "ended three workers (out of memory, or a fault in a library)", "Give workers more memory, or take smaller windows.")
+    found = on_cluster("windows", "find_part", jobs, died=died, ahead=True, needs=[jobs[0][0]])
+    return [g for _, g in sorted(progress(found, "windows", len(jobs)), key=lambda one: one[0])]
 
 # %% ../nbs/06h_windows.ipynb #18ad975b
 def finish_roads(g: nx.MultiGraph, frame: Frame, config: VectorizeConfig) -> nx.MultiGraph:
@@ -186,7 +195,7 @@ def vectorize_windows(
     channels: Channels = Channels.selim_sef(),
     window_px: int = 4096,              # side of a window's core: memory
     margin_m: float = 120.0,            # beyond it
-    workers: int = 1,                   # processes
+    workers: int | None = 1,            # processes; None: as settings say, a cluster's or this machine's
 ) -> nx.MultiGraph:
     "The road graph of a raster of any size."
     config = section(config, VectorizeConfig, NAMED)

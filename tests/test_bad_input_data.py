@@ -298,6 +298,24 @@ def test_disguised_labels_read_and_fetch_nothing(tmp_path, server):
     with pytest.raises(core.GraphError, match="graph.gpkg"): graph.read(tmp_path/"graph.gpkg")
 
 
+def test_street_maps_that_are_none(tmp_path):
+    "A GeoPackage without lines, with two tables of them, cut short, of another kind; each names the file and what to do."
+    import geopandas as gpd
+    from shapely.geometry import LineString, Point
+
+    from spacenet5_nb.streetmap import read_streets
+    lines, points = gpd.GeoDataFrame(geometry=[LineString([(0, 0), (9, 9)])], crs=32637), gpd.GeoDataFrame(geometry=[Point(0, 0)], crs=32637)
+    lines.to_file(tmp_path/"good.gpkg", layer="a", driver="GPKG")
+    assert len(read_streets(tmp_path/"good.gpkg").lines) == 1
+    points.to_file(tmp_path/"points.gpkg", driver="GPKG")
+    for layer in "ab": lines.to_file(tmp_path/"two.gpkg", layer=layer, driver="GPKG")
+    (tmp_path/"short.gpkg").write_bytes((tmp_path/"good.gpkg").read_bytes()[:20_000])
+    with closing(sqlite3.connect(tmp_path/"other.gpkg")) as db: db.execute("CREATE TABLE t (x)"); db.commit()
+    for name, words in (("points", "0 tables of lines"), ("two", "2 tables of lines"), ("short", "not a readable GeoPackage"), ("other", "not a readable GeoPackage"), ("nowhere", "no such")):
+        with pytest.raises(core.DataError, match=f"{name}.gpkg.*{words}") as e: read_streets(tmp_path/f"{name}.gpkg")
+        assert e.value.cure
+
+
 def test_foreign_geopackages(tmp_path):
     "A database, another program's layer, and layers of our names with other columns."
     with closing(sqlite3.connect(tmp_path/"plain.gpkg")) as db: db.execute("CREATE TABLE roads (id INTEGER)"); db.commit()

@@ -68,6 +68,23 @@ def test_roads_traced_beside_are_the_roads_traced_after(tmp_path, monkeypatch):
     assert lines(after.graph) == lines(beside.graph) and after.graph.number_of_edges() > 20
 
 
+def test_devices_of_the_command_line_share_the_windows(tmp_path, monkeypatch):
+    "Two copies of the members beside each other, as on two GPUs: the same probabilities and roads."
+    from typer.testing import CliRunner
+
+    from spacenet5_nb.pipeline import app
+    opened, real = [], streaming.open_everywhere
+    monkeypatch.setattr(streaming, "open_everywhere", lambda members, config, devices: opened.append([str(d) for d in devices]) or real(members, config, devices))
+    image, folds = town(tmp_path/"town.tif"), members(tmp_path/"folds")
+    (tmp_path/"own.yaml").write_text("base: small\ndata: {gsd_m: 1.0}\nvectorize: {threshold: 0.5, low_threshold: null, min_component_m: 0.0}\nensemble: {tta: none, window_px: 320}\n")
+    for name, devices in (("one", "cpu"), ("two", "cpu,cpu")):
+        done = CliRunner().invoke(app, ["extract", str(image), "--members", str(folds), "-o", str(tmp_path/f"{name}.gpkg"), "--preset", str(tmp_path/"own.yaml"), "--no-map", "--devices", devices])
+        assert done.exit_code == 0, done.output
+    assert opened == [["cpu"], ["cpu", "cpu"]]
+    assert (tmp_path/"one_probs.tif").read_bytes() == (tmp_path/"two_probs.tif").read_bytes()
+    assert lines(graph.read(tmp_path/"one.gpkg")) == lines(graph.read(tmp_path/"two.gpkg"))
+
+
 def test_an_image_unlike_the_training_chips_is_said(tmp_path):
     folds = members(tmp_path/"folds", trained_on=SEEN)
     for name, change, word in (("coarse", dict(pixel=2.0), "2 m on the ground"), ("bytes", dict(dtype=np.uint8, scale=0.2), "uint8"), ("bright", dict(scale=20), "times as bright"),
@@ -146,6 +163,19 @@ def test_own_imagery_and_openstreetmap(workplace):
     assert not made.is_symlink() and '"residential"' in made.read_text() and own.read_bytes() == before
     extract.train_own(image, train=train, osm=osm, preset=preset, devices="cpu")
     assert made.stat().st_mtime_ns == stamp, "nothing was newer, so the pipeline finds nothing changed"
+
+
+def test_training_goes_on_from_members_of_the_same_kind(tmp_path):
+    "Folds 0 and 2 of `small` are this network; 1 and 3 are not."
+    small = core.load_preset("small")
+    folder, said = members(tmp_path/"there", replace(small, folds=(small.folds[0], replace(small.folds[0], bands=8)))), []
+    p = core.load_preset(str(extract.begun_preset("small", folder, tmp_path/"run", said.append)))
+    starts = [f.pretrained for f in p.folds]
+    own = {str(m.resolve()) for m in folder.rglob("*.safetensors") if model.read_info(m)["spec"]["in_channels"] == 3}
+    assert starts[1] is starts[3] is False and {starts[0], starts[2]} <= own and len(said) == 4 and "begins with none" in said[1]
+    assert replace(p, folds=small.folds) == small, "all else is the preset's"
+    assert torch.equal(model.build(p, 0).head.weight, model.load(starts[0]).head.weight)
+    with pytest.raises(core.StageError, match="no member like a fold of preset 'best'.*same encoder"): extract.begun_preset("best", folder, tmp_path/"run", said.append)
 
 
 def test_train_own_needs_one_image_and_one_street_map(workplace):

@@ -14,7 +14,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacenet5_nb import core, ensemble, model, raster, streaming, tiles
+from spacenet5_nb import core, ensemble, model, parts, raster, streaming, tiles
 from spacenet5_nb.core import CheckpointError, DataError, EnsembleConfig, StageError
 from spacenet5_nb.raster import CRS, Grid
 
@@ -164,6 +164,25 @@ def test_two_devices_divide_the_windows(tmp_path):
     with pytest.raises(StageError, match="cuda:99.*is not here"): streaming.predict_raster(paths, image, tmp_path/"x.tif", devices="cpu,cuda:99")
     with pytest.raises(StageError, match="open on one"):
         streaming.predict_raster(ensemble.open_members(paths, device="cpu"), image, tmp_path/"x.tif", devices="cpu,cpu")
+
+
+def test_many_hands_make_the_same_file(tmp_path, monkeypatch):
+    "As beside a GPU: four threads look at values, three read, three write, two windows are computed at once; each cell is made once."
+    paths, image = members(tmp_path/"m", preset(("test_resnet", 3))), scene(tmp_path/"a.tif", (1100, 1300))
+    config = EnsembleConfig(tta="none", window_px=320, blend_px=32)
+    one = streaming.predict_raster(paths, image, tmp_path/"one.tif", config=config, devices="cpu")
+    made, real = [], parts.make_cell
+    monkeypatch.setattr(parts, "make_cell", lambda w, at: (made.append(at), real(w, at)))
+    monkeypatch.setattr(streaming, "crew", lambda device: (3, 2))
+    monkeypatch.setenv("SPACENET5_WORKERS", "12")
+    many = streaming.predict_raster(paths, image, tmp_path/"many.tif", config=config, devices="cpu")
+    assert many.read_bytes() == one.read_bytes() and len(made) == len(set(made)) > 20
+
+
+def test_fused_members_say_the_same(tmp_path):
+    paths, image = members(tmp_path/"m", preset(("test_resnet", 3), ("dpn92", 3), decoder_norm="none")), np.random.default_rng(0).integers(0, 256, (3, 96, 128), dtype=np.uint8)
+    plain, fused = (ensemble.predict(ensemble.open_members(paths, device="cpu", fuse=f), image, tta="none") for f in (False, True))
+    assert np.abs(plain - fused).max() < 1e-4
 
 
 def test_no_data_costs_nothing_and_stays_empty(tmp_path, monkeypatch):

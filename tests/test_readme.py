@@ -38,7 +38,7 @@ ELSEWHERE = {   # command: (why it does not run here, the test that runs it)
 STANDS_FOR = {   # what README leaves to its reader
     "train-own IMAGE.tif --osm extract.osm.pbf": "train-own own.tif --osm own.osm",
     "<folder>": "data/demo/SN5_roads", "<chips>": "data/demo/SN5_roads/train", "<AOI folder>": "data/demo/SN5_roads", "IMAGE.tif": "town.tif", "city.osm.pbf": "city.osm",
-    "probabilities.tif": "probabilities.tif", "-n 8": "-n 8 --overwrite", "--country FR": "--country FR --overwrite"}
+    "probabilities.tif": "probabilities.tif", "streets.gpkg": "streets.geojson", "-n 8": "-n 8 --overwrite", "--country FR": "--country FR --overwrite"}
 
 
 def commands() -> list[str]:
@@ -65,6 +65,7 @@ def workspace(tmp_path_factory):
     shutil.copy(home/"outputs/demo/solution.csv", home)
     label = next((chip.parents[1]/"geojson_roads_speed").glob(f"*{chip.stem.rsplit('_', 1)[1]}.geojson"))
     formats.save(graph.from_labels(label), home/"city.osm")
+    shutil.copy(label, home/"streets.geojson")
     draw_town(home/"own.tif", home/"own.osm")
     return home
 

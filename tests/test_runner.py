@@ -1,5 +1,6 @@
 "The strict runner: nothing runs unless names, types, tags, keys and inputs are right; a failure leaves its record."
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,35 @@ def test_a_failed_notebook_leaves_its_copy_and_traceback(outputs, tmp_path):
     assert any(o.output_type == "error" and "ZeroDivisionError" in "".join(o.traceback) for c in kept.cells for o in c.get("outputs", []))
 
 
+HOLD = """
+import threading
+kernel = get_ipython().kernel
+asked, answer, end = threading.Event(), kernel.shell_handlers["kernel_info_request"], kernel.do_shutdown
+async def slow(*message): await answer(*message); asked.wait(20)
+async def stop(restart): asked.set(); return await end(restart)
+kernel.shell_handlers["kernel_info_request"], kernel.do_shutdown = slow, stop
+"""
+
+
+def test_a_kernel_that_is_still_leaving_its_last_request_is_not_interrupted(outputs, tmp_path, capfd):
+    "papermill's last question is kernel_info; an interrupt in its handler is logged as an error."
+    run_notebook(notebook(tmp_path/"t.ipynb", "fold: int = 0", HOLD), {}, outputs/"r"/"t.ipynb")
+    out, err = capfd.readouterr()
+    assert "KeyboardInterrupt" not in out + err
+
+
+def test_a_cell_that_is_stopped_still_cleans_up(outputs, tmp_path):
+    "Ctrl-C in the middle of a cell: the kernel is interrupted, so that its `finally` runs."
+    there, gone = tmp_path/"there", tmp_path/"gone"
+    cell = f"import threading\ntry: open({str(there)!r}, 'w').close(); threading.Event().wait(60)\nfinally: open({str(gone)!r}, 'w').close()"
+    nb = notebook(tmp_path/"t.ipynb", "fold: int = 0", cell)
+    code = f"from spacenet5_nb.runner import run_notebook; run_notebook({str(nb)!r}, {{}}, {str(outputs/'r'/'t.ipynb')!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not there.exists(): pass
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0 and gone.exists() and (outputs/"r"/"t.failed.ipynb").exists()
+
+
 def test_the_executed_copy_stays_under_outputs(outputs, tmp_path):
     nb = notebook(tmp_path/"t.ipynb", "fold: int = 0")
     for out in (tmp_path/"t2.ipynb", outputs/".."/"x.ipynb", outputs/"x.txt"):
@@ -128,14 +158,14 @@ def test_outputs_root_that_cannot_be_written(tmp_path):
 
 def test_a_killed_pipeline_leaves_the_lock_to_the_fold_it_started(outputs):
     "The lock is free only when the last process that writes to the run has ended."
-    from spacenet5_nb import pipeline
+    from spacenet5_nb import running
     r = open_run("r", "demo")
-    with pipeline.only_one(r):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=pipeline._LOCKS)
-        with pytest.raises(StageError, match="is writing to this run"), pipeline.only_one(r): pass
-    with pytest.raises(StageError, match="is writing to this run"), pipeline.only_one(r): pass
+    with running.only_one(r):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=running._LOCKS)
+        with pytest.raises(StageError, match="is writing to this run"), running.only_one(r): pass
+    with pytest.raises(StageError, match="is writing to this run"), running.only_one(r): pass
     child.communicate(b"\n")
-    with pipeline.only_one(r): pass
+    with running.only_one(r): pass
 
 
 def test_a_schedulers_gpus_are_kept(monkeypatch):
