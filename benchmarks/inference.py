@@ -37,6 +37,7 @@ from spacenet5_nb import (  # before torch and rasterio
 # isort: split
 import torch
 from affine import Affine
+from networks import ceiling
 from torch.utils.flop_counter import FlopCounterMode
 
 PUBLISHED = {"CRESI": 9.44, "XD_XD": 1.53, "selim_sef": 0.72, "cannab": 0.61}   # km2 a minute on four GPUs (specs of the contest; not this machine)
@@ -78,6 +79,12 @@ def fresh_members(p: core.Preset, per_fold: int, device: torch.device) -> list[m
 
 def opened(member: Path | model.RoadUNet, device: torch.device) -> model.RoadUNet:
     return member.to(device) if isinstance(member, model.RoadUNet) else model.load(member, device=device)
+
+
+def wall(device: torch.device) -> float:
+    "Seconds by the clock, when the device has done what it was asked."
+    if device.type == "cuda": torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def clocks() -> np.ndarray:
@@ -153,7 +160,7 @@ def warm(said: tuple[str, float]) -> int:
 def ours(members: Members, image: Path, drawn: Path, p: core.Preset, tta: str, folder: Path, device: torch.device, **how) -> np.ndarray:
     "Seconds: windows through resident members, then roads; on a GPU roads beside them."
     config = replace(p.ensemble, tta=tta, **how)
-    ready = ensemble.open_members(members, device=device, precision=config.precision, compile=config.compile, fuse=config.fuse)
+    ready = ensemble.open_members(members, device=device, **ensemble.opening(config, weights=None))
     grid, multiple = raster.grid_of(drawn), int(np.lcm.reduce([m.net.multiple for m in ready]))
     gpu = device.type == "cuda"
     side = largest(grid.shape, config, multiple) if gpu else (64, 64)
@@ -174,20 +181,6 @@ def ours(members: Members, image: Path, drawn: Path, p: core.Preset, tta: str, f
     g = timed("wait for roads", tracing.finish)(drawn, p.speed)
     timed("write graph", graph.write)(g, folder/"roads.gpkg")
     return clocks() - start
-
-
-def ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    "Operations a second of a matrix product, the best of five."
-    n, best = 8192 if device.type == "cuda" else 2048, 0.0
-    a = torch.randn(n, n, device=device).to(dtype)
-    for _ in range(5):
-        if device.type == "cuda": torch.cuda.synchronize()
-        start = time.perf_counter()
-        b = a @ a
-        if device.type == "cuda": torch.cuda.synchronize()
-        best = max(best, 2*n**3/(time.perf_counter() - start))
-    del b
-    return best
 
 
 def operations(members: Members, tta: str) -> float:
@@ -245,7 +238,7 @@ def main() -> None:
 
 
 def report(members, image, drawn, p, a, folder, device, km2) -> None:
-    top = {d: ceiling(device, d) for d in (torch.float32, torch.bfloat16)}
+    top = {d: ceiling(device, d, wall) for d in (torch.float32, torch.bfloat16)}
     print("matrix product: " + ", ".join(f"{str(d)[6:]} {v/1e12:.2f} TFLOP/s" for d, v in top.items()))
     for label, some in (("one model", members[:1]), (f"all {len(members)}", members)):
         if label == "one model" and a.all_only or label != "one model" and len(members) == 1: continue

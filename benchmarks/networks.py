@@ -86,12 +86,12 @@ def flops_of(net: torch.nn.Module, x: torch.Tensor) -> float:
     return 3*counter.get_total_flops()*len(x)
 
 
-def ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    "Operations a second of a matrix product."
-    n = 8192 if device.type == "cuda" else 1024
-    m, best = torch.randn(n, n, device=device).to(dtype), 0.0
+def ceiling(device: torch.device, dtype: torch.dtype, now=clock) -> float:
+    "Operations a second of a matrix product, the best of six, by whichever clock the caller's own figures are of."
+    n, best = 8192 if device.type == "cuda" else 2048, 0.0
+    m = torch.randn(n, n, device=device).to(dtype)
     for _ in range(6):
-        start = clock(device); m @ m; best = max(best, 2*n**3/(clock(device) - start))
+        start = now(device); m @ m; best = max(best, 2*n**3/(now(device) - start))
     return best
 
 

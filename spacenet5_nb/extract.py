@@ -31,8 +31,8 @@ from .windows import vectorize_windows
 
 # %% auto #0
 __all__ = ['FEW', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names', 'probs_path', 'band_count',
-           'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'begun_preset', 'train_own', 'own_folder',
-           'is_older']
+           'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'begun_preset', 'name_of', 'train_own',
+           'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 def find_members(
@@ -218,6 +218,10 @@ def _is_like(info: dict[str, Any], p: Preset, f: FoldConfig) -> bool:
     return (spec["encoder"], spec["in_channels"], list(spec["decoder"]), spec["norm"]) == (f.encoder, f.bands, list(p.decoder), p.decoder_norm) and info_channels(info) == p.channels
 
 # %% ../nbs/08c_extract.ipynb #ce2ffbc3
+def name_of(image: str | Path) -> str:
+    "A run's name for an image."
+    return re.sub(r"[^A-Za-z0-9_-]", "_", Path(image).stem)[:64]
+
 def train_own(
     image: str | Path,                 # one GeoTIFF
     *,
@@ -237,7 +241,7 @@ def train_own(
     if bool(osm) == bool(labels): raise StageError("train-own", "needs one street map", "Give --osm extract.osm.pbf, or --labels roads.geojson.")
     if load_settings().scheduler: streaming.device_of_worker(devices or "auto")   # what extract would refuse, before training
     if is_mosaic(image): raise DataError(image, "is a list of tiles", "Make one GeoTIFF of it (`gdal_translate city.vrt city.tif`), or put the tiles into a folder and run `spacenet5 pipeline`.")
-    name = check_run_name(run or re.sub(r"[^A-Za-z0-9_-]", "_", Path(image).stem)[:64])
+    name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
     if begin_with: preset = str(begun_preset(preset, begin_with, r.folder, say))
     root, label = own_folder(r, Path(image), Path(labels) if labels else None)

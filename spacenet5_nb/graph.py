@@ -31,8 +31,9 @@ from pyproj.exceptions import CRSError
 from shapely.geometry import LineString, Point
 
 # %% auto #0
-__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'network',
-           'from_lines', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'without_speeds', 'to_wkt_rows']
+__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'open_gpkg',
+           'gpkg_crs', 'gpkg_geometry', 'network', 'from_lines', 'from_labels', 'vertex_keys', 'from_wkt_rows',
+           'without_speeds', 'to_wkt_rows']
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
@@ -182,25 +183,30 @@ def read(
 
 def _read_gpkg(path: Path) -> nx.MultiGraph:
     "Nodes and edges from the tables of a GeoPackage."
-    with closing(sqlite3.connect(f"file:{_quoted(path)}?mode=ro&immutable=1", uri=True)) as db:
-        db.row_factory = sqlite3.Row
+    with open_gpkg(path) as db:
         if missing := {"gpkg_contents", "nodes", "edges"} - {name for name, in db.execute("SELECT name FROM sqlite_master")}:
             raise GraphError("its GeoPackage", f"lacks the tables {sorted(missing)}",
                              "Give a graph made by stage 06_vectorize or graph.write; roads from elsewhere come in as GeoJSON lines.")
         srs = "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys JOIN gpkg_contents USING (srs_id) WHERE table_name='edges'"
-        org, code, definition = db.execute(srs).fetchone()
-        g = empty(f"EPSG:{code}" if org == "EPSG" else definition)
+        g = empty(gpkg_crs(*db.execute(srs).fetchone()))
         g.add_nodes_from((r["node"], {"x": r["x"], "y": r["y"]}) for r in db.execute("SELECT * FROM nodes"))
         for row in db.execute("SELECT * FROM edges"):
             data = {k: row[k] for k in row.keys() if k not in ("fid", "u", "v", "key", "geom") and row[k] is not None}
-            g.add_edge(row["u"], row["v"], key=row["key"], **data, geometry=_from_gpkg_blob(row["geom"]))
+            g.add_edge(row["u"], row["v"], key=row["key"], **data, geometry=gpkg_geometry(row["geom"]))
     return g
 
-def _quoted(path: Path) -> str:
+def open_gpkg(path: Path) -> closing[sqlite3.Connection]:
+    "A GeoPackage's tables, to be read only; rows know their columns' names."
     from urllib.parse import quote
-    return quote(str(path.resolve()))
+    db = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1", uri=True)
+    db.row_factory = sqlite3.Row
+    return closing(db)
 
-def _from_gpkg_blob(blob: bytes) -> shapely.Geometry:
+def gpkg_crs(organization: str, code: int, definition: str) -> str:
+    "A GeoPackage's reference system, as pyproj takes it."
+    return f"EPSG:{code}" if organization.upper() == "EPSG" else definition
+
+def gpkg_geometry(blob: bytes) -> shapely.Geometry:
     "GeoPackage puts a header of flags and an optional envelope before the WKB."
     return shapely.from_wkb(blob[8 + (0, 32, 48, 48, 64)[(blob[3] >> 1) & 7]:])
 

@@ -114,10 +114,11 @@ def _crs_member(path: Path, member: Any) -> str:
     properties = member.get("properties") if isinstance(member, dict) else None
     name = str((properties or {}).get("name") or (properties or {}).get("code") or "")
     if re.search(r"CRS:?84$", name): return "EPSG:4326"
-    if (m := re.fullmatch(r"(?:.*EPSG:(?:[\d.]*:)?|.*/EPSG/[\d.]+/)?(\d{4,6})", name)):
-        try: return crs_text(int(m[1]))
-        except CRSError: pass
-    raise DataError(path, f"has a crs member that is not understood ({name or member})", "Use 'urn:ogc:def:crs:EPSG::<code>', or remove it for lon/lat.")
+    strange = DataError(path, f"has a crs member that is not understood ({name or member})", "Use 'urn:ogc:def:crs:EPSG::<code>', or remove it for lon/lat.")
+    m = re.fullmatch(r"(?:.*EPSG:(?:[\d.]*:)?|.*/EPSG/[\d.]+/)?(\d{4,6})", name)
+    if not m: raise strange
+    try: return crs_text(int(m[1]))
+    except CRSError as e: raise strange from e
 
 # %% ../nbs/00l_labels.ipynb #8de70b8b
 def read_labels(

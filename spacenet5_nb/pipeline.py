@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from .console import EXIT_TEXT, DryRun, LineLog, close_bars, equip, farewell, run_app
@@ -232,9 +230,9 @@ def _train_own_command(
     dry_run: DryRun = False,
 ) -> None:
     "Train on your own image and street map, and extract its roads. Labels, folds, scores on windows that were kept out; what was interrupted goes on."
-    from spacenet5_nb.extract import train_own
+    from spacenet5_nb.extract import name_of, train_own
     if node_crossings and not labels: raise StageError("--node-crossings", "is for a street map given as --labels", "OpenStreetMap's roads have common vertices already: leave it out.")
-    run_name = run_name or re.sub(r"[^A-Za-z0-9_-]", "_", Path(image).stem)[:64]
+    run_name = run_name or name_of(image)
     if dry_run: return plans.plan_own(image, osm, labels, node_crossings, open_run(run_name, preset), out, say)
     _check_result(out, tta)
     if labels and (node_crossings or labels.lower().endswith(".gpkg")): labels = _own_streets(open_run(run_name, preset), labels, node_crossings)

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from .core import progress
+from .core import load_settings, progress
 
 # %% auto #0
-__all__ = ['staged']
+__all__ = ['many_hands', 'staged']
 
 # %% ../nbs/05e_staged.ipynb #7c474496
+def many_hands() -> int:
+    "Threads that read, and as many that write, where something quicker than they waits for them: a third of the workers each, at most six."
+    return max(1, min(6, load_settings().n_workers//3))
+
 def staged(
     items: Sequence,
     read: Callable[[Any], Any],                    # item -> what is read

@@ -25,12 +25,12 @@ import torch
 from . import raster
 from .cluster import on_cluster, resident
 from .core import DataError, EnsembleConfig, StageError, atomic, load_settings, progress, section
-from .ensemble import Member, mean_of_members, open_members
+from .ensemble import Member, mean_of_members, open_members, opening
 from .mosaic import is_mosaic, open_mosaic
 from .model import RoadUNet, find_device, info_channels, keep_memory, set_threads
 from .parts import FULL, Shared, Windows, check_plan, keep_part, make_windows, plan_hash, settle, waiting, workplace
 from .sources import file_of, join_source, split_source
-from .staged import staged
+from .staged import many_hands, staged
 from .tiles import Scene, Span, open_scene, read_window
 
 # isort: split
@@ -122,9 +122,8 @@ def open_everywhere(
     if all(isinstance(m, Member) for m in members):
         if len(devices) > 1: raise StageError("devices", f"{len(devices)} for members that are open on one", "Give checkpoints instead.")
         return [list(members)]
-    said = dict(weights=config.weights, precision=config.precision, compile=config.compile, fuse=config.fuse)
     own = [members if len(devices) == 1 else [copy.deepcopy(m) if isinstance(m, RoadUNet) else m for m in members] for _ in devices]
-    return [open_members(ms, device=d, **said) for ms, d in zip(own, devices, strict=True)]
+    return [open_members(ms, device=d, **opening(config)) for ms, d in zip(own, devices, strict=True)]
 
 # %% ../nbs/05d_streaming.ipynb #05f00013
 def scene_for(members: Sequence[Member], image: str | Path, stretch: str = "") -> Scene:
@@ -179,7 +178,7 @@ def _predicted(w: Windows, scene: Scene, opened: Sequence[Sequence[Member]], con
 
 def crew(device: torch.device) -> tuple[int, int]:
     "Threads that read and as many that write, and windows that a device has at once: a GPU computes one while the last is fetched from it."
-    return (max(1, min(6, load_settings().n_workers//3)), 2) if device.type == "cuda" else (1, 1)
+    return (many_hands(), 2) if device.type == "cuda" else (1, 1)
 
 def predict_window(members: Sequence[Member], image: np.ndarray, valid: np.ndarray, row: Span, column: Span, config: EnsembleConfig) -> np.ndarray | None:
     "A window's part: 16-bit probabilities where it counts, and validity; None where it holds no data."

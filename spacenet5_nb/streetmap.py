@@ -9,12 +9,11 @@ import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from .core import DataError, Run, parse_chip
+from .graph import gpkg_crs, gpkg_geometry, open_gpkg
 from .labels import Rows, move_lines, read_rows
 from .osm import write_labels
 from .sources import file_of
@@ -189,23 +188,22 @@ def read_streets(
     if not path.is_file(): raise DataError(path, "no such street map", "Check the path.")
     if path.suffix.lower() != ".gpkg": return read_rows(path)
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1", uri=True)) as db: return _gpkg_rows(path, db)
+        with open_gpkg(path) as db: return _gpkg_rows(path, db)
     except (sqlite3.Error, shapely.errors.ShapelyError, CRSError, IndexError, TypeError) as e:
         raise DataError(path, f"is not a readable GeoPackage ({e})", "Export the streets again, as GeoJSON lines.") from e
 
 def _gpkg_rows(path: Path, db: sqlite3.Connection) -> Rows:
     "The one table of lines."
-    db.row_factory = sqlite3.Row
     tables = [r for r in db.execute("SELECT table_name, column_name, geometry_type_name AS kind, srs_id FROM gpkg_geometry_columns") if "POINT" not in r["kind"] and "POLYGON" not in r["kind"]]
     if len(tables) != 1: raise DataError(path, f"has {len(tables)} tables of lines, not one", "Export the streets alone.")
     name, column = (tables[0][k].replace('"', '""') for k in ("table_name", "column_name"))
-    org, code, definition = db.execute("SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys WHERE srs_id=?", (tables[0]["srs_id"],)).fetchone()
+    srs = db.execute("SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys WHERE srs_id=?", (tables[0]["srs_id"],)).fetchone()
     rows = [dict(r) for r in db.execute(f'SELECT * FROM "{name}" WHERE "{column}" IS NOT NULL')]
     blobs = [r.pop(tables[0]["column_name"]) for r in rows]
-    shapes = shapely.force_2d(shapely.from_wkb([b[8 + (0, 32, 48, 48, 64)[(b[3] >> 1) & 7]:] for b in blobs]))
+    shapes = shapely.force_2d([gpkg_geometry(b) for b in blobs])
     parts, index = shapely.get_parts(shapes, return_index=True)
     keep = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)
-    crs = CRS.from_user_input(f"EPSG:{code}" if org.upper() == "EPSG" else definition)
+    crs = CRS.from_user_input(gpkg_crs(*srs))
     return Rows(move_lines(parts[keep], crs, "EPSG:4326"), [rows[k] for k in index[keep]], [f"{(~keep).sum()} geometries that are no lines"]*bool((~keep).any()))
 
 def frame_of(rows: Rows) -> gpd.GeoDataFrame:   # EPSG:4326

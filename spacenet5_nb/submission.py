@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import graph, raster
 from .core import DataError, Preset, progress, write_text
-from .ensemble import Member, open_members, predict, weights_hash
+from .ensemble import Member, open_members, opening, predict, weights_hash
 from .explore import find_chips
 from .extract import find_members, preset_of
 from .formats import check_solution
@@ -43,7 +43,7 @@ def submit(
     p = preset_of(infos[0], preset, say)
     bands = max(i["spec"]["in_channels"] for i in infos)
     chips, box = chips_of(folders, bands), parts_folder(out, paths, p, tta)
-    opened = open_members(paths, device=device, precision=p.ensemble.precision, compile=p.ensemble.compile, fuse=p.ensemble.fuse)
+    opened = open_members(paths, device=device, **opening(p.ensemble, weights=None))
     for chip, image in progress(list(chips.items()), "submit"):
         if not (box/f"{chip}.csv").is_file(): write_text(box/f"{chip}.csv", chip_rows(chip, image, opened, p, tta or p.ensemble.tta).to_csv(index=False))
     rows = pd.concat([pd.read_csv(box/f"{chip}.csv") for chip in chips], ignore_index=True)

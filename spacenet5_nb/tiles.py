@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from . import raster
-from .core import DataError, StageError, load_settings
+from .core import DataError, StageError
 from .mosaic import is_mosaic, open_mosaic
 from .raster import Grid
 from .sources import split_source
-from .staged import staged
+from .staged import many_hands, staged
 
 # isort: split
 from affine import Affine
@@ -134,8 +134,7 @@ def percentiles(
     def read(window: Window) -> list: return [s.look(band, len(squares)) for band, s in zip(_known(scene, window), seen, strict=True)]
     def add(window: Window, found: list) -> None:
         for s, one in zip(seen, found, strict=True): s.add(*one)
-    hands = max(1, min(6, load_settings().n_workers//3))
-    for _ in staged(squares, read, [add], lambda window, nothing: None, desc="values", hands=hands): pass
+    for _ in staged(squares, read, [add], lambda window, nothing: None, desc="values", hands=many_hands()): pass
     if not any(s.n for s in seen): raise DataError(scene.path, "has no data in any pixel", "Check the file.")
     return [s.percentiles(low, high) for s in seen]
 

@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import torch
 from affine import Affine
+from fresh import members
 
 from spacenet5_nb import cluster as clusters
-from spacenet5_nb import core, ensemble, extract, model, parts, raster, streaming
+from spacenet5_nb import core, ensemble, extract, parts, raster, streaming
 from spacenet5_nb.cluster import on_cluster
 from spacenet5_nb.core import StageError
 from spacenet5_nb.parallel import Failure, parallel, rehearse
@@ -107,18 +108,6 @@ TINY = core.load_preset({"name": "tiny", "decoder": [8, 8, 8, 8], "data": {"gsd_
 SHAPE = (400, 500)   # sixteen windows of 320 pixels
 
 
-def members(folder: Path, names=("last",)) -> list[Path]:
-    "Checkpoints of fresh networks that say something."
-    paths = []
-    for k in range(len(TINY.folds)):
-        for n, name in enumerate(names):
-            torch.manual_seed(10*k + n)
-            net = model.build(TINY, k)
-            torch.nn.init.normal_(net.head.weight, std=0.5); torch.nn.init.zeros_(net.head.bias)
-            paths.append(model.save(net, folder/f"{k}/{name}.safetensors"))
-    return paths
-
-
 def town(path: Path, shape=SHAPE) -> Path:
     image = np.random.default_rng(shape[0]).gamma(6, 60, (8, -(-shape[0]//16), -(-shape[1]//16))).repeat(16, 1).repeat(16, 2)[:, :shape[0], :shape[1]]
     return raster.write(path, image.astype(np.uint16), grid=raster.Grid(shape, Affine(0.5, 0, 5e5, 0, -0.5, 4e6), raster.CRS.from_epsg(32611)))
@@ -168,7 +157,7 @@ def watched(cluster, prefix: str, kill: bool = True):
 
 def test_windows_with_a_worker_killed_are_the_same_file(cluster, here, tmp_path, monkeypatch):
     "Begun on this machine, stopped, gone on with on the cluster, where a worker is killed: as if nothing had been."
-    image, paths, made, most, real = town(tmp_path/"town.tif"), members(tmp_path/"folds"), [], [], parts.settle
+    image, paths, made, most, real = town(tmp_path/"town.tif"), members(tmp_path/"folds", TINY, std=0.5), [], [], parts.settle
     one = here(lambda: streaming.predict_raster(paths, image, tmp_path/"one.tif", config=TINY.ensemble, devices="cpu"))
     def watching(w, cells, *shared):
         most.append(len(list(w.folder.glob("part_*"))))
@@ -200,7 +189,7 @@ def check_killed(killer: Killer) -> None:
 def test_extract_on_a_cluster_gives_the_same_roads(cluster, here, tmp_path, monkeypatch):
     "Windows are predicted by workers, and roads traced by them."
     monkeypatch.setitem(extract._CORES, "window_px", 200); monkeypatch.setitem(extract._CORES, "margin_m", 30.0)
-    image, folds = town(tmp_path/"town.tif", (200, 400)), members(tmp_path/"folds") and tmp_path/"folds"
+    image, folds = town(tmp_path/"town.tif", (200, 400)), members(tmp_path/"folds", TINY, std=0.5) and tmp_path/"folds"
     def roads(name): return extract.extract(image, folds, tmp_path/f"{name}.gpkg", preset=TINY, html=False)
     one = here(lambda: roads("one"))
     with watched(cluster, "find_part-", kill=False) as traced: many = roads("many")
@@ -211,7 +200,7 @@ def test_extract_on_a_cluster_gives_the_same_roads(cluster, here, tmp_path, monk
 
 def test_chips_of_stage_05_with_a_worker_killed_are_the_same_files(cluster, here, tmp_path):
     r = core.Run("tiny", tmp_path/"outputs/tiny", tmp_path/"data", TINY, 0)
-    opened = ensemble.open_members(members(r.folder/"folds", TINY.ensemble.checkpoints), device="cpu")
+    opened = ensemble.open_members(members(r.folder/"folds", TINY, TINY.ensemble.checkpoints, std=0.5), device="cpu")
     rows = pd.DataFrame([dict(chip=f"AOI_1_Town_chip{k}", image=str(town(tmp_path/f"data/{k}.tif", (96 + 16*k, 128)))) for k in range(8)])
     one = {p.name: p.read_bytes() for p in here(lambda: ensemble.write_probabilities(r, rows, opened))}
     for name in one: (r.folder/"probs"/name).unlink()
@@ -238,7 +227,7 @@ def test_gpu_calls_go_to_the_workers_with_a_gpu(folders, monkeypatch):
 @pytest.fixture
 def errand(tmp_path):
     "An image, members and a folder of parts, as a client hands them out."
-    image, paths = town(tmp_path/"town.tif", (96, 128)), members(tmp_path/"folds")
+    image, paths = town(tmp_path/"town.tif", (96, 128)), members(tmp_path/"folds", TINY, std=0.5)
     opened = ensemble.open_members(paths, device="cpu")
     scene = streaming.scene_for(opened, image)
     plan = json.loads(json.dumps(streaming.make_plan(opened, scene, TINY.ensemble)))

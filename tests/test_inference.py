@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from affine import Affine
+from fresh import members
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,19 +23,6 @@ UTM = CRS.from_epsg(32611)
 
 def preset(*folds, **more):
     return core.load_preset({"name": "tiny", "decoder": [8, 8, 8, 8], "folds": [{"encoder": e, "pretrained": False, "bands": b} for e, b in folds]} | more)
-
-
-def members(folder, p, names=("last",)):
-    "Fresh networks that say something: checkpoints of every fold."
-    paths = []
-    for k in range(len(p.folds)):
-        for n, name in enumerate(names):
-            torch.manual_seed(100*k + n)
-            net = model.build(p, k)
-            torch.nn.init.normal_(net.head.weight, std=5)
-            torch.nn.init.zeros_(net.head.bias)
-            paths.append(model.save(net, folder/f"{k}/{name}.safetensors"))
-    return paths
 
 
 def scene(path, shape, bands=3, pixel=0.5, hole=None, dtype=np.uint16):
