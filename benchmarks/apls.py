@@ -17,9 +17,9 @@ from road_graphs import city, graph_of, seconds, stored
 from scipy.sparse.csgraph import dijkstra
 from shapely.ops import substring
 
-from spacenet5_nb import cosmiq, routes
 from spacenet5_nb.apls import apls, apls_both, control_points
-from spacenet5_nb.routes import roads_of, snap_points
+from spacenet5_nb.judge import cosmiq, routes
+from spacenet5_nb.judge.routes import roads_of, snap_points
 
 # the yardstick ----------------------------------------------------------------------------------------------------------------
 

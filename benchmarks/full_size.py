@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 
 from spacenet5_nb import demo, ensemble, explore, masks, pipeline
+from spacenet5_nb.base.parallel import parallel
 from spacenet5_nb.core import Run, load_preset, load_settings, write_json
-from spacenet5_nb.dataset import cached_image
-from spacenet5_nb.parallel import parallel
 from spacenet5_nb.raster import read_named
 from spacenet5_nb.train import fit
-from spacenet5_nb.validation import Tally
+from spacenet5_nb.training.dataset import cached_image
+from spacenet5_nb.training.validation import Tally
 
 
 def open_preset(name: str, fold: int, a: argparse.Namespace, steps: int):

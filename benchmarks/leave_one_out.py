@@ -28,8 +28,8 @@ from spacenet5_nb import demo, ensemble, explore, masks
 from spacenet5_nb.core import DataError, Preset, PresetError, Run, load_preset, load_settings, write_json
 from spacenet5_nb.pipeline import score_probs
 from spacenet5_nb.raster import read_named
-from spacenet5_nb.resume import fingerprint
 from spacenet5_nb.train import fit
+from spacenet5_nb.training.resume import fingerprint
 
 SCORES, TRUTH_M = ("dice", "apls_length", "apls_time"), 1.0
 

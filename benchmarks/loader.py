@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader
 
 from spacenet5_nb import raster
 from spacenet5_nb.core import Channels, load_preset
-from spacenet5_nb.dataset import EpochSampler, RoadDataset, augment, place_crop, read_window, unpack_target
 from spacenet5_nb.losses import ComboLoss
 from spacenet5_nb.model import RoadUNet, find_device, set_threads
+from spacenet5_nb.training.dataset import EpochSampler, RoadDataset, augment, place_crop, read_window, unpack_target
 
 CHANNELS = Channels.selim_sef()
 

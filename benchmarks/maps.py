@@ -19,7 +19,7 @@ import numpy as np
 from shapely.geometry import LineString
 
 from spacenet5_nb import maps
-from spacenet5_nb.page import OfflineMap
+from spacenet5_nb.mapping.html_page import OfflineMap
 
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 FRAMES = """() => { window.frames_ms = []; let last = performance.now();

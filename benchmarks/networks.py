@@ -22,7 +22,7 @@ import time
 from spacenet5_nb import core  # before torch
 from spacenet5_nb.losses import ComboLoss
 from spacenet5_nb.model import RoadUNet, find_device, keep_memory, recompute, tune
-from spacenet5_nb.quick import OneSize, quicken, widen_groups
+from spacenet5_nb.networks.inference_optimization import OneSize, quicken, widen_groups
 
 import torch  # isort: skip
 

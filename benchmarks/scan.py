@@ -20,7 +20,7 @@ from rasterio.crs import CRS  # noqa: E402
 
 from spacenet5_nb import explore, masks, raster  # noqa: E402  (before rasterio)
 from spacenet5_nb.core import Channels, MasksConfig  # noqa: E402
-from spacenet5_nb.parallel import Failure, parallel  # noqa: E402
+from spacenet5_nb.base.parallel import Failure, parallel  # noqa: E402
 
 
 def one_chip(folder: Path) -> tuple[Path, Path]:

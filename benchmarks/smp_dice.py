@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 
 from spacenet5_nb import demo, explore, masks
 from spacenet5_nb.core import Run, StageConfig, load_preset, load_settings
-from spacenet5_nb.dataset import EpochSampler, RoadDataset, bit_of, unpack_target
 from spacenet5_nb.losses import ComboLoss
 from spacenet5_nb.model import RoadUNet, find_device, keep_memory
 from spacenet5_nb.train import learning_rate
+from spacenet5_nb.training.dataset import EpochSampler, RoadDataset, bit_of, unpack_target
 
 import segmentation_models_pytorch as smp  # isort: skip  (after the cure, which importing the package applies)
 

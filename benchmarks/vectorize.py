@@ -24,7 +24,9 @@ from affine import Affine  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
 from skimage.morphology import skeletonize  # noqa: E402
 
-from spacenet5_nb import kernels, skeleton, speed, vectorize  # noqa: E402
+from spacenet5_nb import speed, vectorize  # noqa: E402
+from spacenet5_nb.base import kernels  # noqa: E402
+from spacenet5_nb.roads import skeleton  # noqa: E402
 
 SHARED = Path(os.environ.get("SPACENET5_SHARED") or Path(__file__).resolve().parents[1]/"../shared")
 SELIM = Channels.selim_sef()
@@ -95,7 +97,7 @@ def in_windows(path: Path, workers: int) -> str:
     "A raster in a fresh process, its children included: seconds, and the peak of what they hold together."
     code = f"""
 import time
-from spacenet5_nb.windows import vectorize_windows
+from spacenet5_nb.roads.windowed_tracing import vectorize_windows
 if __name__ == "__main__":
     start = time.perf_counter()
     g = vectorize_windows({str(path)!r}, workers={workers})

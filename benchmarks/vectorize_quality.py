@@ -21,7 +21,7 @@ from affine import Affine
 
 from spacenet5_nb.apls import apls_both
 from spacenet5_nb.core import Channels
-from spacenet5_nb.overpasses import CrossingScore, score_crossings
+from spacenet5_nb.roads.overpass_score import CrossingScore, score_crossings
 from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import vectorize
 

@@ -24,12 +24,12 @@ from . import core  # before torch: sets how its threads wait
 import torch
 
 from .core import Channels, CheckpointError, FoldConfig, HeadConfig, LossConfig, Preset, Run, StageConfig, StageError
-from .dataset import cached_image
+from .training.dataset import cached_image
 from .model import find_device, load, probabilities, to_bytes
 from .pipeline import score_probs
-from .resume import fingerprint
+from .training.resume import fingerprint
 from .train import fit
-from .validation import Tally
+from .training.validation import Tally
 
 # %% ../nbs/10_ablations.ipynb #ab1a0006
 SIZES: dict[str, Callable[[Preset], Preset]] = {
@@ -129,7 +129,8 @@ def score_chips(r: Run, member: Path, scored: pd.DataFrame, device: str) -> list
 # %% ../nbs/10_ablations.ipynb #ab1a000f
 def open_world(r: Run) -> pd.DataFrame:
     "The run's chips with folds; where no stage has made them, the generated cities are made and divided."
-    from spacenet5_nb import demo, explore, folds
+    from spacenet5_nb import demo, explore
+    from spacenet5_nb.chips import folds
     if not r.chips.is_file():
         if r.preset.data.source == "demo": demo.make_demo(r.data_root, seed=r.seed, **(r.preset.data.demo or {}))
         scanned = explore.usable(explore.scan_chips(explore.find_chips(r.data_root, n_bands=8, chip_m=r.preset.data.chip_m), bands_wanted=(3, 8), gsd_m=r.preset.data.gsd_m))
@@ -141,7 +142,8 @@ def open_world(r: Run) -> pd.DataFrame:
 
 def with_masks(r: Run, chips: pd.DataFrame) -> pd.DataFrame:
     "The labelled chips with targets of the preset's channels, made where they are missing."
-    from spacenet5_nb import masks, parallel
+    from spacenet5_nb import masks
+    from spacenet5_nb.base import parallel
     folder = r.folder/"targets"/targets_name(r.preset)
     chips = chips[chips.label != ""].assign(mask=lambda t: [str(folder/f"{c}.tif") for c in t.chip]).reset_index(drop=True)
     jobs = [(c.image, c.label, c.mask, r.preset.data.gsd_m, r.preset.channels, r.preset.masks) for c in chips.itertuples() if not Path(c.mask).is_file()]

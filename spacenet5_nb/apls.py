@@ -18,12 +18,12 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from . import cosmiq
+from .judge import cosmiq
 from .core import DataError, GraphError, parse_chip
-from .diagnosis import blame, blame_table
-from .folders import FolderScores, Job, Rules, collect, explain_job, make_jobs, rules_of, score_job, worst, write_scores
-from .parallel import Failure, parallel
-from .routes import TOUCH_M, Places, Roads, Snapped, crs_of, join_places, midpoints, node_places, roads_of, route_costs, same_crs, snap_points
+from .judge.diagnosis import blame, blame_table
+from .judge.folder_scores import FolderScores, Job, Rules, collect, explain_job, make_jobs, rules_of, score_job, worst, write_scores
+from .base.parallel import Failure, parallel
+from .judge.routes import TOUCH_M, Places, Roads, Snapped, crs_of, join_places, midpoints, node_places, roads_of, route_costs, same_crs, snap_points
 
 # %% ../nbs/07_apls.ipynb #50bedade
 def control_points(
@@ -277,7 +277,7 @@ def _route_table(native: Roads, points: Places, side: str, here: np.ndarray, the
     return pd.DataFrame(dict(side=side, source=names[i], target=names[j], **columns, cost=c, reason=reason))
 
 # %% ../nbs/07_apls.ipynb #1c74be03
-_all_ = ["FolderScores", "write_scores"]   # they are of 07h_folders
+_all_ = ["FolderScores", "write_scores"]   # they are of judge/folder_scores
 
 def score_folder(
     truth: str | Path | Mapping[str, Any],      # folder of labels (GeoJSON) or graphs, SpaceNet CSV, or {chip: file or graph}

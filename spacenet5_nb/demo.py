@@ -26,13 +26,13 @@ from rasterio.crs import CRS
 from shapely import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from .blocks import Look, Scene, crop
-from .noding import Network, Plan, make_network
+from .cities.land_cover import Look, Scene, crop
+from .cities.noding import Network, Plan, make_network
 from .raster import Grid, write
-from .scene import Window, render, to_rgb
+from .cities.rendering import Window, render, to_rgb
 from .speed_limits import speed_of
-from .streets import Street, pieces
-from .town import build_scene
+from .cities.streets import Street, pieces
+from .cities.town import build_scene
 
 # %% auto #0
 __all__ = ['CITIES', 'BANDS', 'GENERATOR', 'City', 'Layout', 'metres_per_degree', 'to_lonlat', 'grid_of_chip', 'World',

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from . import raster
-from .cluster import check_there, resident
+from .base.cluster import check_there, resident
 from .core import CheckpointError, DataError, EnsembleConfig, Preset, Run, StageError, load_settings
 from .model import RoadUNet, find_device, info_channels, keep_memory, load, read_info, set_threads, to_bytes
-from .parallel import parallel
-from .quick import OneSize, quicken
-from .sources import file_of
-from .staged import staged
+from .base.parallel import parallel
+from .networks.inference_optimization import OneSize, quicken
+from .base.path_options import file_of
+from .inference.read_ahead import staged
 
 # %% ../nbs/05_ensemble.ipynb #31a7e838
 View = tuple[int, bool]   # quarter turns, then a left-right flip
@@ -71,7 +71,7 @@ def open_members(
     weights: Sequence[float] | None = None,   # one a member; None: all alike
     precision: str = "float32",               # or bfloat16
     compile: bool = False,                    # with torch.compile
-    fuse: bool = False,                       # ReLU into convolutions (`03i_fused`)
+    fuse: bool = False,                       # ReLU into convolutions (`networks/fused_convolutions`)
 ) -> list[Member]:
     "Load members, equal ones once; CheckpointError where they do not fit together."
     if not members: raise CheckpointError("members", "there is none", "Train a fold first: spacenet5 run 04_train -p fold 0")

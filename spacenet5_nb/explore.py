@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from .core import DataError, Run, StageError, parse_chip, walk, write_bytes, write_json, write_text
-from .folds import check_folds, make_folds, split_test
+from .chips.folds import check_folds, make_folds, split_test
 from .graph import from_labels
-from .labels import move_lines, read_labels, read_rows
-from .parallel import Failure, parallel
+from .base.labels import move_lines, read_labels, read_rows
+from .base.parallel import Failure, parallel
 from .raster import (Grid, band_order, check_budget, checked_target, grid_in, grid_of, ground_size, gsd_of, open_raster, read, read_chip,
                                  valid_pixels)
-from .sources import file_of, join_source, split_source, window_of
+from .base.path_options import file_of, join_source, split_source, window_of
 from .speed_limits import road_class, speed_of
 
 # isort: split
@@ -66,7 +66,7 @@ def find_chips(
     *,
     n_bands: int = 8,        # the most that a network will want: with 3, an RGB image is taken before MS is sharpened
     chip_m: float = 400,     # loose images of more than twice this are read in windows of about this size on the ground; 0: never
-) -> pd.DataFrame:           # one row a chip, columns CHIP_COLUMNS; paths, sources (00n_sources) or ""
+) -> pd.DataFrame:           # one row a chip, columns CHIP_COLUMNS; paths, sources (base/path_options) or ""
     "List the chips below a folder by their names; two files that claim to be the same are a DataError."
     root = Path(root)
     if not root.is_dir(): raise DataError(root, "no such folder", "Give data_root a folder with SpaceNet chips, or run a preset with `source: demo`.")

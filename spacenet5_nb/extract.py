@@ -16,18 +16,20 @@ import networkx as nx
 import numpy as np
 import yaml
 
-from . import formats, maps, raster, streaming
-from .beside import Cell, Tracing
+from . import maps, raster
+from .inference import tiled_inference
+from .roads import formats
+from .roads.concurrent_tracing import Cell, Tracing
 from .core import CheckpointError, DataError, FoldConfig, Preset, PresetError, Run, StageError, check_run_name, load_preset, load_settings
 from .core import open_run, preset_names, preset_path, write_text
 from .model import info_channels, keep_memory, read_info, set_threads
-from .mosaic import is_mosaic, open_mosaic
-from .osm import make_labels
-from .pictures import Overlay, warp_rgb
-from .seen import strange
-from .sources import file_of
-from .tiles import Scene, Span, open_scene, read_window
-from .windows import vectorize_windows
+from .inference.vrt_mosaic import is_mosaic, open_mosaic
+from .acquire.osm import make_labels
+from .mapping.image_overlays import Overlay, warp_rgb
+from .networks.training_profile import strange
+from .base.path_options import file_of
+from .inference.sliding_windows import Scene, Span, open_scene, read_window
+from .roads.windowed_tracing import vectorize_windows
 
 # %% auto #0
 __all__ = ['FEW', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names', 'probs_path', 'band_count',
@@ -96,7 +98,7 @@ def extract(
     tta: str = "",                           # empty: the preset's
     preset: str | Preset = "",               # how probabilities become roads; empty: the members' own, else best
     stretch: str = "",                       # see tiles.open_scene; empty: as the members were trained
-    devices: str | Sequence[str] = "auto",   # those that share the windows, see streaming.find_devices; on a cluster: each worker's
+    devices: str | Sequence[str] = "auto",   # those that share the windows, see tiled_inference.find_devices; on a cluster: each worker's
     beside: bool | None = None,              # trace roads while others are predicted; None: where a GPU of this machine predicts
     html: bool = True,                       # a map beside the roads
     say: Callable[[str], None] = print,
@@ -149,21 +151,21 @@ def roads_of(scene: Scene, paths: Sequence[Path], out: Path, ensemble: Any, p: P
     "Predict and trace, one after the other or side by side, here or on a cluster: the same graph."
     channels, probs, workers = info_channels(read_info(paths[0])), probs_path(out), load_settings().n_workers
     how = dict(config=ensemble, devices=devices, stretch=stretch)
-    if beside is None: beside = workers > 1 and not streaming.is_spread(paths) and streaming.find_devices(devices)[0].type == "cuda"   # a cluster's workers trace, too
+    if beside is None: beside = workers > 1 and not tiled_inference.is_spread(paths) and tiled_inference.find_devices(devices)[0].type == "cuda"   # a cluster's workers trace, too
     def trace() -> nx.MultiGraph: return vectorize_windows(probs, config=p.vectorize, speed=p.speed, channels=channels, workers=None, **_CORES)
     if not beside:
-        streaming.predict_raster(paths, scene.path, probs, **how)
+        tiled_inference.predict_raster(paths, scene.path, probs, **how)
         return trace(), probs
     tracing, found = Tracing(scene.target, p.vectorize, channels, workers=workers, **_CORES), []
-    def hear(w: streaming.Windows, cells: list) -> None:
+    def hear(w: tiled_inference.Windows, cells: list) -> None:
         tracing.add([cell_of(w, at) for at in cells])
         if not cells: found.append(tracing.finish(probs, p.speed))
-    try: streaming.predict_raster(paths, scene.path, probs, beside=hear, **how)
+    try: tiled_inference.predict_raster(paths, scene.path, probs, beside=hear, **how)
     finally: tracing.close()
     if found: return found[0], probs
     return trace(), probs   # the probabilities were there already
 
-def cell_of(w: streaming.Windows, at: tuple[int, int]) -> Cell:
+def cell_of(w: tiled_inference.Windows, at: tuple[int, int]) -> Cell:
     "A finished cell and its place."
     r, c = w.rows[at[0]], w.columns[at[1]]
     return Cell(w.cell(at), (r.low, c.low, r.high - r.low, c.high - c.low))
@@ -239,7 +241,7 @@ def train_own(
 ) -> Extraction:
     "Labels, folds, training, scores on windows that were kept out, and the roads of the whole image."
     if bool(osm) == bool(labels): raise StageError("train-own", "needs one street map", "Give --osm extract.osm.pbf, or --labels roads.geojson.")
-    if load_settings().scheduler: streaming.device_of_worker(devices or "auto")   # what extract would refuse, before training
+    if load_settings().scheduler: tiled_inference.device_of_worker(devices or "auto")   # what extract would refuse, before training
     if is_mosaic(image): raise DataError(image, "is a list of tiles", "Make one GeoTIFF of it (`gdal_translate city.vrt city.tif`), or put the tiles into a folder and run `spacenet5 pipeline`.")
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)

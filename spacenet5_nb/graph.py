@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError
 
 from .core import DataError, GraphError, write_bytes
-from .labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
+from .base.labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
 from .speed_limits import MPH_TO_KPH, MPH_TO_MPS, level_of, speed_of  # noqa: F401
 
 # isort: split

@@ -24,9 +24,9 @@ import shapely
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from .page import OfflineMap, PageData
-from .pictures import Overlay, as_overlays, picture_layer, probability_overlay
-from .road_table import UNKNOWN, WGS84, SpeedScale, Unit, class_of, encode_lines, road_frame, road_layer, scales_of_page, speed_scale
+from .mapping.html_page import OfflineMap, PageData
+from .mapping.image_overlays import Overlay, as_overlays, picture_layer, probability_overlay
+from .mapping.road_table import UNKNOWN, WGS84, SpeedScale, Unit, class_of, encode_lines, road_frame, road_layer, scales_of_page, speed_scale
 
 # %% ../nbs/08_maps.ipynb #f92fb05c
 def differences(

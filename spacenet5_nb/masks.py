@@ -15,10 +15,10 @@ from pathlib import Path
 from .core import Channels, DataError, MasksConfig, PresetError, Run, StageError, write_json
 from .explore import load_chips
 from .graph import vertex_keys
-from .labels import Rows, rows_of
-from .parallel import Failure, parallel
+from .base.labels import Rows, rows_of
+from .base.parallel import Failure, parallel
 from .raster import Grid, as_grid, read_chip, read_named, read_valid, target_grid, write
-from .shapes import (Canvas, Network, Strokes, canvas_of, direction_classes, find_crossings, junction_arms, mark, network_of, paint,
+from .targets.target_shapes import (Canvas, Network, Strokes, canvas_of, direction_classes, find_crossings, junction_arms, mark, network_of, paint,
                                  reference_index, reference_junctions, spots_at, strokes_along, to_canvas, to_pixels)
 from .speed_limits import level_of, speed_of
 

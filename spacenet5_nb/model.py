@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from .core import Channels, CheckpointError, FoldConfig, Preset, StageError
-from .encoder import feature_shapes, hub_weights, load_pretrained, make_encoder, normalisation  # noqa: F401
-from .encoder import file_weights, pad_valid_convolutions, stem_weights  # noqa: F401  they are offered here too
-from .unet import DecoderBlock, RoadUNet, pad_to_multiple, recompute  # noqa: F401
+from .networks.encoder import feature_shapes, hub_weights, load_pretrained, make_encoder, normalisation  # noqa: F401
+from .networks.encoder import file_weights, pad_valid_convolutions, stem_weights  # noqa: F401  they are offered here too
+from .networks.unet import DecoderBlock, RoadUNet, pad_to_multiple, recompute  # noqa: F401
 
 core.cure_torchvision()
 import timm  # noqa: E402  (after the cure: timm imports torchvision)

@@ -14,19 +14,19 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from .console import EXIT_TEXT, DryRun, LineLog, close_bars, equip, farewell, run_app
+from .base.console import EXIT_TEXT, DryRun, LineLog, close_bars, equip, farewell, run_app
 
 # isort: split
 import typer
 
-from . import plans
+from .workflow import dry_runs
 from .core import Run, StageError, load_settings, open_run, preset_names
-from .results import LEFT_OUT, left_out, make_score, report_left_out, say_remarks, score_probs, summarize  # noqa: F401  (known by this module's name too)
-from .runner import check_parameters, find_notebook, read_parameters, run_notebook  # noqa: F401
-from .running import base_parameters, check_ready, check_writable, find_devices, only_one, only_one_of, run_folds, run_stage, visible_gpu  # noqa: F401
-from .stages import STAGES, Stage, check_reads, find_stage, is_done, stamp_path
-from .stamps import read_stamp
-from .tools import say, tools
+from .workflow.run_summary import LEFT_OUT, left_out, make_score, report_left_out, say_remarks, score_probs, summarize  # noqa: F401  (known by this module's name too)
+from .workflow.notebook_runner import check_parameters, find_notebook, read_parameters, run_notebook  # noqa: F401
+from .workflow.stage_scheduler import base_parameters, check_ready, check_writable, find_devices, only_one, only_one_of, run_folds, run_stage, visible_gpu  # noqa: F401
+from .workflow.stage_table import STAGES, Stage, check_reads, find_stage, is_done, stamp_path
+from .workflow.completion_stamps import read_stamp
+from .workflow.file_commands import say, tools
 
 _all_ = ["LEFT_OUT", "base_parameters", "check_ready", "check_writable", "find_devices", "left_out", "make_score", "only_one", "only_one_of", "report_left_out", "run_folds",
          "run_notebook", "run_stage", "say_remarks", "score_probs", "summarize", "visible_gpu"]
@@ -85,7 +85,7 @@ def _last_time(r: Run, stage: Stage, folds: list[int | None]) -> str:
 
 def _say_data(r: Run) -> None:
     "What a dry run says of the chips."
-    say(f"would read {plans.plan_data(r)}")
+    say(f"would read {dry_runs.plan_data(r)}")
 
 # %% ../nbs/09_pipeline.ipynb #09b00003
 def _chosen(start: str, stop: str) -> list[Stage]:
@@ -182,7 +182,7 @@ def _train_command(
     from spacenet5_nb.explore import load_chips
     from spacenet5_nb.train import fit, training_chips
     r = open_run(run_name, preset or load_settings().preset, data_root)
-    if dry_run: return plans.plan_train(r, fold, say)
+    if dry_run: return dry_runs.plan_train(r, fold, say)
     rows = fit(r.preset, fold, training_chips(r, load_chips(r)), score=make_score(r), out=r.fold(fold), cache=r.cache, device=device, devices=devices, until=until or None,
                seed=r.seed, fresh=fresh)
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0": say(f"fold {fold}: {len(rows)} epochs, {r.fold(fold)}")
@@ -203,7 +203,7 @@ def _extract_command(
 ) -> None:
     "Roads with speeds of your own image. Probabilities, graph, map; what was interrupted goes on."
     _use_cluster(scheduler)
-    if dry_run: return plans.plan_extract(image, members, out, tta=tta, preset=preset, devices=devices, html=html, say=say)
+    if dry_run: return dry_runs.plan_extract(image, members, out, tta=tta, preset=preset, devices=devices, html=html, say=say)
     _check_result(out, tta)
     from spacenet5_nb.extract import extract
     extract(image, members, out, tta=tta, preset=preset, stretch=stretch, devices=devices, html=html, say=say)
@@ -212,7 +212,7 @@ def _check_result(out: str, tta: str) -> None:
     "What would fail after hours fails at once."
     from spacenet5_nb.ensemble import VIEWS
     if tta and tta not in VIEWS: raise StageError(f"--tta {tta}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
-    if out: plans.check_place(out)
+    if out: dry_runs.check_place(out)
 
 @app.command("train-own")
 def _train_own_command(
@@ -233,14 +233,14 @@ def _train_own_command(
     from spacenet5_nb.extract import name_of, train_own
     if node_crossings and not labels: raise StageError("--node-crossings", "is for a street map given as --labels", "OpenStreetMap's roads have common vertices already: leave it out.")
     run_name = run_name or name_of(image)
-    if dry_run: return plans.plan_own(image, osm, labels, node_crossings, open_run(run_name, preset), out, say)
+    if dry_run: return dry_runs.plan_own(image, osm, labels, node_crossings, open_run(run_name, preset), out, say)
     _check_result(out, tta)
     if labels and (node_crossings or labels.lower().endswith(".gpkg")): labels = _own_streets(open_run(run_name, preset), labels, node_crossings)
     train_own(image, train=run, osm=osm, labels=labels, run=run_name, preset=preset, begin_with=begin_with, out=out, country=country, tta=tta, devices=devices, say=say)
 
 def _own_streets(r: Run, labels: str, node: bool) -> str:
     "A street map as labels, in the run's folder; the map itself stays as it is."
-    from spacenet5_nb.streetmap import node_file
+    from spacenet5_nb.acquire.street_topology import node_file
     check_writable(r.folder)
     made = r.folder/"streets.geojson"
     places = node_file(labels, made, node)
@@ -259,9 +259,9 @@ def _submit_command(
     dry_run: DryRun = False,
 ) -> None:
     "The scorer's CSV for all chips of some folders. What was interrupted goes on."
-    if dry_run: return plans.plan_submit(folders, members, out, tta=tta, preset=preset, device=device, say=say)
+    if dry_run: return dry_runs.plan_submit(folders, members, out, tta=tta, preset=preset, device=device, say=say)
     _check_result(out, tta)
-    from spacenet5_nb.submission import submit
+    from spacenet5_nb.workflow.submission import submit
     submit(folders, members, out, preset=preset, tta=tta, device=device, say=say)
 
 # %% ../nbs/09_pipeline.ipynb #acbc6e5a

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .core import DataError, load_settings, write_bytes  # before rasterio: sets what GDAL may open
-from .labels import transformer
-from .sharpen import pansharpen
-from .sources import split_source, window_of
+from .base.labels import transformer
+from .base.pansharpen import pansharpen
+from .base.path_options import split_source, window_of
 
 # isort: split
 import numpy as np

@@ -16,7 +16,7 @@ from affine import Affine
 
 from .core import Channels, SpeedConfig, section
 from .graph import MPH_TO_KPH
-from .skeleton import Frame, check_probs, make_frame
+from .roads.skeleton import Frame, check_probs, make_frame
 
 # %% auto #0
 __all__ = ['FAR_M', 'NAMED', 'sample_points', 'samples_along', 'middles', 'read_patches', 'edge_evidence', 'continuations',
@@ -67,7 +67,7 @@ def read_patches(
 def _patch_means(bands: np.ndarray, rc: np.ndarray, half: int) -> np.ndarray:   # (bins, n)
     "The means of squares around positions."
     if bands.dtype != np.uint8 or not isinstance(bands, np.ndarray): return read_patches(bands, rc, half).mean(2)   # floats, or a raster on disk
-    from spacenet5_nb.sums import patch_sums  # where a graph is made; reading one should not wait for numba
+    from spacenet5_nb.base.boxcar_means import patch_sums  # where a graph is made; reading one should not wait for numba
     return patch_sums(bands, *np.rint(rc).astype(int).T, half)/(2*half + 1)**2
 
 def _patch_percentiles(bands: np.ndarray, rc: np.ndarray, half: int, percentile: float) -> np.ndarray:   # (bins, n)

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra, maximum_biparti
 from scipy.spatial import cKDTree
 
 from .core import GraphError
-from .routes import TOUCH_M, Roads, cheapest, crs_of, roads_of, same_crs
+from .judge.routes import TOUCH_M, Roads, cheapest, crs_of, roads_of, same_crs
 
 # %% auto #0
 __all__ = ['Protocol', 'MOST', 'BLOCK', 'Marks', 'make_marks', 'Walkable', 'stated_lengths', 'walk_from', 'drop_marbles',

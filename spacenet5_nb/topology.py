@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .perceptual import Vgg19, perceptual_loss
+from .networks.vgg_features import Vgg19, perceptual_loss
 
 _all_ = ["Vgg19", "perceptual_loss"]
 

@@ -29,14 +29,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .core import Preset, Run, StageConfig, StageError, TrainConfig
-from .dataset import EpochSampler, RoadDataset, cached_image, rank_now, rare_channels, unpack_target
-from .distributed import World, find_world, pool_norms, share_of, trainer_options
+from .training.dataset import EpochSampler, RoadDataset, cached_image, rank_now, rare_channels, unpack_target
+from .training.distributed import World, find_world, pool_norms, share_of, trainer_options
 from .losses import ComboLoss
 from .model import RoadUNet, build, find_device, fold_config, keep_memory, probabilities, save, set_threads
-from .quick import likes_wide, widen_groups
-from .resume import State, fingerprint, fold_preset, read_resume, split, write_resume  # (all of these are known by this module's name too)
-from .seen import seen_in
-from .validation import Score, goals, validate, validation_sample
+from .networks.inference_optimization import likes_wide, widen_groups
+from .training.resume import State, fingerprint, fold_preset, read_resume, split, write_resume  # (all of these are known by this module's name too)
+from .networks.training_profile import seen_in
+from .training.validation import Score, goals, validate, validation_sample
 
 core.cure_torchvision()
 import lightning.pytorch as pl  # noqa: E402  (after the cure: torchmetrics imports torchvision)

@@ -20,16 +20,16 @@ from affine import Affine
 
 from . import graph, raster
 from .core import Channels, DataError, Run, StageError, VectorizeConfig, section, write_text
-from .crossings import split_crossings
-from .formats import StepLog, check_solution
-from .joins import close_gaps
-from .network import (make_network, merge_chains, merge_close_nodes, prune_components, remove_loops, remove_spurs, simplify_network,
+from .roads.crossings import split_crossings
+from .roads.formats import StepLog, check_solution
+from .roads.joins import close_gaps
+from .roads.graph_edits import (make_network, merge_chains, merge_close_nodes, prune_components, remove_loops, remove_spurs, simplify_network,
                                   smooth_network)
-from .parallel import parallel
-from .skeleton import TRACERS, Frame, check_probs, clean_mask, make_frame, thin, threshold_mask
+from .base.parallel import parallel
+from .roads.skeleton import TRACERS, Frame, check_probs, clean_mask, make_frame, thin, threshold_mask
 from .speed import add_speeds
-from .spurs import remove_faint_spurs
-from .valleys import find_valleys, without_rims
+from .roads.spurs import remove_faint_spurs
+from .roads.carriageway_medians import find_valleys, without_rims
 
 # %% ../nbs/06_vectorize.ipynb #9989baa8
 _PLAIN = dict(low_threshold=None, min_object_m2=27.0, min_hole_m2=27.0, merge_m=0.0, min_piece_m=0.0, smooth_m=0.0, simplify_m=0.6,

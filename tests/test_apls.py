@@ -12,7 +12,7 @@ from shapely.affinity import translate
 
 from spacenet5_nb.apls import apls, apls_both, score_folder, write_scores
 from spacenet5_nb.core import DataError, GraphError
-from spacenet5_nb.routes import roads_of, snap_points
+from spacenet5_nb.judge.routes import roads_of, snap_points
 
 CRS = "EPSG:32611"
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -328,6 +328,6 @@ def test_the_last_cells_of_the_stage_without_labels(tmp_path, monkeypatch, capsy
     cells = json.loads((Path(__file__).parents[1]/"nbs/07_apls.ipynb").read_text())["cells"]
     code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code" and "".join(c["source"]).startswith("#| eval: false")]
     space = {"run": "", "preset": "", "data_root": ""}
-    exec("from spacenet5_nb.apls import *\nimport pandas as pd\nfrom spacenet5_nb.diagnosis import backdrop, plot_costs, plot_diagnosis", space)
+    exec("from spacenet5_nb.apls import *\nimport pandas as pd\nfrom spacenet5_nb.judge.diagnosis import backdrop, plot_costs, plot_diagnosis", space)
     for source in code: exec(compile(source, "07_apls", "exec"), space)
     assert "No test chip has a label" in capsys.readouterr().out and len(pd.read_csv(r.scores_csv)) == 0 and r.scores_json.is_file()

@@ -303,7 +303,7 @@ def test_street_maps_that_are_none(tmp_path):
     import geopandas as gpd
     from shapely.geometry import LineString, Point
 
-    from spacenet5_nb.streetmap import read_streets
+    from spacenet5_nb.acquire.street_topology import read_streets
     lines, points = gpd.GeoDataFrame(geometry=[LineString([(0, 0), (9, 9)])], crs=32637), gpd.GeoDataFrame(geometry=[Point(0, 0)], crs=32637)
     lines.to_file(tmp_path/"good.gpkg", layer="a", driver="GPKG")
     assert len(read_streets(tmp_path/"good.gpkg").lines) == 1
@@ -376,7 +376,7 @@ WRITERS = [("mask.tif", _write_mask), ("roads.gpkg", _write_graph), ("roads.grap
 @pytest.mark.parametrize("name,writer", WRITERS)
 def test_full_disk(tmp_path, monkeypatch, name, writer):
     target = tmp_path/"out"/name
-    monkeypatch.setattr(core, "_fsync", lambda path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr("spacenet5_nb.base.files._fsync", lambda path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(core.WriteError) as e: writer(target)
     assert str(target) in str(e.value) and "disk is full" in str(e.value) and not list(target.parent.iterdir())
 
@@ -402,7 +402,7 @@ def test_output_folder_that_is_a_file(tmp_path, name, writer):
 
 def test_output_folder_not_writable(tmp_path, monkeypatch):
     def refuse(*args, **kwargs): raise PermissionError(errno.EACCES, "Permission denied")
-    monkeypatch.setattr(core.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(core.WriteError) as e: _write_mask(tmp_path/"mask.tif")
     assert "outputs_root" in e.value.cure and not list(tmp_path.iterdir())
 

@@ -16,11 +16,12 @@ import torch
 from affine import Affine
 from fresh import members
 
-from spacenet5_nb import cluster as clusters
-from spacenet5_nb import core, ensemble, extract, parts, raster, streaming
-from spacenet5_nb.cluster import on_cluster
+from spacenet5_nb import core, ensemble, extract, raster
+from spacenet5_nb.base import cluster as clusters
+from spacenet5_nb.base.cluster import on_cluster
+from spacenet5_nb.base.parallel import Failure, parallel, rehearse
 from spacenet5_nb.core import StageError
-from spacenet5_nb.parallel import Failure, parallel, rehearse
+from spacenet5_nb.inference import tiled_inference, window_store
 
 
 def start(n: int = 3) -> distributed.LocalCluster:
@@ -67,7 +68,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, tmp_path):
     held = tmp_path/"pid"
     killer = when_there(held, lambda pid: os.kill(int(pid), signal.SIGKILL))
     jobs = [*range(8), f"hold:{held}", *range(8)]
-    found = parallel(rehearse, jobs, desc="rehearsal", module="parallel")
+    found = parallel(rehearse, jobs, desc="rehearsal", module="base.parallel")
     killer.join(timeout=60)
     assert not killer.is_alive() and found == [0, 2, 4, 6, 8, 10, 12, 14, "held", 0, 2, 4, 6, 8, 10, 12, 14]
 
@@ -80,19 +81,19 @@ def test_an_item_that_kills_its_workers_is_named(folders, monkeypatch):
 
 
 def check_that_an_item_that_kills_its_workers_is_named():
-    found = parallel(rehearse, [1, "die", 2], desc="rehearsal", module="parallel", errors="collect")
+    found = parallel(rehearse, [1, "die", 2], desc="rehearsal", module="base.parallel", errors="collect")
     assert found[::2] == [2, 4] and isinstance(found[1], Failure) and found[1].subject == "die" and "workers" in found[1].problem
-    with pytest.raises(StageError, match="die: ended three workers"): parallel(rehearse, ["die"], desc="rehearsal", module="parallel")
+    with pytest.raises(StageError, match="die: ended three workers"): parallel(rehearse, ["die"], desc="rehearsal", module="base.parallel")
 
 
 def test_errors_come_home(cluster):
-    with pytest.raises(ValueError, match="rehearsed"): parallel(rehearse, [1, "fail", 2], desc="rehearsal", module="parallel")
-    assert str(parallel(rehearse, ["fail"], desc="rehearsal", module="parallel", errors="collect")[0]) == "fail: failed with ValueError: rehearsed."
+    with pytest.raises(ValueError, match="rehearsed"): parallel(rehearse, [1, "fail", 2], desc="rehearsal", module="base.parallel")
+    assert str(parallel(rehearse, ["fail"], desc="rehearsal", module="base.parallel", errors="collect")[0]) == "fail: failed with ValueError: rehearsed."
 
 
 def test_folders_that_workers_lack_are_named(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("SPACENET5_OUTPUTS", str(tmp_path/"nowhere"))
-    with pytest.raises(StageError, match="nowhere: is not there on worker"): parallel(rehearse, [1, 2], desc="rehearsal", module="parallel")
+    with pytest.raises(StageError, match="nowhere: is not there on worker"): parallel(rehearse, [1, 2], desc="rehearsal", module="base.parallel")
 
 
 def test_no_scheduler_is_one_line(tmp_path):
@@ -157,21 +158,21 @@ def watched(cluster, prefix: str, kill: bool = True):
 
 def test_windows_with_a_worker_killed_are_the_same_file(cluster, here, tmp_path, monkeypatch):
     "Begun on this machine, stopped, gone on with on the cluster, where a worker is killed: as if nothing had been."
-    image, paths, made, most, real = town(tmp_path/"town.tif"), members(tmp_path/"folds", TINY, std=0.5), [], [], parts.settle
-    one = here(lambda: streaming.predict_raster(paths, image, tmp_path/"one.tif", config=TINY.ensemble, devices="cpu"))
+    image, paths, made, most, real = town(tmp_path/"town.tif"), members(tmp_path/"folds", TINY, std=0.5), [], [], window_store.settle
+    one = here(lambda: tiled_inference.predict_raster(paths, image, tmp_path/"one.tif", config=TINY.ensemble, devices="cpu"))
     def watching(w, cells, *shared):
         most.append(len(list(w.folder.glob("part_*"))))
         made.extend(found := real(w, cells, *shared))
         return found
     def stopping(w, cells, *shared):
         if watching(w, cells, *shared): raise KeyboardInterrupt
-    monkeypatch.setattr(streaming, "settle", stopping)
-    with pytest.raises(KeyboardInterrupt): here(lambda: streaming.predict_raster(paths, image, tmp_path/"many.tif", config=TINY.ensemble, devices="cpu"))
-    monkeypatch.setattr(streaming, "settle", watching)
+    monkeypatch.setattr(tiled_inference, "settle", stopping)
+    with pytest.raises(KeyboardInterrupt): here(lambda: tiled_inference.predict_raster(paths, image, tmp_path/"many.tif", config=TINY.ensemble, devices="cpu"))
+    monkeypatch.setattr(tiled_inference, "settle", watching)
     most.clear()
-    w = parts.make_windows(tmp_path/"many.tif.parts", SHAPE, TINY.ensemble, 32, 13)
-    left = parts.waiting(w)
-    with watched(cluster, "predict_here-") as killer: many = streaming.predict_raster(paths, image, tmp_path/"many.tif", config=TINY.ensemble)
+    w = window_store.make_windows(tmp_path/"many.tif.parts", SHAPE, TINY.ensemble, 32, 13)
+    left = window_store.waiting(w)
+    with watched(cluster, "predict_here-") as killer: many = tiled_inference.predict_raster(paths, image, tmp_path/"many.tif", config=TINY.ensemble)
     assert many.read_bytes() == one.read_bytes()
     check_killed(killer)
     assert 0 < len(left) <= len(w.all()) - 4 and len(killer.done) == len(left) == len(most) - 1, "each window that was left came back, once"
@@ -219,7 +220,7 @@ def test_gpu_calls_go_to_the_workers_with_a_gpu(folders, monkeypatch):
             monkeypatch.setenv("SPACENET5_SCHEDULER", two.scheduler_address)   # these workers share this process, and clear it
             with watched(two, "rehearse-", kill=False) as seen:
                 monkeypatch.setenv("SPACENET5_SCHEDULER", two.scheduler_address)
-                assert dict(on_cluster("parallel", "rehearse", ([k] for k in range(40)), died=pytest.fail, gpu=wanted, ahead=wanted)) == {k: 2*k for k in range(40)}
+                assert dict(on_cluster("base.parallel", "rehearse", ([k] for k in range(40)), died=pytest.fail, gpu=wanted, ahead=wanted)) == {k: 2*k for k in range(40)}
             by = {address for workers in seen.done.values() for address in workers}
             assert len(seen.done) == 40 and (by == {gpu} if wanted else len(by) == 2)
 
@@ -229,31 +230,31 @@ def errand(tmp_path):
     "An image, members and a folder of parts, as a client hands them out."
     image, paths = town(tmp_path/"town.tif", (96, 128)), members(tmp_path/"folds", TINY, std=0.5)
     opened = ensemble.open_members(paths, device="cpu")
-    scene = streaming.scene_for(opened, image)
-    plan = json.loads(json.dumps(streaming.make_plan(opened, scene, TINY.ensemble)))
-    with contextlib.suppress(KeyboardInterrupt), parts.workplace(tmp_path/"out.tif", plan) as folder:
-        yield streaming.make_errand(paths, scene, parts.make_windows(folder, (96, 128), TINY.ensemble, 32, 13), TINY.ensemble, "cpu", plan)
+    scene = tiled_inference.scene_for(opened, image)
+    plan = json.loads(json.dumps(tiled_inference.make_plan(opened, scene, TINY.ensemble)))
+    with contextlib.suppress(KeyboardInterrupt), window_store.workplace(tmp_path/"out.tif", plan) as folder:
+        yield tiled_inference.make_errand(paths, scene, window_store.make_windows(folder, (96, 128), TINY.ensemble, 32, 13), TINY.ensemble, "cpu", plan)
         raise KeyboardInterrupt
     clusters.forget()
 
 
 def test_a_worker_opens_members_once_and_predicts_nothing_twice(errand, monkeypatch):
-    opened, real = [], streaming.open_everywhere
-    monkeypatch.setattr(streaming, "open_everywhere", lambda *a, **k: opened.append(1) or real(*a, **k))
-    assert streaming.predict_here(errand, (0, 0)) and not streaming.predict_here(errand, (0, 0)), "another worker's part is not done again"
+    opened, real = [], tiled_inference.open_everywhere
+    monkeypatch.setattr(tiled_inference, "open_everywhere", lambda *a, **k: opened.append(1) or real(*a, **k))
+    assert tiled_inference.predict_here(errand, (0, 0)) and not tiled_inference.predict_here(errand, (0, 0)), "another worker's part is not done again"
     errand.windows.part((0, 0)).unlink()
-    assert streaming.predict_here(errand, (0, 0)) and len(opened) == 1
-    streaming.settle(errand.windows, [(0, 0)])
-    assert not errand.windows.part((0, 0)).exists() and not streaming.predict_here(errand, (0, 0)), "a cell that is there needs no part"
+    assert tiled_inference.predict_here(errand, (0, 0)) and len(opened) == 1
+    tiled_inference.settle(errand.windows, [(0, 0)])
+    assert not errand.windows.part((0, 0)).exists() and not tiled_inference.predict_here(errand, (0, 0)), "a cell that is there needs no part"
 
 
 def test_what_a_worker_sees_otherwise_is_said(errand, cluster, monkeypatch):
     with pytest.raises(StageError, match="nowhere.safetensors: is not there on worker.*Mount the same folders"):
-        list(streaming.predicted_there(errand._replace(members=("/nowhere.safetensors",))))
-    with pytest.raises(StageError, match="sees another members"): list(streaming.predicted_there(errand._replace(members=errand.members[:1])))
+        list(tiled_inference.predicted_there(errand._replace(members=("/nowhere.safetensors",))))
+    with pytest.raises(StageError, match="sees another members"): list(tiled_inference.predicted_there(errand._replace(members=errand.members[:1])))
     os.utime(errand.scene.path, (1e9, 1e9))
-    with pytest.raises(StageError, match="sees another image"): list(streaming.predicted_there(errand))
+    with pytest.raises(StageError, match="sees another image"): list(tiled_inference.predicted_there(errand))
     (errand.windows.folder/"plan.json").write_text("{}")
-    with pytest.raises(StageError, match="holds no parts of this run"): list(streaming.predicted_there(errand))
+    with pytest.raises(StageError, match="holds no parts of this run"): list(tiled_inference.predicted_there(errand))
     assert sorted(p.name for p in errand.windows.folder.iterdir()) == [".lock", "plan.json"]
-    with pytest.raises(StageError, match="several.*Start a worker for each GPU"): streaming.predict_raster(errand.members, errand.scene.path, "x.tif", devices="0,1")
+    with pytest.raises(StageError, match="several.*Start a worker for each GPU"): tiled_inference.predict_raster(errand.members, errand.scene.path, "x.tif", devices="0,1")

@@ -15,8 +15,9 @@ import torch
 import typer
 from affine import Affine
 
-from spacenet5_nb import core, extract, graph, model, pipeline, raster, running
-from spacenet5_nb.console import EXITS, LineLog
+from spacenet5_nb import core, extract, graph, model, pipeline, raster
+from spacenet5_nb.base.console import EXITS, LineLog
+from spacenet5_nb.workflow import stage_scheduler
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = typer.main.get_command(pipeline.app)
@@ -85,7 +86,7 @@ def draw(path: Path, side: int = 200, bands: int = 3, east_m: int = 0) -> raster
 
 def streets(path: Path, grid: raster.Grid) -> None:
     "Three streets by three, each one line: they cross without a vertex."
-    from spacenet5_nb.labels import move_lines
+    from spacenet5_nb.base.labels import move_lines
     at, side = (40, 100, 160), grid.shape[0]
     lines = [[(0, y), (side, y)] for y in at] + [[(x, 0), (x, side)] for x in at]
     moved = move_lines(np.array([shapely.LineString([grid.transform*p for p in line]) for line in lines], object), grid.crs, "EPSG:4326")
@@ -99,7 +100,8 @@ def made(tmp_path_factory) -> Path:
     "A folder with one of everything that a command takes, right or broken."
     import pandas as pd
 
-    from spacenet5_nb import explore, formats
+    from spacenet5_nb import explore
+    from spacenet5_nb.roads import formats
     home = tmp_path_factory.mktemp("work")
     (home/"tiny.yaml").write_text(PRESET)
     p = core.load_preset(home/"tiny.yaml")
@@ -209,8 +211,8 @@ def test_what_cannot_be_understood(arguments, words, spacenet5):
 
 @pytest.mark.parametrize("name", UNWRITABLE)
 def test_a_place_that_cannot_be_written_is_said_before_the_work(name, spacenet5, made, monkeypatch):
-    monkeypatch.setattr("spacenet5_nb.streaming.predict_raster", lambda *a, **k: pytest.fail("began"))
-    monkeypatch.setattr("spacenet5_nb.windows.vectorize_windows", lambda *a, **k: pytest.fail("began"))
+    monkeypatch.setattr("spacenet5_nb.inference.tiled_inference.predict_raster", lambda *a, **k: pytest.fail("began"))
+    monkeypatch.setattr("spacenet5_nb.roads.windowed_tracing.vectorize_windows", lambda *a, **k: pytest.fail("began"))
     code, _, err = spacenet5(name, *UNWRITABLE[name])
     assert code == 1 and is_one_line(err) and "file" in err and "could not be written" in err, err
     assert (made/"file").is_file()
@@ -218,7 +220,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(name, spacenet5,
 
 def test_what_is_a_fault_of_the_program_says_so(spacenet5, monkeypatch):
     def broken(*a, **k): raise KeyError("lost")
-    monkeypatch.setattr("spacenet5_nb.formats.solution_problems", broken)
+    monkeypatch.setattr("spacenet5_nb.roads.formats.solution_problems", broken)
     code, _, err = spacenet5("check", "streets.geojson")
     assert code == 1 and is_one_line(err) and "KeyError" in err and "--debug" in err
 
@@ -262,7 +264,7 @@ def test_a_full_disk(spacenet5, made, monkeypatch):
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(name, spacenet5, made, monkeypatch):
     arguments, words = DRY[name]
     if name == "download":
-        from spacenet5_nb import download
+        from spacenet5_nb.acquire import download
         monkeypatch.setattr(download, "download", lambda *a, ask, **k: print("Nothing was fetched." if not ask() else "fetched"))
     before = listing(made)
     code, out, err = spacenet5(name, *arguments, "--dry-run")
@@ -285,7 +287,7 @@ def test_a_terminal_keeps_its_bar(capsys):
     assert not sys.stderr.isatty() and not log.isatty(), "main puts a LineLog only where there is no terminal; it does not pretend to be one"
 
 
-@pytest.mark.parametrize("name, where, resumes", [("vectorize", "spacenet5_nb.windows.vectorize_windows", False), ("extract", "spacenet5_nb.extract.extract", True)])
+@pytest.mark.parametrize("name, where, resumes", [("vectorize", "spacenet5_nb.roads.windowed_tracing.vectorize_windows", False), ("extract", "spacenet5_nb.extract.extract", True)])
 def test_ctrl_c(name, where, resumes, spacenet5, made, monkeypatch):
     def stopped(*a, **k): raise KeyboardInterrupt
     monkeypatch.setattr(where, stopped)
@@ -344,14 +346,14 @@ def test_train_own_nodes_only_when_it_is_told_to(kind, node, spacenet5, made, mo
 
 def test_real_labels_are_no_map_of_bridges(shared):
     "SpaceNet's own labels keep their crossings, and nobody is warned of them."
-    from spacenet5_nb.labels import read_rows
-    from spacenet5_nb.streetmap import junctions, not_noded, unshared
+    from spacenet5_nb.acquire.street_topology import junctions, not_noded, unshared
+    from spacenet5_nb.base.labels import read_rows
     rows = [read_rows(path) for path in sorted((shared/"data").rglob("*.geojson"))]
     assert len(rows) >= 9 and not any(map(not_noded, rows)) and sum(map(junctions, rows)) > 50*sum(len(unshared(r)) for r in rows)
 
 
 def test_stage_one_warns_of_a_map_that_is_not_noded(made, monkeypatch, capsys):
     monkeypatch.setenv("SPACENET5_OUTPUTS", str(made/"outputs"))
-    running._look_at_streets(core.open_run("made", str(made/"tiny.yaml"), str(made/"chips")))
+    stage_scheduler._look_at_streets(core.open_run("made", str(made/"tiny.yaml"), str(made/"chips")))
     said = capsys.readouterr().out
     assert said.startswith("warning: 2 label files") and "at 18 places" in said and "--node-crossings" in said and "spacenet5 node" in said

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import shapely
 
-from spacenet5_nb import cosmiq
-from spacenet5_nb.insertion import MANY_NODES, insert_slowly, net_of
+from spacenet5_nb.judge import cosmiq
+from spacenet5_nb.judge.control_points import MANY_NODES, insert_slowly, net_of
 
 
 def graph_of(xy: np.ndarray, edges: list[tuple[int, int, shapely.LineString | None]], first: int = 0) -> nx.MultiGraph:

@@ -9,10 +9,11 @@ import torch
 from rasterio.crs import CRS
 from torch.utils.data import DataLoader
 
-from spacenet5_nb import dataset, raster
+from spacenet5_nb import raster
+from spacenet5_nb.base.path_options import join_source
 from spacenet5_nb.core import Channels, DataError, StageError, TrainConfig
-from spacenet5_nb.dataset import EpochSampler, Key, RoadDataset, bit_of, cached_image, make_augmentation, place_crop, unpack_target
-from spacenet5_nb.sources import join_source
+from spacenet5_nb.training import dataset
+from spacenet5_nb.training.dataset import EpochSampler, Key, RoadDataset, bit_of, cached_image, make_augmentation, place_crop, unpack_target
 
 CHANNELS = Channels.best()
 

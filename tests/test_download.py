@@ -23,11 +23,11 @@ import pytest
 boto3 = pytest.importorskip("boto3", reason="the extra [download] is not installed")
 ThreadedMotoServer = pytest.importorskip("moto.server", reason="moto, a local S3 server, is not installed").ThreadedMotoServer
 
-from spacenet5_nb import download as d  # noqa: E402
-from spacenet5_nb import transfer, unpack  # noqa: E402
+from spacenet5_nb.acquire import download as d  # noqa: E402
+from spacenet5_nb.acquire import s3_transfer, unpack  # noqa: E402
+from spacenet5_nb.acquire.s3_transfer import DownloadError  # noqa: E402
 from spacenet5_nb.core import DataError, WriteError  # noqa: E402
 from spacenet5_nb.explore import find_chips  # noqa: E402
-from spacenet5_nb.transfer import DownloadError  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 PART = 100_000
@@ -139,7 +139,7 @@ def published(monkeypatch):
 
 def spacenet5(*arguments, before="", start=False):
     "The command in a process of its own, with no published sums and small parts, deaf to nothing (jobs in the background are born deaf to Ctrl-C); `before` runs first."
-    code = ("import dataclasses, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport spacenet5_nb.download as d\nd.CATALOGUE = tuple(dataclasses.replace(t, md5='') for t in d.CATALOGUE)\n"
+    code = ("import dataclasses, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport spacenet5_nb.acquire.download as d\nd.CATALOGUE = tuple(dataclasses.replace(t, md5='') for t in d.CATALOGUE)\n"
             f"d.download.__kwdefaults__.update(part_bytes={PART}, threads=2)\n{before}\nfrom spacenet5_nb.pipeline import main\nmain()")
     command = [sys.executable, "-c", code, *map(str, arguments)]
     if start: return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True, cwd=ROOT)
@@ -261,7 +261,7 @@ def test_a_transfer_that_was_interrupted_goes_on(server, moscow, tmp_path, how):
 
 def test_unpacking_that_was_killed_starts_again_without_the_network(server, moscow, tmp_path):
     server.put(MOSCOW, moscow)
-    before = ("import spacenet5_nb.unpack as u\nwrite = u._write_file\n"
+    before = ("import spacenet5_nb.acquire.unpack as u\nwrite = u._write_file\n"
               "def slow(*a):\n    write(*a)\n    if 'chip2' in str(a[3]): print('now', flush=True); sys.stdin.readline()\nu._write_file = slow")
     process = spacenet5("download", "--aoi", "7", "--to", tmp_path, before=before, start=True)
     assert any(line == "now\n" for line in iter(process.stdout.readline, "")), process.stderr.read()
@@ -302,7 +302,7 @@ def test_a_line_that_dies_keeps_its_parts(server, moscow, published, tmp_path):
     def cut(start): server.gate.cuts = 100*(start >= 2*PART)
     server.gate.before = cut
     with pytest.raises(DownloadError, match="no connection to http://127.0.0.1.*are kept"): d.download(["7"], to=tmp_path, part_bytes=PART, threads=1)
-    assert server.gate.ranges == [0, PART] + [2*PART]*transfer.TRIES
+    assert server.gate.ranges == [0, PART] + [2*PART]*s3_transfer.TRIES
     server.gate.before, server.gate.cuts = lambda start: None, 0
     server.gate.ranges.clear()
     d.download(["7"], to=tmp_path, part_bytes=PART)
@@ -356,7 +356,7 @@ def test_content_that_differs_from_the_published_sum(server, moscow, published, 
 def test_bytes_that_rot_on_this_disk_are_found_by_the_buckets_own_sum(server, moscow, published, tmp_path, monkeypatch):
     server.put(MOSCOW, moscow)
     def rot(*a, **k):
-        part = transfer.fetch(*a, **k)
+        part = s3_transfer.fetch(*a, **k)
         with open(part, "r+b") as f: f.seek(5000); f.write(b"rot")
         return part
     monkeypatch.setattr(d, "fetch", rot)
@@ -457,9 +457,9 @@ def test_a_write_error_in_a_thread_is_a_write_error(server, moscow, published, t
     class Full(io.BytesIO):
         name = "x.part"
         def write(self, block): raise OSError(28, "No space left on device")
-    with pytest.raises(WriteError, match="x.part.*disk is full"): transfer._write(Full(), b"x")
+    with pytest.raises(WriteError, match="x.part.*disk is full"): s3_transfer._write(Full(), b"x")
     def full(f, block=None): raise WriteError(f.name, "could not be written", "The disk is full")
-    monkeypatch.setattr(transfer, "_write", full)
+    monkeypatch.setattr(s3_transfer, "_write", full)
     with pytest.raises(WriteError, match="disk is full"): d.download(["7"], to=tmp_path)
 
 

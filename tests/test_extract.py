@@ -7,8 +7,9 @@ import pytest
 import torch
 from affine import Affine
 
-from spacenet5_nb import core, extract, graph, model, raster, streaming
+from spacenet5_nb import core, extract, graph, model, raster
 from spacenet5_nb.core import CheckpointError, DataError, StageError
+from spacenet5_nb.inference import tiled_inference
 from spacenet5_nb.raster import CRS, Grid
 
 UTM = CRS.from_epsg(32611)
@@ -53,7 +54,7 @@ def test_an_image_becomes_roads_with_speeds_on_a_map(tmp_path):
 def test_a_second_run_predicts_nothing_and_gives_the_same(tmp_path, monkeypatch):
     image, folds = town(tmp_path/"town.tif"), members(tmp_path/"folds")
     one = extract.extract(image, folds, tmp_path/"a.gpkg", preset=PRESET, devices="cpu", html=False)
-    monkeypatch.setattr(streaming, "mean_of_members", lambda *a, **k: pytest.fail("predicted again"))
+    monkeypatch.setattr(tiled_inference, "mean_of_members", lambda *a, **k: pytest.fail("predicted again"))
     two = extract.extract(image, folds, tmp_path/"a.gpkg", preset=PRESET, devices="cpu", html=False, beside=True)
     assert lines(one.graph) == lines(two.graph)
 
@@ -73,8 +74,8 @@ def test_devices_of_the_command_line_share_the_windows(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from spacenet5_nb.pipeline import app
-    opened, real = [], streaming.open_everywhere
-    monkeypatch.setattr(streaming, "open_everywhere", lambda members, config, devices: opened.append([str(d) for d in devices]) or real(members, config, devices))
+    opened, real = [], tiled_inference.open_everywhere
+    monkeypatch.setattr(tiled_inference, "open_everywhere", lambda members, config, devices: opened.append([str(d) for d in devices]) or real(members, config, devices))
     image, folds = town(tmp_path/"town.tif"), members(tmp_path/"folds")
     (tmp_path/"own.yaml").write_text("base: small\ndata: {gsd_m: 1.0}\nvectorize: {threshold: 0.5, low_threshold: null, min_component_m: 0.0}\nensemble: {tta: none, window_px: 320}\n")
     for name, devices in (("one", "cpu"), ("two", "cpu,cpu")):
@@ -96,7 +97,7 @@ def test_an_image_unlike_the_training_chips_is_said(tmp_path):
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "predict_raster", lambda *a, **k: pytest.fail("computed"))
+    monkeypatch.setattr(tiled_inference, "predict_raster", lambda *a, **k: pytest.fail("computed"))
     image, folds = town(tmp_path/"town.tif"), members(tmp_path/"folds")
     go = dict(devices="cpu", preset=PRESET)
     with pytest.raises(DataError, match="no kind of road file.*gpkg"): extract.extract(image, folds, tmp_path/"roads.shp", **go)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spacenet5_nb import folds
+from spacenet5_nb.chips import folds
 from spacenet5_nb.core import DataError
 
 MPH = (15.0, 20.0, 25.0, 35.0, 65.0)
@@ -89,9 +89,9 @@ def test_a_motorway_at_one_side_is_shared(seed):
 
 @pytest.mark.slow
 def test_the_generated_cities_are_more_even_than_by_length(tmp_path):
+    from spacenet5_nb.base.labels import read_labels
     from spacenet5_nb.demo import make_demo
     from spacenet5_nb.explore import find_chips, scan_image
-    from spacenet5_nb.labels import read_labels
     make_demo(tmp_path/"demo", seed=7, chip_m=200, gsd_m=2, grid=(5, 5), cities=["Mirage", "Delta"], workers=1)
     chips, rows = find_chips(tmp_path/"demo"), []
     for c in chips.itertuples():

@@ -9,8 +9,9 @@ import pytest
 import shapely
 from shapely.geometry import LineString
 
-from spacenet5_nb import formats, graph
+from spacenet5_nb import graph
 from spacenet5_nb.core import DataError, GraphError
+from spacenet5_nb.roads import formats
 
 # isort: split
 from affine import Affine
@@ -132,7 +133,7 @@ def test_osmnx_opens_osm_xml(tmp_path):
 
 def test_our_own_reader_of_osm_takes_it(tmp_path):
     pytest.importorskip("osmium")
-    from spacenet5_nb.osm import read_osm
+    from spacenet5_nb.acquire.osm import read_osm
     roads = read_osm(formats.save(overpass(), tmp_path/"a.osm"))
     assert len(roads) == 4 and sorted(roads["layer"].dropna().tolist()) == ["1"]
 

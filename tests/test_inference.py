@@ -14,8 +14,9 @@ from fresh import members
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacenet5_nb import core, ensemble, model, parts, raster, streaming, tiles
+from spacenet5_nb import core, ensemble, model, raster
 from spacenet5_nb.core import CheckpointError, DataError, EnsembleConfig, StageError
+from spacenet5_nb.inference import sliding_windows, tiled_inference, window_store
 from spacenet5_nb.raster import CRS, Grid
 
 UTM = CRS.from_epsg(32611)
@@ -44,7 +45,7 @@ def test_twelve_members_rgb_and_eight_band_together(tmp_path):
     assert len(ensemble.open_members(paths, device="cpu")) == 12
     image = scene(tmp_path/"a.tif", (384, 416), bands=8)
     whole = ensemble.predict(paths, image, tta="d4", device="cpu", as_bytes=True)
-    out = streaming.predict_raster(paths, image, tmp_path/"out.tif", config=EnsembleConfig(tta="d4", window_px=320, margin_px=64, blend_px=32), devices="cpu")
+    out = tiled_inference.predict_raster(paths, image, tmp_path/"out.tif", config=EnsembleConfig(tta="d4", window_px=320, margin_px=64, blend_px=32), devices="cpu")
     got = raster.read(out)
     assert got.std() > 5 and np.abs(inside(got) - inside(whole)).max() <= 1
     alone = np.mean([ensemble.predict([m], raster.read_chip(image, 8)[0], tta="none", device="cpu") for m in paths], axis=0)
@@ -55,7 +56,7 @@ def test_twelve_members_rgb_and_eight_band_together(tmp_path):
 def test_any_size_and_pixel_agrees_with_one_window(tmp_path, shape, gsd_m):
     paths = members(tmp_path, preset(("test_resnet", 3), data={"gsd_m": gsd_m}))
     image = scene(tmp_path/"a.tif", shape)
-    one, many = (raster.read(streaming.predict_raster(paths, image, tmp_path/f"{w}.tif", config=EnsembleConfig(tta="none", window_px=w, blend_px=32), devices="cpu")) for w in (1024, 320))
+    one, many = (raster.read(tiled_inference.predict_raster(paths, image, tmp_path/f"{w}.tif", config=EnsembleConfig(tta="none", window_px=w, blend_px=32), devices="cpu")) for w in (1024, 320))
     assert one.shape == many.shape == (12, *raster.target_grid(image, gsd_m).shape)
     assert np.abs(one.astype(int) - many).max() <= 1, "reflection at the border is the same in all windows"
 
@@ -65,8 +66,8 @@ def test_seams_of_a_network_that_sees_everything_do_not_show(tmp_path):
     paths = members(tmp_path, preset(("test_efficientnet", 3)))
     image = scene(tmp_path/"a.tif", (320, 1200))
     config = EnsembleConfig(tta="none", window_px=448)
-    p = raster.read(streaming.predict_raster(paths, image, tmp_path/"o.tif", config=config, devices="cpu")).astype(float)
-    seams = [s.low for s in tiles.spans(1200, window=448)[1:]]
+    p = raster.read(tiled_inference.predict_raster(paths, image, tmp_path/"o.tif", config=config, devices="cpu")).astype(float)
+    seams = [s.low for s in sliding_windows.spans(1200, window=448)[1:]]
     steps = np.abs(np.diff(p, axis=2)).mean((0, 1))   # between a column and the next
     near = np.concatenate([steps[s - 33:s + 33] for s in seams])
     block = np.arange(len(steps)) % 16 == 15          # the picture's own edges
@@ -94,15 +95,16 @@ def test_a_hard_vote_counts_members(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from spacenet5_nb import core, streaming
-real, n = streaming.mean_of_members, int(sys.argv[3])
+from spacenet5_nb import core
+from spacenet5_nb.inference import tiled_inference
+real, n = tiled_inference.mean_of_members, int(sys.argv[3])
 done = []
 def counting(*a, **k):
     if len(done) == n: os.kill(os.getpid(), signal.SIGKILL)
     done.append(1)
     return real(*a, **k)
-streaming.mean_of_members = counting
-streaming.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[4], config=core.EnsembleConfig(tta="none", window_px=320), devices="cpu")
+tiled_inference.mean_of_members = counting
+tiled_inference.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[4], config=core.EnsembleConfig(tta="none", window_px=320), devices="cpu")
 print(len(done))
 """
 
@@ -127,42 +129,42 @@ def test_killed_again_and_again_it_ends_at_the_same_bytes(tmp_path):
 def test_other_members_or_another_image_start_anew(tmp_path):
     a, b = members(tmp_path, preset(("test_resnet", 3), ("test_resnet", 3)))
     image, config = scene(tmp_path/"a.tif", (400, 300)), EnsembleConfig(tta="none", window_px=320)
-    one = streaming.predict_raster([a], image, tmp_path/"o.tif", config=config, devices="cpu").read_bytes()
-    two = streaming.predict_raster([b], image, tmp_path/"o.tif", config=config, devices="cpu").read_bytes()
-    assert one != two and one == streaming.predict_raster([a], image, tmp_path/"o.tif", config=config, devices="cpu").read_bytes()
+    one = tiled_inference.predict_raster([a], image, tmp_path/"o.tif", config=config, devices="cpu").read_bytes()
+    two = tiled_inference.predict_raster([b], image, tmp_path/"o.tif", config=config, devices="cpu").read_bytes()
+    assert one != two and one == tiled_inference.predict_raster([a], image, tmp_path/"o.tif", config=config, devices="cpu").read_bytes()
     stale = tmp_path/"p.tif.parts"
     stale.mkdir()
     (stale/"plan.json").write_text("{}"); (stale/"cell_0000_0000.tif").write_bytes(b"of something else")
-    assert one == streaming.predict_raster([a], image, tmp_path/"p.tif", config=config, devices="cpu").read_bytes()
+    assert one == tiled_inference.predict_raster([a], image, tmp_path/"p.tif", config=config, devices="cpu").read_bytes()
 
 
 def test_one_process_at_a_time(tmp_path):
     (path,) = members(tmp_path, preset(("test_resnet", 3)))
-    with streaming.workplace(tmp_path/"o.tif", {"a": 1}):
-        with pytest.raises(StageError, match="another process"), streaming.workplace(tmp_path/"o.tif", {"a": 1}): pass
+    with tiled_inference.workplace(tmp_path/"o.tif", {"a": 1}):
+        with pytest.raises(StageError, match="another process"), tiled_inference.workplace(tmp_path/"o.tif", {"a": 1}): pass
 
 
 def test_two_devices_divide_the_windows(tmp_path):
     "Two copies of the members beside each other, as on two GPUs; the result is the same file."
     paths = members(tmp_path, preset(("test_resnet", 3), ("test_resnet", 8)))
     image, config = scene(tmp_path/"a.tif", (420, 500), bands=8), EnsembleConfig(tta="flips", window_px=320)
-    one, two = (streaming.predict_raster(paths, image, tmp_path/f"{d.count(',')}.tif", config=config, devices=d) for d in ("cpu", "cpu,cpu"))
+    one, two = (tiled_inference.predict_raster(paths, image, tmp_path/f"{d.count(',')}.tif", config=config, devices=d) for d in ("cpu", "cpu,cpu"))
     assert one.read_bytes() == two.read_bytes()
-    with pytest.raises(StageError, match="cuda:99.*is not here"): streaming.predict_raster(paths, image, tmp_path/"x.tif", devices="cpu,cuda:99")
+    with pytest.raises(StageError, match="cuda:99.*is not here"): tiled_inference.predict_raster(paths, image, tmp_path/"x.tif", devices="cpu,cuda:99")
     with pytest.raises(StageError, match="open on one"):
-        streaming.predict_raster(ensemble.open_members(paths, device="cpu"), image, tmp_path/"x.tif", devices="cpu,cpu")
+        tiled_inference.predict_raster(ensemble.open_members(paths, device="cpu"), image, tmp_path/"x.tif", devices="cpu,cpu")
 
 
 def test_many_hands_make_the_same_file(tmp_path, monkeypatch):
     "As beside a GPU: four threads look at values, three read, three write, two windows are computed at once; each cell is made once."
     paths, image = members(tmp_path/"m", preset(("test_resnet", 3))), scene(tmp_path/"a.tif", (1100, 1300))
     config = EnsembleConfig(tta="none", window_px=320, blend_px=32)
-    one = streaming.predict_raster(paths, image, tmp_path/"one.tif", config=config, devices="cpu")
-    made, real = [], parts.make_cell
-    monkeypatch.setattr(parts, "make_cell", lambda w, at: (made.append(at), real(w, at)))
-    monkeypatch.setattr(streaming, "crew", lambda device: (3, 2))
+    one = tiled_inference.predict_raster(paths, image, tmp_path/"one.tif", config=config, devices="cpu")
+    made, real = [], window_store.make_cell
+    monkeypatch.setattr(window_store, "make_cell", lambda w, at: (made.append(at), real(w, at)))
+    monkeypatch.setattr(tiled_inference, "crew", lambda device: (3, 2))
     monkeypatch.setenv("SPACENET5_WORKERS", "12")
-    many = streaming.predict_raster(paths, image, tmp_path/"many.tif", config=config, devices="cpu")
+    many = tiled_inference.predict_raster(paths, image, tmp_path/"many.tif", config=config, devices="cpu")
     assert many.read_bytes() == one.read_bytes() and len(made) == len(set(made)) > 20
 
 
@@ -175,10 +177,10 @@ def test_fused_members_say_the_same(tmp_path):
 def test_no_data_costs_nothing_and_stays_empty(tmp_path, monkeypatch):
     (path,) = members(tmp_path, preset(("test_resnet", 3)))
     image = scene(tmp_path/"a.tif", (800, 800), hole=(slice(0, 700), slice(0, 800)))
-    calls, real = [], streaming.mean_of_members
-    monkeypatch.setattr(streaming, "mean_of_members", lambda *a, **k: calls.append(1) or real(*a, **k))
-    out = streaming.predict_raster([path], image, tmp_path/"o.tif", config=EnsembleConfig(tta="none", window_px=320), devices="cpu")
-    rows, columns = (tiles.spans(800, window=320) for _ in range(2))
+    calls, real = [], tiled_inference.mean_of_members
+    monkeypatch.setattr(tiled_inference, "mean_of_members", lambda *a, **k: calls.append(1) or real(*a, **k))
+    out = tiled_inference.predict_raster([path], image, tmp_path/"o.tif", config=EnsembleConfig(tta="none", window_px=320), devices="cpu")
+    rows, columns = (sliding_windows.spans(800, window=320) for _ in range(2))
     assert len(calls) == sum(s.last > 700 for s in rows)*len(columns) < len(rows)*len(columns)
     p = raster.read(out)
     with raster.open_raster(out) as source: mask = source.dataset_mask()
@@ -187,7 +189,7 @@ def test_no_data_costs_nothing_and_stays_empty(tmp_path, monkeypatch):
 
 def test_the_result_is_cloud_optimized_and_says_its_bands(tmp_path):
     (path,) = members(tmp_path, preset(("test_resnet", 3)))
-    out = streaming.predict_raster([path], scene(tmp_path/"a.tif", (700, 1100)), tmp_path/"o.tif", config=EnsembleConfig(tta="none"), devices="cpu")
+    out = tiled_inference.predict_raster([path], scene(tmp_path/"a.tif", (700, 1100)), tmp_path/"o.tif", config=EnsembleConfig(tta="none"), devices="cpu")
     with raster.open_raster(out) as source:
         assert source.descriptions == core.Channels.selim_sef().names and source.profile["tiled"] and source.profile["compress"] == "deflate"
         assert source.block_shapes[0] == (512, 512) and source.overviews(1) == [2, 4, 8]
@@ -200,10 +202,10 @@ def test_one_stretch_for_the_whole_raster(tmp_path):
     path = scene(tmp_path/"a.tif", (300, 900))
     image = raster.read(path); image[:, :, 450:] *= 5
     raster.write(path, image, grid=raster.grid_of(path))
-    found = tiles.open_scene(path, 3)
+    found = sliding_windows.open_scene(path, 3)
     assert np.allclose(found.limits, raster.stretch_limits(image))
     chip, seen = raster.read_chip(path, 3)[0], []
-    for s in tiles.spans(900, window=320): seen.append(tiles.read_window(found, tiles.spans(300)[0], s)[0][:, 32:332, s.low - s.start:s.high - s.start])
+    for s in sliding_windows.spans(900, window=320): seen.append(sliding_windows.read_window(found, sliding_windows.spans(300)[0], s)[0][:, 32:332, s.low - s.start:s.high - s.start])
     assert np.array_equal(np.concatenate(seen, 2), chip)
 
 
@@ -212,7 +214,7 @@ def test_a_damaged_raster_is_named_and_leaves_no_result(tmp_path):
     image = scene(tmp_path/"a.tif", (600, 600))
     data = image.read_bytes()
     image.write_bytes(data[:len(data)*2//3])
-    with pytest.raises(DataError, match="truncated|damaged"): streaming.predict_raster([path], image, tmp_path/"o.tif", config=EnsembleConfig(window_px=320), devices="cpu")
+    with pytest.raises(DataError, match="truncated|damaged"): tiled_inference.predict_raster([path], image, tmp_path/"o.tif", config=EnsembleConfig(window_px=320), devices="cpu")
     assert not (tmp_path/"o.tif").exists()
 
 
@@ -228,15 +230,16 @@ def test_a_list_of_tiles_is_one_raster(tmp_path):
             f'<DstRect xOff="{c}" yOff="0" xSize="320" ySize="400"/></SimpleSource>' for c in (0, 320)) + "</VRTRasterBand>"
     (tmp_path/"a.vrt").write_text(f'<VRTDataset rasterXSize="640" rasterYSize="400"><SRS>{UTM.to_wkt()}</SRS><GeoTransform>{", ".join(map(str, grid.transform.to_gdal()))}</GeoTransform>{rows}</VRTDataset>')
     config = EnsembleConfig(tta="none", window_px=320)
-    one, two = (raster.read(streaming.predict_raster([path], s, tmp_path/f"{s.suffix}.tif", config=config, devices="cpu")) for s in (image, tmp_path/"a.vrt"))
+    one, two = (raster.read(tiled_inference.predict_raster([path], s, tmp_path/f"{s.suffix}.tif", config=config, devices="cpu")) for s in (image, tmp_path/"a.vrt"))
     assert np.array_equal(one, two)
 
 
 PEAK = """
 import sys
-from spacenet5_nb import core, streaming
-streaming._CACHE = 16_000_000   # GDAL's own cache fills up with any raster; it is not what is measured
-streaming.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[3], config=core.EnsembleConfig(tta="none", window_px=512), devices="cpu")
+from spacenet5_nb import core
+from spacenet5_nb.inference import tiled_inference
+tiled_inference._CACHE = 16_000_000   # GDAL's own cache fills up with any raster; it is not what is measured
+tiled_inference.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[3], config=core.EnsembleConfig(tta="none", window_px=512), devices="cpu")
 print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
@@ -258,12 +261,12 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
 @given(st.integers(1, 4000), st.integers(224, 1500), st.sampled_from([0, 16, 64]), st.sampled_from([32, 64]))
 def test_windows_cover_an_axis_once(n, window, blend, multiple):
     "Cells tile the axis, weights add up to 1, windows begin in phase and hold what they answer for, with a margin."
-    try: found = tiles.spans(n, window=window, margin=32, blend=blend, multiple=multiple)
+    try: found = sliding_windows.spans(n, window=window, margin=32, blend=blend, multiple=multiple)
     except StageError: assert window < 2*128 + 64; return
     total = np.zeros(n)
     for s in found:
         assert s.start % multiple == s.stop % multiple == 0 and s.start <= s.first <= s.low < s.high <= s.last <= s.stop
-        total[s.first:s.last] += tiles.turns(s, n, blend)
+        total[s.first:s.last] += sliding_windows.turns(s, n, blend)
     assert [s.high for s in found[:-1]] == [s.low for s in found[1:]] and found[0].low == 0 and found[-1].high == n and np.allclose(total, 1, atol=1e-5)
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from spacenet5_nb.workflow.notebook_runner import notebooks
+
 sys.path.insert(0, str(Path(__file__).parent))
 from test_browser import Watched, browser  # noqa: E402, F401  (a fixture)
 from test_end_to_end import MINIATURE, PRESET, command  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted(p.name for p in (ROOT/"nbs").glob("[0-9]*.ipynb"))
+NOTEBOOKS = [p.relative_to(ROOT/"nbs").as_posix() for p in notebooks()]
 EVERY = os.environ.get("SPACENET5_RUN_EVERY_NOTEBOOK")   # also run those that nbdev-test runs anyway
 TOUR = ("01_explore", "02_masks", "06_vectorize", "07_apls", "08_maps")
 PATIENCE_MS = 300_000   # a limit for a machine that hangs, not a measure

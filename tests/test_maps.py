@@ -11,8 +11,9 @@ import pytest
 from rasterio.transform import from_origin
 from shapely.geometry import LineString
 
-from spacenet5_nb import core, maps, pictures, raster, road_table
-from spacenet5_nb.page import page_data
+from spacenet5_nb import core, maps, raster
+from spacenet5_nb.mapping import image_overlays, road_table
+from spacenet5_nb.mapping.html_page import page_data
 
 PAYLOADS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><script>alert(1)</script>", "javascript:alert(1)",
             "{{ 7*7 }}{% raw %}", "${alert(1)}`", "\u2028<!--<script>")
@@ -92,11 +93,11 @@ def test_probabilities_are_drawn_where_they_are(tmp_path):
     grid = raster.Grid((40, 60), from_origin(411000, 6178000, 2, 2), "EPSG:32637")
     probs = np.zeros((2, 40, 60), np.uint8); probs[0] = 200; probs[1, 20] = 255
     path = raster.write(tmp_path/"probs.tif", probs, grid=grid, descriptions=("fast", "road"))
-    picture = pictures.probability_overlay(path)
+    picture = image_overlays.probability_overlay(path)
     assert picture.rgba[3, 19:22].max(axis=0)[5:-5].min() > 120 and picture.rgba[3, :15].max() == 0 == picture.rgba[3, 26:].max()
     west, south, east, north = gpd.GeoSeries.from_xy([411000, 411120], [6177920, 6178000], crs="EPSG:32637").to_crs(4326).total_bounds
     assert picture.bounds == pytest.approx((west, south, east, north), abs=5e-5)
-    with pytest.raises(core.DataError, match="no band named 'rail'"): pictures.probability_overlay(path, band="rail")
+    with pytest.raises(core.DataError, match="no band named 'rail'"): image_overlays.probability_overlay(path, band="rail")
 
 
 def test_coordinates_survive_to_a_decimetre():
@@ -196,7 +197,7 @@ def test_save_leaves_nothing_half_written(tmp_path, monkeypatch):
     m = maps.speed_map(street())
     assert maps.save(m, tmp_path/"map.html").read_text() == html_of(m)
     def full_disk(*_): raise OSError(28, "No space left on device")
-    monkeypatch.setattr(core.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(core.WriteError, match="disk is full"): maps.save(m, tmp_path/"other.html")
     assert [p.name for p in tmp_path.iterdir()] == ["map.html"]
 

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spacenet5_nb import core, explore, labels, masks, raster, shapes  # isort: skip
+from spacenet5_nb import core, explore, masks, raster  # isort: skip
 import geopandas as gpd
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
 from shapely.geometry import LineString
 
+from spacenet5_nb.base import labels
 from spacenet5_nb.core import Channels
+from spacenet5_nb.targets import target_shapes
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UTM = "EPSG:32637"
@@ -115,9 +117,9 @@ def test_reference_style_repeats_the_documented_rules():
 
 def test_reference_junctions_are_the_originals_bars():
     paths = [np.array([(10.0, 60.0), (60.0, 60.0)]), np.array([(61.0, 61.0), (110.0, 60.0)]), np.array([(62.0, 62.0), (60.0, 110.0)])]
-    made = shapes.reference_junctions(paths, (120, 120))
+    made = target_shapes.reference_junctions(paths, (120, 120))
     assert made[60, 30] == 255 and made[60, 15] == 0, "three ends in one cell of 5 px: bars of 32 px and a round end of 8"
-    assert not shapes.reference_junctions(paths[:2], (120, 120)).any()
+    assert not target_shapes.reference_junctions(paths[:2], (120, 120)).any()
 
 
 # --- a thousand chips -------------------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from spacenet5_nb import core, encoder, model, raster, unet
+from spacenet5_nb import core, model, raster
 from spacenet5_nb.core import CheckpointError
+from spacenet5_nb.networks import encoder, unet
 
 core.cure_torchvision()
 import timm  # noqa: E402

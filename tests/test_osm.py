@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from spacenet5_nb import graph, masks, osm, raster  # isort: skip
+from spacenet5_nb import graph, masks, raster  # isort: skip
 from affine import Affine
 from pyproj import Transformer
 from rasterio.crs import CRS
 
+from spacenet5_nb.acquire import osm
+from spacenet5_nb.base.labels import read_labels
 from spacenet5_nb.core import Channels, DataError, StageError
 from spacenet5_nb.explore import find_chips
-from spacenet5_nb.labels import read_labels
 from spacenet5_nb.pipeline import app
 from spacenet5_nb.raster import Grid
 
@@ -143,7 +144,7 @@ def test_a_missing_package_says_how_to_get_it(tmp_path, monkeypatch):
     path = extract(tmp_path/"x.osm", CROSS, [(1, [1, 2], UNDER)])
     monkeypatch.setitem(sys.modules, "osmium", None)
     with pytest.raises(StageError, match="pip install osmium"): osm.read_osm(path)
-    code = "import sys\nsys.modules['osmium'] = None\nimport spacenet5_nb.osm, spacenet5_nb.pipeline"
+    code = "import sys\nsys.modules['osmium'] = None\nimport spacenet5_nb.acquire.osm, spacenet5_nb.pipeline"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

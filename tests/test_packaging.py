@@ -86,7 +86,7 @@ def third_party(path):
             if top and top not in sys.stdlib_module_names and top != "spacenet5_nb": yield top
 
 
-@pytest.mark.parametrize("path", sorted((ROOT/"spacenet5_nb").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT/"spacenet5_nb").rglob("*.py")), ids=lambda p: p.stem)
 def test_imports_are_declared(path):
     declared = {canonicalize_name(r.name) for r in DECLARED}
     missing = {n for n in third_party(path) if canonicalize_name(IMPORT_NAMES.get(n, n)) not in declared}

@@ -12,7 +12,8 @@ import pytest
 import shapely
 from affine import Affine
 
-from spacenet5_nb import formats, graph, raster
+from spacenet5_nb import graph, raster
+from spacenet5_nb.roads import formats
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 
 from spacenet5_nb.core import PresetError, SettingsError, StageError, WriteError, load_preset, load_settings, open_run
-from spacenet5_nb.runner import check_exported, check_parameters, run_notebook
-from spacenet5_nb.stages import STAGES, check_reads
+from spacenet5_nb.workflow.notebook_runner import check_exported, check_parameters, run_notebook
+from spacenet5_nb.workflow.stage_table import STAGES, check_reads
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,7 +88,7 @@ def test_a_cell_that_is_stopped_still_cleans_up(outputs, tmp_path):
     there, gone = tmp_path/"there", tmp_path/"gone"
     cell = f"import threading\ntry: open({str(there)!r}, 'w').close(); threading.Event().wait(60)\nfinally: open({str(gone)!r}, 'w').close()"
     nb = notebook(tmp_path/"t.ipynb", "fold: int = 0", cell)
-    code = f"from spacenet5_nb.runner import run_notebook; run_notebook({str(nb)!r}, {{}}, {str(outputs/'r'/'t.ipynb')!r})"
+    code = f"from spacenet5_nb.workflow.notebook_runner import run_notebook; run_notebook({str(nb)!r}, {{}}, {str(outputs/'r'/'t.ipynb')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     while process.poll() is None and not there.exists(): pass
     process.send_signal(signal.SIGINT)
@@ -158,14 +158,14 @@ def test_outputs_root_that_cannot_be_written(tmp_path):
 
 def test_a_killed_pipeline_leaves_the_lock_to_the_fold_it_started(outputs):
     "The lock is free only when the last process that writes to the run has ended."
-    from spacenet5_nb import running
+    from spacenet5_nb.workflow import stage_scheduler
     r = open_run("r", "demo")
-    with running.only_one(r):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=running._LOCKS)
-        with pytest.raises(StageError, match="is writing to this run"), running.only_one(r): pass
-    with pytest.raises(StageError, match="is writing to this run"), running.only_one(r): pass
+    with stage_scheduler.only_one(r):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=stage_scheduler._LOCKS)
+        with pytest.raises(StageError, match="is writing to this run"), stage_scheduler.only_one(r): pass
+    with pytest.raises(StageError, match="is writing to this run"), stage_scheduler.only_one(r): pass
     child.communicate(b"\n")
-    with running.only_one(r): pass
+    with stage_scheduler.only_one(r): pass
 
 
 def test_a_schedulers_gpus_are_kept(monkeypatch):
@@ -192,7 +192,7 @@ def test_a_named_preset_runs_itself_and_paths_start_at_the_preset(tmp_path, monk
 
 
 def test_edited_folds_outlive_a_rerun_of_the_first_stage(outputs):
-    from spacenet5_nb.stages import begin
+    from spacenet5_nb.workflow.stage_table import begin
     r = open_run("r", "demo")
     r.folder.mkdir(parents=True)
     for path in (r.chips, r.folds, r.report): path.write_text("x")
@@ -201,7 +201,7 @@ def test_edited_folds_outlive_a_rerun_of_the_first_stage(outputs):
 
 
 def test_files_that_are_no_data_do_not_wake_the_stages(tmp_path):
-    from spacenet5_nb.stages import data_listing
+    from spacenet5_nb.workflow.stage_table import data_listing
     (tmp_path/"a.tif").write_bytes(b"x")
     before = data_listing(tmp_path)
     (tmp_path/"README.txt").write_text("notes"); (tmp_path/"a.tif.aux.xml").write_text("<x/>"); (tmp_path/"gone.tif").symlink_to(tmp_path/"nowhere")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from spacenet5_nb import graph, raster
 from spacenet5_nb.apls import FolderScores, apls, explain_worst, score_folder, write_scores
 from spacenet5_nb.core import DataError, StageError, WorkspaceError
-from spacenet5_nb.entries import find_entries, read_entry, read_solution
+from spacenet5_nb.judge.chip_graphs import find_entries, read_entry, read_solution
 from spacenet5_nb.pipeline import app
 from spacenet5_nb.topo import shortest_path_score, topo
 
@@ -403,10 +403,10 @@ def test_scores_go_to_a_folder_of_their_own(truth, tmp_path, outputs, monkeypatc
 
 
 def test_all_or_nothing(truth, tmp_path, monkeypatch):
-    from spacenet5_nb import folders
+    from spacenet5_nb.judge import folder_scores
     done = score_folder(truth, write_csv(tmp_path/"a.csv"))
     def broken(*_): raise MemoryError("rehearsed")
-    monkeypatch.setattr(folders, "plot_scores", broken)
+    monkeypatch.setattr(folder_scores, "plot_scores", broken)
     with pytest.raises(MemoryError): write_scores(done, tmp_path/"out/scores.csv", tmp_path/"out/scores.json", plot=tmp_path/"out/scores.png")
     assert not (tmp_path/"out").exists()
 

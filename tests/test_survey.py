@@ -8,9 +8,9 @@ import pytest
 import shapely
 from pyproj import Transformer
 
-from spacenet5_nb import disagree
+from spacenet5_nb.base.labels import read_labels
+from spacenet5_nb.chips import label_quality
 from spacenet5_nb.graph import utm_crs
-from spacenet5_nb.labels import read_labels
 from spacenet5_nb.raster import read_named, valid_pixels
 from spacenet5_nb.speed_limits import add_speeds
 
@@ -28,8 +28,8 @@ def moved(roads, east, north):
 
 
 def shift_of(pixels, valid, grid, roads):
-    small, kept, coarse = disagree.thin(pixels, valid, grid)
-    return disagree.label_shift(disagree._look(small, kept), kept, disagree.along(roads, coarse))[0]
+    small, kept, coarse = label_quality.thin(pixels, valid, grid)
+    return label_quality.label_shift(label_quality._look(small, kept), kept, label_quality.along(roads, coarse))[0]
 
 
 def with_invented(roads, grid, n, seed):
@@ -74,7 +74,7 @@ def test_a_known_shift_is_recovered(generated, move):
 
 
 def test_only_moved_labels_are_reported(generated):
-    def reports(move): return [disagree.disagreements([disagree.survey_arrays(p, v, g, moved(r, *move)) | {"chip": "x"}]).query("road == -1") for p, v, g, r in generated]
+    def reports(move): return [label_quality.disagreements([label_quality.survey_arrays(p, v, g, moved(r, *move)) | {"chip": "x"}]).query("road == -1") for p, v, g, r in generated]
     assert sum(map(len, reports((0, 0)))) == 0
     found = [r["reason"].iloc[0] for r in reports((6, -4)) if len(r)]
     assert len(found) >= 5 and all("west" in r and "north" in r for r in found)
@@ -93,7 +93,7 @@ def test_pixel_size_and_type_do_not_matter(generated):
 
 
 def test_a_survey_crosses_process_borders_unchanged(generated):
-    one, two = (disagree.survey_arrays(*generated[1]) for _ in range(2))
+    one, two = (label_quality.survey_arrays(*generated[1]) for _ in range(2))
     for s in (two, pickle.loads(pickle.dumps(one))):  # noqa: S301
         assert all(s[k].equals(one[k]) for k in ("roads", "points", "bands")) and repr(s["shift"]) == repr(one["shift"]) and s["black"] == one["black"]
 
@@ -103,13 +103,13 @@ def test_real_labels_are_fine_and_moved_ones_are_not(vegas):
     now, then = {}, {}
     for name, files in vegas.items():
         pixels, valid, grid, roads = opened(*files)
-        now[name], then[name] = (disagree.survey_arrays(pixels, valid, grid, r) | {"chip": name} for r in (roads, moved(roads, 6, -4)))
-    assert not (disagree.disagreements(now.values())["road"] == -1).any(), "SpaceNet's labels lie on their roads"
+        now[name], then[name] = (label_quality.survey_arrays(pixels, valid, grid, r) | {"chip": name} for r in (roads, moved(roads, 6, -4)))
+    assert not (label_quality.disagreements(now.values())["road"] == -1).any(), "SpaceNet's labels lie on their roads"
     clear = {n: s["shift"] for n, s in then.items() if not s["shift"]["unclear"]}
     off = [math.hypot(s["east_m"] + 6, s["north_m"] - 4) for s in clear.values()]
     assert len(clear) >= 6 and np.median(off) < 1.5 and max(off) < 3, dict(zip(clear, off, strict=True))
-    assert (disagree.disagreements(then.values())["road"] == -1).sum() >= 6
-    black = disagree.chip_table(now.values()).set_index("chip")
+    assert (label_quality.disagreements(then.values())["road"] == -1).sum() >= 6
+    black = label_quality.chip_table(now.values()).set_index("chip")
     assert black.loc["img1454", "sides"] == "right, bottom, left" and 0.08 < black.loc["img1454", "edge"] < 0.12 and black.loc["img734", "edge"] > 0.7
     assert black["holes"].sum() == 0, "black cars and shadows are no holes"
 
@@ -120,7 +120,7 @@ def test_invented_roads_on_real_chips_stand_out_from_true_ones(vegas):
     for k, files in enumerate(vegas.values()):
         pixels, valid, grid, roads = opened(*files)
         mixed = with_invented(roads, grid, 3, k)
-        tables.append(disagree.survey_arrays(pixels, valid, grid, mixed)["roads"].assign(true=mixed["true"].astype(bool)))
+        tables.append(label_quality.survey_arrays(pixels, valid, grid, mixed)["roads"].assign(true=mixed["true"].astype(bool)))
     table = pd.concat(tables).query("metres > 20").dropna(subset=["evidence"])
     true, false = table[table["true"]], table[~table["true"]]
     assert (true["evidence"].to_numpy()[:, None] > false["evidence"].to_numpy()).mean() > 0.97
@@ -129,5 +129,5 @@ def test_invented_roads_on_real_chips_stand_out_from_true_ones(vegas):
 
 @pytest.mark.shared
 def test_a_label_across_a_roof_is_found(vegas):
-    s = disagree.survey_chip(("img699", *vegas["img699"]))
-    assert disagree.disagreements([s])["road"].tolist() == [5], "a driveway drawn on over the house at its end"
+    s = label_quality.survey_chip(("img699", *vegas["img699"]))
+    assert label_quality.disagreements([s])["road"].tolist() == [5], "a driveway drawn on over the house at its end"

@@ -16,8 +16,8 @@ from torch import nn
 
 from spacenet5_nb import core, model, raster, train
 from spacenet5_nb.core import Channels, StageError
-from spacenet5_nb.dataset import Key, RoadDataset
 from spacenet5_nb.losses import ComboLoss
+from spacenet5_nb.training.dataset import Key, RoadDataset
 
 ROOT = Path(__file__).parents[1]
 STAGE = {"crop_px": 64, "batch": 4, "epochs": 2, "steps_per_epoch": 3, "lr": [[0, 0.003]]}
@@ -178,7 +178,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from spacenet5_nb import core, model, train
-from spacenet5_nb.dataset import RoadDataset, rank_now
+from spacenet5_nb.training.dataset import RoadDataset, rank_now
 torch.set_num_threads(1)
 folder, name = Path(sys.argv[1]), sys.argv[2]
 keys, item = [], RoadDataset.__getitem__

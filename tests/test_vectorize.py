@@ -9,7 +9,7 @@ import shapely
 
 from spacenet5_nb import graph
 from spacenet5_nb.core import Channels, DataError, SpeedConfig, VectorizeConfig
-from spacenet5_nb.skeleton import make_frame, thin, trace
+from spacenet5_nb.roads.skeleton import make_frame, thin, trace
 from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import steps, vectorize
 

@@ -10,7 +10,7 @@ import shapely
 
 from spacenet5_nb import graph
 from spacenet5_nb.core import Channels, SpeedConfig, VectorizeConfig
-from spacenet5_nb.overpasses import crossing_places
+from spacenet5_nb.roads.overpass_score import crossing_places
 from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import vectorize
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.morphology import skeletonize
 
-from spacenet5_nb import graph, kernels, raster, skeleton
+from spacenet5_nb import graph, raster
+from spacenet5_nb.base import kernels
 from spacenet5_nb.core import Channels, DataError, SpeedConfig, VectorizeConfig
-from spacenet5_nb.skeleton import thin, trace
+from spacenet5_nb.roads import skeleton
+from spacenet5_nb.roads.skeleton import thin, trace
+from spacenet5_nb.roads.stitch import cells, stitch
+from spacenet5_nb.roads.windowed_tracing import DiskStack, vectorize_windows
 from spacenet5_nb.speed import add_speeds
-from spacenet5_nb.stitch import cells, stitch
 from spacenet5_nb.vectorize import vectorize
-from spacenet5_nb.windows import DiskStack, vectorize_windows
 
 # isort: split
 from affine import Affine

@@ -8,25 +8,25 @@ from test_download import moto, server  # noqa: F401  (fixtures: a local S3 serv
 from test_parity_networks import filled
 from typer.testing import CliRunner
 
-from spacenet5_nb import weights
-from spacenet5_nb.download import BUCKET
+from spacenet5_nb.acquire import published_weights
+from spacenet5_nb.acquire.download import BUCKET
+from spacenet5_nb.acquire.s3_transfer import DownloadError
 from spacenet5_nb.model import load
 from spacenet5_nb.pipeline import app
-from spacenet5_nb.transfer import DownloadError
 
 
 def put(server, **files):  # noqa: F811
-    for name, data in files.items(): server.s3.put_object(Bucket=BUCKET, Key=weights.PREFIX + name, Body=data, ACL="public-read")
+    for name, data in files.items(): server.s3.put_object(Bucket=BUCKET, Key=published_weights.PREFIX + name, Body=data, ACL="public-read")
 
 
 def test_an_entrant_is_found_fetched_once_and_checked(server, tmp_path, capsys):  # noqa: F811
     put(server, **{"3-selim_sef/a.pth": b"one"*1000, "1-xd_xd/b.pth": b"two"})
-    assert [f.read_bytes() for f in weights.download_weights("selim_sef", tmp_path)] == [b"one"*1000]
+    assert [f.read_bytes() for f in published_weights.download_weights("selim_sef", tmp_path)] == [b"one"*1000]
     assert "agrees with the MD5 sum" in capsys.readouterr().out
-    weights.download_weights("selim_sef", tmp_path)
+    published_weights.download_weights("selim_sef", tmp_path)
     assert "is there" in capsys.readouterr().out
     assert sorted(f.name for f in (tmp_path/"weights/selim_sef").iterdir()) == ["a.pth", "a.pth.stamp"]
-    with pytest.raises(DownloadError, match="There are: 1-xd_xd, 3-selim_sef"): weights.download_weights("nobody", tmp_path)
+    with pytest.raises(DownloadError, match="There are: 1-xd_xd, 3-selim_sef"): published_weights.download_weights("nobody", tmp_path)
 
 
 def test_the_command_makes_members(server, tmp_path, shared):  # noqa: F811
