@@ -6,6 +6,7 @@ The yardstick inserts every control point into a networkx graph and takes all pa
 afternoon. It runs on the same machine in the same minute; the original's seconds (CosmiQ/apls) were measured elsewhere and are a guide.
 `--city` scores a synthetic network of 100,000 edges with 500 sources instead.
 """
+
 import argparse
 import resource
 import time
@@ -23,18 +24,22 @@ from spacenet5_nb.judge.routes import roads_of, snap_points
 
 # the yardstick ----------------------------------------------------------------------------------------------------------------
 
+
 def inserted(g: nx.MultiGraph, points: list, snap: float) -> nx.MultiGraph:
     "A copy of the graph with every point as a node of its own, by looking at every edge for every point."
     g = g.copy()
     for i, p in enumerate(points):
         edges = list(g.edges(keys=True, data="geometry"))
-        if not edges: return g
+        if not edges:
+            return g
         d = [p.distance(line) for *_, line in edges]
         k = int(np.argmin(d))
-        if d[k] > snap: continue
+        if d[k] > snap:
+            continue
         u, v, key, line = edges[k]
         start = shapely.Point(line.coords[0])
-        if start.distance(_place(g, v)) < start.distance(_place(g, u)): line = shapely.reverse(line)
+        if start.distance(_place(g, v)) < start.distance(_place(g, u)):
+            line = shapely.reverse(line)
         at, speed = line.project(p), g.edges[u, v, key]["speed_kph"]
         parts = substring(line, 0, at), substring(line, at, line.length)
         g.remove_edge(u, v, key)
@@ -46,92 +51,154 @@ def inserted(g: nx.MultiGraph, points: list, snap: float) -> nx.MultiGraph:
     return g
 
 
-def _place(g: nx.MultiGraph, n) -> shapely.Point: return shapely.Point(g.nodes[n]["x"], g.nodes[n]["y"])
+def _place(g: nx.MultiGraph, n) -> shapely.Point:
+    return shapely.Point(g.nodes[n]["x"], g.nodes[n]["y"])
 
 
-def yardstick(truth: nx.MultiGraph, proposal: nx.MultiGraph, snap: float = 4.0, shortest: float = 10.0) -> float:
+def yardstick(
+    truth: nx.MultiGraph, proposal: nx.MultiGraph, snap: float = 4.0, shortest: float = 10.0
+) -> float:
     "APLS by length, straightforwardly."
     both = []
     for a, b in ((truth, proposal), (proposal, truth)):
         points = [shapely.Point(xy) for xy in control_points(roads_of(a)).xy]
         names = [("cp", i) for i in range(len(points))]
-        here, there = (dict(nx.all_pairs_dijkstra_path_length(inserted(g, points, s), weight="length")) for g, s in ((a, 1e-3), (b, snap)))
-        costs = [1.0 if t not in there.get(s, {}) else min(1.0, abs(there[s][t] - here[s][t])/here[s][t])
-                 for s in names for t in here.get(s, {}) if t in names and s != t and here[s][t] >= shortest]
+        here, there = (
+            dict(nx.all_pairs_dijkstra_path_length(inserted(g, points, s), weight="length"))
+            for g, s in ((a, 1e-3), (b, snap))
+        )
+        costs = [
+            1.0
+            if t not in there.get(s, {})
+            else min(1.0, abs(there[s][t] - here[s][t]) / here[s][t])
+            for s in names
+            for t in here.get(s, {})
+            if t in names and s != t and here[s][t] >= shortest
+        ]
         both.append(1 - float(np.mean(costs)) if costs else 0.0)
-    return 2*both[0]*both[1]/sum(both) if min(both) > 0 else 0.0
+    return 2 * both[0] * both[1] / sum(both) if min(both) > 0 else 0.0
 
 
 # tables -----------------------------------------------------------------------------------------------------------------------
 
-def old(t: nx.MultiGraph, p: nx.MultiGraph) -> float: return cosmiq.score(t, p, min_path_length=0.001)[2]
+
+def old(t: nx.MultiGraph, p: nx.MultiGraph) -> float:
+    return cosmiq.score(t, p, min_path_length=0.001)[2]
 
 
 def floor(f, *args, **options) -> tuple[float, object]:
     "Seconds that the shortest-path calls of one score take, within it; and the score."
     spent = [0.0]
+
     def timed(*a, **k):
         start = time.perf_counter()
-        try: return dijkstra(*a, **k)
-        finally: spent[0] += time.perf_counter() - start
+        try:
+            return dijkstra(*a, **k)
+        finally:
+            spent[0] += time.perf_counter() - start
+
     routes.dijkstra = cosmiq.dijkstra = timed
-    try: result = f(*args, **options)
-    finally: routes.dijkstra = cosmiq.dijkstra = dijkstra
+    try:
+        result = f(*args, **options)
+    finally:
+        routes.dijkstra = cosmiq.dijkstra = dijkstra
     return spent[0], result
 
 
 def chips(cases: dict) -> None:
     rows = []
     for name, c in cases.items():
-        if name.startswith("mosaic"): continue
+        if name.startswith("mosaic"):
+            continue
         t, p = graph_of(c["truth"], 10.0), graph_of(c["proposal"], 10.0)
-        rows.append([c["reference_seconds"]["wall_s"], seconds(apls, t, p), seconds(apls_both, t, p),
-                     seconds(old, t, p), min(floor(apls, t, p)[0] for _ in range(3)), min(floor(old, t, p)[0] for _ in range(3)), len(t)])
+        rows.append(
+            [
+                c["reference_seconds"]["wall_s"],
+                seconds(apls, t, p),
+                seconds(apls_both, t, p),
+                seconds(old, t, p),
+                min(floor(apls, t, p)[0] for _ in range(3)),
+                min(floor(old, t, p)[0] for _ in range(3)),
+                len(t),
+            ]
+        )
     rows = np.array(rows)
-    print(f"{len(rows)} chips, {np.median(rows[:, 6]):.0f} truth nodes in the median; milliseconds, median (slowest)")
-    for k, what in ((1, "spacenet, length"), (2, "spacenet, length and time"), (3, "cosmiq, length")):
-        print(f"  {what:28} {np.median(rows[:, k])*1e3:8.1f} ({rows[:, k].max()*1e3:6.1f})   original's stored seconds: {np.median(rows[:, 0]/rows[:, k]):6.0f} x")
+    print(
+        f"{len(rows)} chips, {np.median(rows[:, 6]):.0f} truth nodes in the median; milliseconds, median (slowest)"
+    )
+    for k, what in (
+        (1, "spacenet, length"),
+        (2, "spacenet, length and time"),
+        (3, "cosmiq, length"),
+    ):
+        print(
+            f"  {what:28} {np.median(rows[:, k]) * 1e3:8.1f} ({rows[:, k].max() * 1e3:6.1f})   original's stored seconds: {np.median(rows[:, 0] / rows[:, k]):6.0f} x"
+        )
     for k, what, own in ((4, "spacenet", 1), (5, "cosmiq", 3)):
         some = rows[rows[:, k] > 0]
-        print(f"  {what + ', shortest paths alone':28} {np.median(some[:, k])*1e3:8.1f}; the whole score is {np.median(some[:, own]/some[:, k]):.1f} times that floor")
+        print(
+            f"  {what + ', shortest paths alone':28} {np.median(some[:, k]) * 1e3:8.1f}; the whole score is {np.median(some[:, own] / some[:, k]):.1f} times that floor"
+        )
 
 
 def beside_networkx(cases: dict) -> None:
     print("beside all pairs in networkx, same machine, length")
     for name in ("gt_gt__img99", "gt_gt__img991", "gt_gt__img990", "jit3__img0", "sn_osm__img991"):
-        if name not in cases: continue
+        if name not in cases:
+            continue
         t, p = graph_of(cases[name]["truth"], 10.0), graph_of(cases[name]["proposal"], 10.0)
         slow, value = seconds(yardstick, t, p, repeats=1), yardstick(t, p)
         fast, ours = seconds(apls, t, p), apls(t, p).score
-        print(f"  {name:20} networkx {slow:6.2f} s ({value:.4f})   spacenet {fast*1e3:6.1f} ms ({ours:.4f})   {slow/fast:6.0f} x")
+        print(
+            f"  {name:20} networkx {slow:6.2f} s ({value:.4f})   spacenet {fast * 1e3:6.1f} ms ({ours:.4f})   {slow / fast:6.0f} x"
+        )
 
 
 def mosaic(cases: dict) -> None:
     c = cases["mosaic__gt_gt"]
-    t, p, ref = graph_of(c["truth"], 10.0), graph_of(c["proposal"], 10.0), c["reference_seconds"]["cpu_s"]
+    t, p, ref = (
+        graph_of(c["truth"], 10.0),
+        graph_of(c["proposal"], 10.0),
+        c["reference_seconds"]["cpu_s"],
+    )
     n = len(control_points(roads_of(t)).edge)
     for what, f in (("spacenet", apls), ("spacenet, both weights", apls_both), ("cosmiq", old)):
         s, alone = seconds(f, t, p, repeats=2), floor(f, t, p)[0]
-        print(f"mosaic, {n} control points a side, {what:24} {s:6.2f} s   original {ref:.0f} s: {ref/s:5.0f} x   shortest paths alone {alone:.2f} s: {s/alone:.1f} times that")
+        print(
+            f"mosaic, {n} control points a side, {what:24} {s:6.2f} s   original {ref:.0f} s: {ref / s:5.0f} x   shortest paths alone {alone:.2f} s: {s / alone:.1f} times that"
+        )
 
 
 def whole_city(sources: int = 500) -> None:
     g, less = city()
     start = time.perf_counter()
     alone, r = floor(apls, g, less, sources=sources)
-    took, memory = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
-    print(f"city: {g.number_of_edges()} edges, {r.truth_points} control points, {sources} sources: {took:.1f} s, peak {memory:.2f} GB, "
-          f"APLS {r.score:.4f} with a standard error of {r.standard_error:.4f}")
+    took, memory = (
+        time.perf_counter() - start,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    )
+    print(
+        f"city: {g.number_of_edges()} edges, {r.truth_points} control points, {sources} sources: {took:.1f} s, peak {memory:.2f} GB, "
+        f"APLS {r.score:.4f} with a standard error of {r.standard_error:.4f}"
+    )
     roads = roads_of(less)
-    print(f"  of which the shortest paths {alone:.1f} s (the whole is {took/alone:.1f} times that), snapping {seconds(snap_points, control_points(roads_of(g)).xy, roads, repeats=1):.1f} s")
+    print(
+        f"  of which the shortest paths {alone:.1f} s (the whole is {took / alone:.1f} times that), snapping {seconds(snap_points, control_points(roads_of(g)).xy, roads, repeats=1):.1f} s"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--city", action="store_true", help="a network of 100,000 edges alone")
-    if parser.parse_args().city: return whole_city()
+    if parser.parse_args().city:
+        return whole_city()
     cases = stored("cosmiq_cases.json.gz")["cases"]
-    chips(cases); beside_networkx(cases); mosaic(cases)
+    chips(cases)
+    beside_networkx(cases)
+    mosaic(cases)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

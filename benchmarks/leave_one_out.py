@@ -12,6 +12,7 @@ first network. `--cities` trains the network on generated cities first and goes 
 is always that of roads 4 m wide on a grid of 1 m, whatever the network's own grid, so that it can be compared between grids. Who chooses by these chips and reports the same chips
 reports too much: choose with one seed, and report with another at least.
 """
+
 import argparse
 import json
 import math
@@ -25,7 +26,15 @@ from scipy import stats
 from skimage.transform import resize
 
 from spacenet5_nb import demo, ensemble, explore, masks
-from spacenet5_nb.core import DataError, Preset, PresetError, Run, load_preset, load_settings, write_json
+from spacenet5_nb.core import (
+    DataError,
+    Preset,
+    PresetError,
+    Run,
+    load_preset,
+    load_settings,
+    write_json,
+)
 from spacenet5_nb.pipeline import score_probs
 from spacenet5_nb.raster import read_named
 from spacenet5_nb.train import fit
@@ -41,98 +50,194 @@ def nested(pairs):
         key, _, value = pair.partition("=")
         *path, last = key.split(".")
         place = out
-        for part in path: place = place.setdefault(part, {})
+        for part in path:
+            place = place.setdefault(part, {})
         place[last] = yaml.safe_load(value)
     return out
 
 
-def make_preset(name: str, pairs: list[str], steps: int, parts: int, member: Path | None = None) -> Preset:
+def make_preset(
+    name: str, pairs: list[str], steps: int, parts: int, member: Path | None = None
+) -> Preset:
     "The preset with its first network for every part, one stage of so many steps, and the changes asked for."
     base, changes = load_preset(name), nested(pairs)
-    if not base.train.stages: raise PresetError(name, "has no training stage", "Give it one in train.stages.")
+    if not base.train.stages:
+        raise PresetError(name, "has no training stage", "Give it one in train.stages.")
     per_epoch = min(steps, 100)
-    stage = asdict(base.train.stages[-1]) | dict(epochs=max(steps//per_epoch, 1), steps_per_epoch=per_epoch, validate_every=10**6) | changes.pop("stage", {})
-    network = asdict(base.folds[0]) | changes.pop("network", {}) | ({"pretrained": str(member.resolve())} if member else {})
+    stage = (
+        asdict(base.train.stages[-1])
+        | dict(epochs=max(steps // per_epoch, 1), steps_per_epoch=per_epoch, validate_every=10**6)
+        | changes.pop("stage", {})
+    )
+    network = (
+        asdict(base.folds[0])
+        | changes.pop("network", {})
+        | ({"pretrained": str(member.resolve())} if member else {})
+    )
     training = {"validation_chips": 1, **changes.pop("train", {}), "stages": [stage]}
-    return load_preset({"base": name, "name": base.name, "folds": [network]*parts, "train": training, **changes})
+    return load_preset(
+        {"base": name, "name": base.name, "folds": [network] * parts, "train": training, **changes}
+    )
 
 
 def open_chips(run: Run, parts: int) -> pd.DataFrame:
     "Every labelled chip with its target; chip k belongs to part k modulo their number."
     chips = explore.find_chips(run.data_root, n_bands=3, chip_m=0)
     chips = chips[chips.label != ""].sort_values("chip").reset_index(drop=True)
-    if not len(chips): raise DataError(run.data_root, "holds no labelled chip", "Name the folder of the real chips: --data")
-    folder = run.folder/f"masks-{run.preset.data.gsd_m}"   # another grid in the same folder has targets of its own
-    chips = chips.assign(mask=[str(folder/f"{c}.tif") for c in chips.chip], fold=[k % (parts or len(chips)) for k in range(len(chips))])
+    if not len(chips):
+        raise DataError(
+            run.data_root, "holds no labelled chip", "Name the folder of the real chips: --data"
+        )
+    folder = (
+        run.folder / f"masks-{run.preset.data.gsd_m}"
+    )  # another grid in the same folder has targets of its own
+    chips = chips.assign(
+        mask=[str(folder / f"{c}.tif") for c in chips.chip],
+        fold=[k % (parts or len(chips)) for k in range(len(chips))],
+    )
     for c in chips.itertuples():
-        if not Path(c.mask).is_file(): masks.make_chip_mask((c.image, c.label, c.mask, run.preset.data.gsd_m, run.preset.channels, run.preset.masks))
+        if not Path(c.mask).is_file():
+            masks.make_chip_mask(
+                (
+                    c.image,
+                    c.label,
+                    c.mask,
+                    run.preset.data.gsd_m,
+                    run.preset.channels,
+                    run.preset.masks,
+                )
+            )
     return chips
 
 
 def dice_of(run, chip, road):
     "Dice of a probability raster of any grid against the label's roads on a grid of 1 m."
-    path = run.folder/"truth"/f"{chip['chip']}.tif"
-    if not path.is_file(): masks.make_chip_mask((chip["image"], chip["label"], str(path), TRUTH_M, run.preset.channels, load_preset("small").masks))
+    path = run.folder / "truth" / f"{chip['chip']}.tif"
+    if not path.is_file():
+        masks.make_chip_mask(
+            (
+                chip["image"],
+                chip["label"],
+                str(path),
+                TRUTH_M,
+                run.preset.channels,
+                load_preset("small").masks,
+            )
+        )
     mask, _, names = read_named(path)
     truth = mask[names.index("road")] > 0
-    found = road if road.shape == truth.shape else resize(road, truth.shape, order=1, preserve_range=True)
-    return 2*((found >= 128) & truth).sum()/max((found >= 128).sum() + truth.sum(), 1)
+    found = (
+        road
+        if road.shape == truth.shape
+        else resize(road, truth.shape, order=1, preserve_range=True)
+    )
+    return 2 * ((found >= 128) & truth).sum() / max((found >= 128).sum() + truth.sum(), 1)
 
 
 def score_of(run, chip, member):
     "Dice and APLS of one chip, averaged over the preset's views; given the file, pixels without data are no road, as in the pipeline."
-    probs = ensemble.predict([member], chip["image"], tta=run.preset.ensemble.tta, device="cpu", as_bytes=True)
-    return {"dice": float(dice_of(run, chip, probs[run.preset.channels.road])), **score_probs(run, chip.rename(chip["chip"]), probs, {})}
+    probs = ensemble.predict(
+        [member], chip["image"], tta=run.preset.ensemble.tta, device="cpu", as_bytes=True
+    )
+    return {
+        "dice": float(dice_of(run, chip, probs[run.preset.channels.road])),
+        **score_probs(run, chip.rename(chip["chip"]), probs, {}),
+    }
 
 
 def train_on_cities(name: str, pairs: list[str], steps: int, out: Path, seed: int) -> Path:
     "Train the preset's first network on generated cities; its member."
-    run = Run("cities", out/"on-cities", demo.make_demo(out/"cities", seed=seed), make_preset(name, pairs, steps, 2), seed)
+    run = Run(
+        "cities",
+        out / "on-cities",
+        demo.make_demo(out / "cities", seed=seed),
+        make_preset(name, pairs, steps, 2),
+        seed,
+    )
     chips = open_chips(run, 0)
-    fit(run.preset, 0, chips.assign(fold=[0, *[1]*(len(chips) - 1)]), out=run.fold(0), cache=run.cache, device="cpu", seed=seed)   # one chip held out: `fit` asks for it
-    return run.fold(0)/"last.safetensors"
+    fit(
+        run.preset,
+        0,
+        chips.assign(fold=[0, *[1] * (len(chips) - 1)]),
+        out=run.fold(0),
+        cache=run.cache,
+        device="cpu",
+        seed=seed,
+    )  # one chip held out: `fit` asks for it
+    return run.fold(0) / "last.safetensors"
 
 
 def train_part(run: Run, k: int, chips: pd.DataFrame) -> list[dict]:
     "Train without part k and score its chips; what is there from the same inputs is read."
-    path, mark = run.folder/f"part{k}.json", [fingerprint(run.preset, k, chips, run.seed), asdict(run.preset.vectorize), run.preset.ensemble.tta]
-    if path.is_file() and (old := json.loads(path.read_text()))["fingerprint"] == mark: return old["rows"]
+    path, mark = (
+        run.folder / f"part{k}.json",
+        [
+            fingerprint(run.preset, k, chips, run.seed),
+            asdict(run.preset.vectorize),
+            run.preset.ensemble.tta,
+        ],
+    )
+    if path.is_file() and (old := json.loads(path.read_text()))["fingerprint"] == mark:
+        return old["rows"]
     began, folder = time.process_time(), run.fold(k)
     fit(run.preset, k, chips, out=folder, cache=run.cache, device="cpu", seed=run.seed)
     cpu = time.process_time() - began
-    rows = [{"chip": c["chip"], "cpu_s": cpu, **score_of(run, c, folder/"last.safetensors")} for _, c in chips[chips.fold == k].iterrows()]
+    rows = [
+        {"chip": c["chip"], "cpu_s": cpu, **score_of(run, c, folder / "last.safetensors")}
+        for _, c in chips[chips.fold == k].iterrows()
+    ]
     write_json(path, {"fingerprint": mark, "rows": rows})
-    for row in rows: print(", ".join(f"{key} {v:.3f}" if isinstance(v, float) else str(v) for key, v in row.items()), flush=True)
+    for row in rows:
+        print(
+            ", ".join(
+                f"{key} {v:.3f}" if isinstance(v, float) else str(v) for key, v in row.items()
+            ),
+            flush=True,
+        )
     return rows
 
 
 def with_interval(values) -> str:
     v = pd.Series(values).dropna()
-    if len(v) < 2: return "–"
-    return f"{v.mean():+.3f} ± {stats.t.ppf(0.975, len(v) - 1)*v.std()/math.sqrt(len(v)):.3f} (95 %, {len(v)} chips)"
+    if len(v) < 2:
+        return "–"
+    return f"{v.mean():+.3f} ± {stats.t.ppf(0.975, len(v) - 1) * v.std() / math.sqrt(len(v)):.3f} (95 %, {len(v)} chips)"
 
 
 def compare(table: pd.DataFrame, other: Path) -> None:
     "Differences from another run, chip by chip."
     rows = [r for p in sorted(other.glob("part*.json")) for r in json.loads(p.read_text())["rows"]]
-    if not rows: raise DataError(other, "holds no part*.json", "Name the --out of an earlier run.")
-    both = table.set_index("chip").join(pd.DataFrame(rows).set_index("chip").add_suffix(" there"), how="inner")
+    if not rows:
+        raise DataError(other, "holds no part*.json", "Name the --out of an earlier run.")
+    both = table.set_index("chip").join(
+        pd.DataFrame(rows).set_index("chip").add_suffix(" there"), how="inner"
+    )
     change = pd.DataFrame({name: both[name] - both[f"{name} there"] for name in SCORES})
     print(f"\nminus {other}:\n{change.round(3).to_string()}")
-    for name in SCORES: print(f"{name}: {with_interval(change[name])}, {(change[name] > 0).sum()} better")
+    for name in SCORES:
+        print(f"{name}: {with_interval(change[name])}, {(change[name] > 0).sum()} better")
 
 
 def parsed():
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ask.add_argument("--preset", default="small")
-    ask.add_argument("--data", default=str(Path(__file__).resolve().parents[1]/"../shared/data/spacenet3_vegas"))
-    ask.add_argument("--out", default=str(Path(load_settings().outputs_root)/"leave-one-out"))
+    ask.add_argument(
+        "--data",
+        default=str(Path(__file__).resolve().parents[1] / "../shared/data/spacenet3_vegas"),
+    )
+    ask.add_argument("--out", default=str(Path(load_settings().outputs_root) / "leave-one-out"))
     ask.add_argument("--steps", type=int, default=1200)
     ask.add_argument("--minutes", type=float, default=60)
     ask.add_argument("--parts", type=int, default=0, help="0: each chip is one")
     ask.add_argument("--seed", type=int, default=load_settings().seed)
     ask.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    ask.add_argument("--cities", type=int, default=0, metavar="STEPS", help="train so many steps on generated cities first")
+    ask.add_argument(
+        "--cities",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="train so many steps on generated cities first",
+    )
     ask.add_argument("--compare", type=Path, metavar="OUT", help="another run's --out")
     return ask.parse_args()
 
@@ -141,18 +246,30 @@ def main():
     a = parsed()
     out, start = Path(a.out), time.monotonic()
     member = train_on_cities(a.preset, a.set, a.cities, out, a.seed) if a.cities else None
-    run = Run("leave-one-out", out, Path(a.data), make_preset(a.preset, a.set, a.steps, 1, member), a.seed)
+    run = Run(
+        "leave-one-out", out, Path(a.data), make_preset(a.preset, a.set, a.steps, 1, member), a.seed
+    )
     chips = open_chips(run, a.parts)
-    run, parts, rows = replace(run, preset=make_preset(a.preset, a.set, a.steps, a.parts or len(chips), member)), sorted(chips.fold.unique()), []
+    run, parts, rows = (
+        replace(run, preset=make_preset(a.preset, a.set, a.steps, a.parts or len(chips), member)),
+        sorted(chips.fold.unique()),
+        [],
+    )
     for k in parts:
-        if time.monotonic() - start > 60*a.minutes: break
+        if time.monotonic() - start > 60 * a.minutes:
+            break
         rows += train_part(run, int(k), chips)
-    if not rows: return print("nothing trained yet")
+    if not rows:
+        return print("nothing trained yet")
     table = pd.DataFrame(rows)
     print(table.round(3).to_string(index=False))
-    for name in SCORES: print(f"{name}: {with_interval(table[name]).lstrip('+')}")
-    if len(table) < len(chips): print(f"{len(table)} of {len(chips)} chips; run it again to go on")
-    if a.compare: compare(table, a.compare)
+    for name in SCORES:
+        print(f"{name}: {with_interval(table[name]).lstrip('+')}")
+    if len(table) < len(chips):
+        print(f"{len(table)} of {len(chips)} chips; run it again to go on")
+    if a.compare:
+        compare(table, a.compare)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

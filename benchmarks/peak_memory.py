@@ -1,7 +1,8 @@
 """Time and peak memory of a command with all its processes: their proportional set sizes, added up twice a second.
 
-    .venv/bin/python benchmarks/peak_memory.py make demo
+.venv/bin/python benchmarks/peak_memory.py make demo
 """
+
 import subprocess
 import sys
 import time
@@ -13,18 +14,25 @@ def tree_mb(root):
     "Memory of a process and its children; one that ends while we look counts nothing."
     total = 0
     for process in [root, *root.children(recursive=True)]:
-        try: total += process.memory_full_info().pss
-        except psutil.NoSuchProcess: continue
-    return total/1e6
+        try:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 1e6
 
 
 def main():
     start, peak, child = time.monotonic(), 0.0, subprocess.Popen(sys.argv[1:])
     while child.poll() is None:
-        try: peak = max(peak, tree_mb(psutil.Process(child.pid)))
-        except psutil.NoSuchProcess: break
+        try:
+            peak = max(peak, tree_mb(psutil.Process(child.pid)))
+        except psutil.NoSuchProcess:
+            break
         time.sleep(0.5)
-    print(f"{time.monotonic() - start:.0f} s, peak memory {peak:.0f} MB, exit status {child.wait()}")
+    print(
+        f"{time.monotonic() - start:.0f} s, peak memory {peak:.0f} MB, exit status {child.wait()}"
+    )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

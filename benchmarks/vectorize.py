@@ -5,6 +5,7 @@
 Needs the reference samples ($SPACENET5_SHARED or ../shared). One core, CPU seconds. The yardstick thins the chip's mask above the threshold, cleaned of specks and holes, which
 is what ours thins too. The mosaic is 16 chips on 5200 x 5200 pixels. Whatever else the machine does falls on both alike: the ratio is the median of interleaved pairs.
 """
+
 import argparse
 import json
 import os
@@ -15,7 +16,8 @@ import time
 import warnings
 from pathlib import Path
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS"): os.environ.setdefault(name, "1")   # one core each
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # one core each
 
 import numpy as np  # noqa: E402, I001
 from spacenet5_nb.core import Channels, SpeedConfig, VectorizeConfig, section  # noqa: E402  (before rasterio)
@@ -28,33 +30,49 @@ from spacenet5_nb import speed, vectorize  # noqa: E402
 from spacenet5_nb.base import kernels  # noqa: E402
 from spacenet5_nb.roads import skeleton  # noqa: E402
 
-SHARED = Path(os.environ.get("SPACENET5_SHARED") or Path(__file__).resolve().parents[1]/"../shared")
+SHARED = Path(
+    os.environ.get("SPACENET5_SHARED") or Path(__file__).resolve().parents[1] / "../shared"
+)
 SELIM = Channels.selim_sef()
 
 
 def chips() -> dict[str, tuple[np.ndarray, dict]]:
     "Noisy probabilities of real roads, and where they lie."
-    places = json.loads((SHARED/"reference/vectorize/reference.json").read_text())
+    places = json.loads((SHARED / "reference/vectorize/reference.json").read_text())
     out = {}
-    for path in sorted((SHARED/"reference/vectorize").glob("*.tif")):
-        with rasterio.open(path) as source: out[path.stem] = source.read(), dict(transform=Affine.from_gdal(*places[path.stem]["gdal_geotransform"]), crs="EPSG:4326")
+    for path in sorted((SHARED / "reference/vectorize").glob("*.tif")):
+        with rasterio.open(path) as source:
+            out[path.stem] = (
+                source.read(),
+                dict(
+                    transform=Affine.from_gdal(*places[path.stem]["gdal_geotransform"]),
+                    crs="EPSG:4326",
+                ),
+            )
     return out
 
 
 def mosaic(found: dict) -> tuple[np.ndarray, dict]:
     "16 chips: each of the four four times, in rows that begin with another one."
     names = list(found)
-    rows = [np.concatenate([found[names[(i + j) % len(names)]][0] for j in range(4)], axis=2) for i in range(4)]
+    rows = [
+        np.concatenate([found[names[(i + j) % len(names)]][0] for j in range(4)], axis=2)
+        for i in range(4)
+    ]
     return np.concatenate(rows, axis=1), found[names[0]][1]
 
 
-def ours(probs: np.ndarray, place: dict, config: VectorizeConfig, speeds: SpeedConfig) -> list[tuple[str, float]]:
+def ours(
+    probs: np.ndarray, place: dict, config: VectorizeConfig, speeds: SpeedConfig
+) -> list[tuple[str, float]]:
     "Seconds of each part: mask, thinning and tracing, network, speeds."
     start = time.process_time()
     frame = skeleton.make_frame(probs.shape[1:], **place)
     at = [("begin", time.process_time() - start)]
     g = None
-    for name, net in vectorize.steps(probs, frame, config, SELIM): g = net; at.append((name, time.process_time() - start))
+    for name, net in vectorize.steps(probs, frame, config, SELIM):
+        g = net
+        at.append((name, time.process_time() - start))
     g = vectorize.finished(g)
     at.append(("graph", time.process_time() - start))
     speed.add_speeds(g, probs, **place, config=speeds)
@@ -68,17 +86,29 @@ def yardstick(mask: np.ndarray) -> float:
     return time.process_time() - start
 
 
-def measured(probs: np.ndarray, place: dict, config: VectorizeConfig, speeds: SpeedConfig, repeat: int) -> tuple[float, float, float, dict[str, float]]:
+def measured(
+    probs: np.ndarray, place: dict, config: VectorizeConfig, speeds: SpeedConfig, repeat: int
+) -> tuple[float, float, float, dict[str, float]]:
     "Seconds of the yardstick, of ours, the ratio, and ours by step; medians."
     frame = skeleton.make_frame(probs.shape[1:], **place)
-    near = round(vectorize.FAINT_M/frame.gsd_m)
-    mask = skeleton.clean_mask(skeleton.threshold_mask(probs[SELIM.road], config.threshold, config.low_threshold, near), frame.gsd_yx, config.min_object_m2, config.min_hole_m2)
+    near = round(vectorize.FAINT_M / frame.gsd_m)
+    mask = skeleton.clean_mask(
+        skeleton.threshold_mask(probs[SELIM.road], config.threshold, config.low_threshold, near),
+        frame.gsd_yx,
+        config.min_object_m2,
+        config.min_hole_m2,
+    )
     assert (kernels.thin_pixels(mask) == skeletonize(mask)).all()
-    ours(probs, place, config, speeds)                     # compiles
+    ours(probs, place, config, speeds)  # compiles
     pairs = [(yardstick(mask), ours(probs, place, config, speeds)) for _ in range(repeat)]
-    base, total = np.array([b for b, _ in pairs]), np.array([sum(s for _, s in parts) for _, parts in pairs])
-    steps = {name: float(np.median([dict(parts)[name] for _, parts in pairs])) for name, _ in pairs[0][1]}
-    return float(np.median(base)), float(np.median(total)), float(np.median(total/base)), steps
+    base, total = (
+        np.array([b for b, _ in pairs]),
+        np.array([sum(s for _, s in parts) for _, parts in pairs]),
+    )
+    steps = {
+        name: float(np.median([dict(parts)[name] for _, parts in pairs])) for name, _ in pairs[0][1]
+    }
+    return float(np.median(base)), float(np.median(total)), float(np.median(total / base)), steps
 
 
 def write_raster(path: Path, probs: np.ndarray, place: dict, side: int) -> None:
@@ -86,11 +116,29 @@ def write_raster(path: Path, probs: np.ndarray, place: dict, side: int) -> None:
     row = np.concatenate([probs, probs[:, :, ::-1]], 2)
     cell = np.concatenate([row, row[:, ::-1]], 1)
     columns = np.arange(side) % cell.shape[2]
-    with rasterio.open(path, "w", driver="GTiff", count=len(probs), height=side, width=side, dtype="uint8", tiled=True, blockxsize=512, blockysize=512,
-                       compress="deflate", zlevel=1, interleave="band", BIGTIFF="YES", **place) as target:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=len(probs),
+        height=side,
+        width=side,
+        dtype="uint8",
+        tiled=True,
+        blockxsize=512,
+        blockysize=512,
+        compress="deflate",
+        zlevel=1,
+        interleave="band",
+        BIGTIFF="YES",
+        **place,
+    ) as target:
         for r in range(0, side, 512):
             h = min(512, side - r)
-            target.write(cell[:, np.arange(r, r + h) % cell.shape[1]][:, :, columns], window=Window(0, r, side, h))
+            target.write(
+                cell[:, np.arange(r, r + h) % cell.shape[1]][:, :, columns],
+                window=Window(0, r, side, h),
+            )
 
 
 def in_windows(path: Path, workers: int) -> str:
@@ -106,7 +154,18 @@ if __name__ == "__main__":
 """
     script = path.with_suffix(".py")
     script.write_text(code)
-    done = subprocess.run([sys.executable, str(Path(__file__).with_name("peak_memory.py")), sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("peak_memory.py")),
+            sys.executable,
+            str(script),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
     return "; ".join(done.stdout.splitlines())
 
 
@@ -114,23 +173,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--preset", default="best")
-    parser.add_argument("--raster", type=int, default=0, help="also a raster of so many pixels a side, in windows")
+    parser.add_argument(
+        "--raster", type=int, default=0, help="also a raster of so many pixels a side, in windows"
+    )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    if not (SHARED/"reference/vectorize").is_dir(): sys.exit(f"no reference samples at {SHARED}; set SPACENET5_SHARED")
+    if not (SHARED / "reference/vectorize").is_dir():
+        sys.exit(f"no reference samples at {SHARED}; set SPACENET5_SHARED")
     warnings.simplefilter("ignore")
-    config, speeds = section(options.preset, VectorizeConfig, vectorize.NAMED), section(options.preset, SpeedConfig, speed.NAMED)
+    config, speeds = (
+        section(options.preset, VectorizeConfig, vectorize.NAMED),
+        section(options.preset, SpeedConfig, speed.NAMED),
+    )
     found, total = chips(), {}
     print(f"{'':18} {'pixels':>11} {'skeletonize s':>14} {'ours s':>8} {'ratio':>6}   per step, ms")
     for name, (probs, place) in {**found, "mosaic of 16": mosaic(found)}.items():
         base, total[name], ratio, steps = measured(probs, place, config, speeds, options.repeat)
-        print(f"{name:18} {probs.shape[1]:5} x {probs.shape[2]:<4}{base:14.4f} {total[name]:9.4f} {ratio:6.2f}   {', '.join(f'{k} {1000*v:.1f}' for k, v in steps.items())}", flush=True)
+        print(
+            f"{name:18} {probs.shape[1]:5} x {probs.shape[2]:<4}{base:14.4f} {total[name]:9.4f} {ratio:6.2f}   {', '.join(f'{k} {1000 * v:.1f}' for k, v in steps.items())}",
+            flush=True,
+        )
     mean = np.mean([total[name] for name in found])
-    print(f"16 times the mean chip: {16*mean:.3f} s, the mosaic {total['mosaic of 16']:.3f} s: {total['mosaic of 16']/16/mean:.2f} times linear")
-    if not options.raster: return
+    print(
+        f"16 times the mean chip: {16 * mean:.3f} s, the mosaic {total['mosaic of 16']:.3f} s: {total['mosaic of 16'] / 16 / mean:.2f} times linear"
+    )
+    if not options.raster:
+        return
     with tempfile.TemporaryDirectory() as folder:
-        write_raster(path := Path(folder)/"raster.tif", *found[next(iter(found))], options.raster)
-        print(f"{options.raster} x {options.raster} x 12 on disk ({path.stat().st_size/1e9:.1f} GB), {options.workers} processes: {in_windows(path, options.workers)}")
+        write_raster(path := Path(folder) / "raster.tif", *found[next(iter(found))], options.raster)
+        print(
+            f"{options.raster} x {options.raster} x 12 on disk ({path.stat().st_size / 1e9:.1f} GB), {options.workers} processes: {in_windows(path, options.workers)}"
+        )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

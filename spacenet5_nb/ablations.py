@@ -23,7 +23,17 @@ from . import core  # before torch: sets how its threads wait
 
 import torch
 
-from .core import Channels, CheckpointError, FoldConfig, HeadConfig, LossConfig, Preset, Run, StageConfig, StageError
+from spacenet5_nb.core import (
+    Channels,
+    CheckpointError,
+    FoldConfig,
+    HeadConfig,
+    LossConfig,
+    Preset,
+    Run,
+    StageConfig,
+    StageError,
+)
 from .training.dataset import cached_image
 from .model import find_device, load, probabilities, to_bytes
 from .pipeline import score_probs
@@ -33,97 +43,236 @@ from .training.validation import Tally
 
 # %% ../nbs/10_ablations.ipynb #ab1a0006
 SIZES: dict[str, Callable[[Preset], Preset]] = {
-    "cpu": lambda p: replace(p, folds=(FoldConfig("test_resnet", pretrained=False),)*len(p.folds), decoder=(48, 32, 24, 16), decoder_norm="batch",
-        train=replace(p.train, weight_decay=0.01, stages=(StageConfig(128, 4, 1, 150, lr=((0, 0.005),), schedule="onecycle"),))),
-    "gpu": lambda p: replace(p, folds=(FoldConfig("dpn92", pretrained=False),)*len(p.folds), decoder=(256, 256, 128, 64), decoder_norm="batch",
-        train=replace(p.train, precision="bf16", weight_decay=0.01, stages=(StageConfig(384, 10, 10, 150, lr=((0, 1e-3),), schedule="onecycle", validate_every=10),)))}
-HELD_OUT = {"cpu": 8, "gpu": 28}   # chips of trained cities that are scored, beside those of the mystery city
+    "cpu": lambda p: replace(
+        p,
+        folds=(FoldConfig("test_resnet", pretrained=False),) * len(p.folds),
+        decoder=(48, 32, 24, 16),
+        decoder_norm="batch",
+        train=replace(
+            p.train,
+            weight_decay=0.01,
+            stages=(StageConfig(128, 4, 1, 150, lr=((0, 0.005),), schedule="onecycle"),),
+        ),
+    ),
+    "gpu": lambda p: replace(
+        p,
+        folds=(FoldConfig("dpn92", pretrained=False),) * len(p.folds),
+        decoder=(256, 256, 128, 64),
+        decoder_norm="batch",
+        train=replace(
+            p.train,
+            precision="bf16",
+            weight_decay=0.01,
+            stages=(
+                StageConfig(
+                    384, 10, 10, 150, lr=((0, 1e-3),), schedule="onecycle", validate_every=10
+                ),
+            ),
+        ),
+    ),
+}
+HELD_OUT = {
+    "cpu": 8,
+    "gpu": 28,
+}  # chips of trained cities that are scored, beside those of the mystery city
+
 
 def sized(preset: Preset, size: str) -> Preset:
     "The base of all cases: three bands, ten bins, junctions, focal and dice."
-    if size not in SIZES: raise StageError(f"size={size!r}", "is unknown", f"Use {' or '.join(SIZES)}.")
-    return SIZES[size](replace(preset, loss=LossConfig(), channels=Channels.selim_sef(), train=replace(preset.train, city_balanced=False, validation_chips=2)))
+    if size not in SIZES:
+        raise StageError(f"size={size!r}", "is unknown", f"Use {' or '.join(SIZES)}.")
+    return SIZES[size](
+        replace(
+            preset,
+            loss=LossConfig(),
+            channels=Channels.selim_sef(),
+            train=replace(preset.train, city_balanced=False, validation_chips=2),
+        )
+    )
 
 # %% ../nbs/10_ablations.ipynb #ab1a0009
 @dataclass(frozen=True)
 class Case:
     "One change and the claim about it."
-    name: str
-    against: str                          # the case it is set against; empty: none
-    claim: str                            # what is said to be better about it
-    change: Callable[[Preset], Preset] = lambda p: p
-    metric: str = "apls_length"           # or apls_time, dice
-    where: str = "held-out"               # or mystery
-    is_skewed: bool = False               # trained on one city and little of the others
-    needs: str = ""                       # what this machine may lack
 
-def with_loss(p: Preset, **heads: HeadConfig) -> Preset: return replace(p, loss=replace(p.loss, **heads))
+    name: str
+    against: str  # the case it is set against; empty: none
+    claim: str  # what is said to be better about it
+    change: Callable[[Preset], Preset] = lambda p: p
+    metric: str = "apls_length"  # or apls_time, dice
+    where: str = "held-out"  # or mystery
+    is_skewed: bool = False  # trained on one city and little of the others
+    needs: str = ""  # what this machine may lack
+
+
+def with_loss(p: Preset, **heads: HeadConfig) -> Preset:
+    return replace(p, loss=replace(p.loss, **heads))
+
+
 def without(p: Preset, term: str) -> Preset:
     "The preset without a loss term in any head."
-    return with_loss(p, **{head: replace(getattr(p.loss, head), **{term: 0.0}) for head in ("road", "speed", "junction", "crossing")})
-def with_road(p: Preset, **terms: float) -> Preset: return with_loss(p, road=replace(p.loss.road, **terms))
-def with_fold(p: Preset, **changes: Any) -> Preset: return replace(p, folds=tuple(replace(f, **changes) for f in p.folds))
+    return with_loss(
+        p,
+        **{
+            head: replace(getattr(p.loss, head), **{term: 0.0})
+            for head in ("road", "speed", "junction", "crossing")
+        },
+    )
+
+
+def with_road(p: Preset, **terms: float) -> Preset:
+    return with_loss(p, road=replace(p.loss.road, **terms))
+
+
+def with_fold(p: Preset, **changes: Any) -> Preset:
+    return replace(p, folds=tuple(replace(f, **changes) for f in p.folds))
+
 
 CASES = (
     Case("base: 10 bins, RGB", "", ""),
-    Case("continuous speed", "", "", lambda p: replace(p, channels=Channels.of_speed(65)), "apls_time"),
-    Case("7 bins", "continuous speed", "bins beat a continuous speed: + 5", lambda p: replace(p, channels=replace(Channels.cresi(), has_junction=True)), "apls_time"),
+    Case(
+        "continuous speed",
+        "",
+        "",
+        lambda p: replace(p, channels=Channels.of_speed(65)),
+        "apls_time",
+    ),
+    Case(
+        "7 bins",
+        "continuous speed",
+        "bins beat a continuous speed: + 5",
+        lambda p: replace(p, channels=replace(Channels.cresi(), has_junction=True)),
+        "apls_time",
+    ),
     Case("10 bins", "7 bins", "ten bins beat seven: + 1", metric="apls_time"),
-    Case("8 bands", "base: 10 bins, RGB", "eight bands beat three: + 2", lambda p: with_fold(p, bands=8)),
-    Case("no junctions", "", "", lambda p: replace(p, channels=replace(p.channels, has_junction=False))),
+    Case(
+        "8 bands",
+        "base: 10 bins, RGB",
+        "eight bands beat three: + 2",
+        lambda p: with_fold(p, bands=8),
+    ),
+    Case(
+        "no junctions",
+        "",
+        "",
+        lambda p: replace(p, channels=replace(p.channels, has_junction=False)),
+    ),
     Case("junctions", "no junctions", "a junction head helps"),
     Case("focal alone", "", "", lambda p: without(p, "dice")),
     Case("dice alone", "", "", lambda p: without(p, "focal")),
     Case("focal and dice (1)", "focal alone", "both beat focal alone"),
     Case("focal and dice (2)", "dice alone", "both beat dice alone"),
-    Case("clDice", "base: 10 bins, RGB", "a topology loss helps", lambda p: with_road(p, cldice=0.5)),
-    Case("persistence", "base: 10 bins, RGB", "a topology loss helps", lambda p: with_road(p, persistence=3e-4)),
-    Case("VGG features", "base: 10 bins, RGB", "a topology loss helps", lambda p: with_road(p, perceptual=1.0), needs="VGG19's weights"),
+    Case(
+        "clDice", "base: 10 bins, RGB", "a topology loss helps", lambda p: with_road(p, cldice=0.5)
+    ),
+    Case(
+        "persistence",
+        "base: 10 bins, RGB",
+        "a topology loss helps",
+        lambda p: with_road(p, persistence=3e-4),
+    ),
+    Case(
+        "VGG features",
+        "base: 10 bins, RGB",
+        "a topology loss helps",
+        lambda p: with_road(p, perceptual=1.0),
+        needs="VGG19's weights",
+    ),
     Case("skewed", "", "", is_skewed=True, where="mystery"),
-    Case("skewed, balanced", "skewed", "city balance helps where it never trained", lambda p: replace(p, train=replace(p.train, city_balanced=True)), where="mystery", is_skewed=True),
-    Case("fast roads more often", "base: 10 bins, RGB", "(ours) a quarter of the crops on roads of 45 mph and more", lambda p: replace(p, train=replace(p.train, rare_share=0.25)), "apls_time"),
-    Case("chips not shifted", "base: 10 bins, RGB", "(ours) crops from inside a chip only, nothing mirrored", lambda p: replace(p, train=replace(p.train, shift=0.0))),
-    Case("pretrained stem", "base: 10 bins, RGB", "pretrained RGB weights beat fresh ones", lambda p: with_fold(p, pretrained=True), needs="pretrained weights"),
+    Case(
+        "skewed, balanced",
+        "skewed",
+        "city balance helps where it never trained",
+        lambda p: replace(p, train=replace(p.train, city_balanced=True)),
+        where="mystery",
+        is_skewed=True,
+    ),
+    Case(
+        "fast roads more often",
+        "base: 10 bins, RGB",
+        "(ours) a quarter of the crops on roads of 45 mph and more",
+        lambda p: replace(p, train=replace(p.train, rare_share=0.25)),
+        "apls_time",
+    ),
+    Case(
+        "chips not shifted",
+        "base: 10 bins, RGB",
+        "(ours) crops from inside a chip only, nothing mirrored",
+        lambda p: replace(p, train=replace(p.train, shift=0.0)),
+    ),
+    Case(
+        "pretrained stem",
+        "base: 10 bins, RGB",
+        "pretrained RGB weights beat fresh ones",
+        lambda p: with_fold(p, pretrained=True),
+        needs="pretrained weights",
+    ),
 )
-TWINS = {"10 bins": "base: 10 bins, RGB", "junctions": "base: 10 bins, RGB", "focal and dice (1)": "base: 10 bins, RGB", "focal and dice (2)": "base: 10 bins, RGB"}   # trained once
+TWINS = {
+    "10 bins": "base: 10 bins, RGB",
+    "junctions": "base: 10 bins, RGB",
+    "focal and dice (1)": "base: 10 bins, RGB",
+    "focal and dice (2)": "base: 10 bins, RGB",
+}  # trained once
 
 # %% ../nbs/10_ablations.ipynb #ab1a000c
 def train_case(
-    r: Run,                   # with the case's preset
+    r: Run,  # with the case's preset
     case: Case,
-    table: pd.DataFrame,      # chips to train on: chip, city, image, mask, fold
-    scored: pd.DataFrame,     # chips to score: chip, city, image, label, mask, where
+    table: pd.DataFrame,  # chips to train on: chip, city, image, mask, fold
+    scored: pd.DataFrame,  # chips to score: chip, city, image, label, mask, where
     *,
-    out: Path,                # folder of this training
+    out: Path,  # folder of this training
     seed: int,
     device: str = "auto",
-) -> pd.DataFrame:            # one row per scored chip
+) -> pd.DataFrame:  # one row per scored chip
     "Train one case with one seed and score it; what is there already is read."
     table = skewed(table) if case.is_skewed else table
-    path, mark = out/"scores.json", fingerprint(r.preset, 0, table, seed)
-    if path.is_file() and (found := json.loads(path.read_text()))["fingerprint"] == mark: return pd.DataFrame(found["chips"])
+    path, mark = out / "scores.json", fingerprint(r.preset, 0, table, seed)
+    if path.is_file() and (found := json.loads(path.read_text()))["fingerprint"] == mark:
+        return pd.DataFrame(found["chips"])
     fit(r.preset, 0, table, out=out, cache=r.cache, device=device, seed=seed)
-    rows = score_chips(r, out/"last.safetensors", scored, device)
+    rows = score_chips(r, out / "last.safetensors", scored, device)
     core.write_json(path, {"fingerprint": mark, "case": case.name, "seed": seed, "chips": rows})
     return pd.DataFrame(rows)
+
 
 def skewed(table: pd.DataFrame, few: int = 2) -> pd.DataFrame:
     "All training chips of the first city, a few of each other; fold 0 stays whole."
     trained = table[table.fold != 0]
     n = trained.groupby("city").cumcount()
-    return pd.concat([table[table.fold == 0], trained[(trained.city == min(trained.city)) | (n < few)]]).sort_values("chip").reset_index(drop=True)
+    return (
+        pd.concat(
+            [table[table.fold == 0], trained[(trained.city == min(trained.city)) | (n < few)]]
+        )
+        .sort_values("chip")
+        .reset_index(drop=True)
+    )
+
 
 def score_chips(r: Run, member: Path, scored: pd.DataFrame, device: str) -> list[dict[str, Any]]:
     "Dice and APLS of each chip, by the preset's vectorizer and judge."
     from spacenet5_nb.raster import read_named
+
     net, rows, truths = load(member, device=find_device(device)), [], {}
     for chip in scored.set_index("chip", drop=False).itertuples():
-        image = np.load(cached_image(chip.image, net.spec["in_channels"], cache=r.cache, gsd_m=r.preset.data.gsd_m))
+        image = np.load(
+            cached_image(
+                chip.image, net.spec["in_channels"], cache=r.cache, gsd_m=r.preset.data.gsd_m
+            )
+        )
         p = to_bytes(probabilities(net, torch.from_numpy(image)[None])[0]).cpu().numpy()
         mask, _, names = read_named(chip.mask)
         tally, row = Tally(), pd.Series({"image": chip.image, "label": chip.label}, name=chip.chip)
         tally.add(p[r.preset.channels.road] >= 128, mask[names.index("road")] > 0)
-        rows.append({"chip": chip.chip, "where": chip.where, **tally.means(), **score_probs(r, row, p, truths)})
+        rows.append(
+            {
+                "chip": chip.chip,
+                "where": chip.where,
+                **tally.means(),
+                **score_probs(r, row, p, truths),
+            }
+        )
     return rows
 
 # %% ../nbs/10_ablations.ipynb #ab1a000f
@@ -131,36 +280,69 @@ def open_world(r: Run) -> pd.DataFrame:
     "The run's chips with folds; where no stage has made them, the generated cities are made and divided."
     from spacenet5_nb import demo, explore
     from spacenet5_nb.chips import folds
+
     if not r.chips.is_file():
-        if r.preset.data.source == "demo": demo.make_demo(r.data_root, seed=r.seed, **(r.preset.data.demo or {}))
-        scanned = explore.usable(explore.scan_chips(explore.find_chips(r.data_root, n_bands=8, chip_m=r.preset.data.chip_m), bands_wanted=(3, 8), gsd_m=r.preset.data.gsd_m))
-        chips = folds.split_test(explore.with_stretch(scanned, r.preset.data.stretch), r.preset.data.test_fraction, r.preset.data.test_min, r.seed)
+        if r.preset.data.source == "demo":
+            demo.make_demo(r.data_root, seed=r.seed, **(r.preset.data.demo or {}))
+        scanned = explore.usable(
+            explore.scan_chips(
+                explore.find_chips(r.data_root, n_bands=8, chip_m=r.preset.data.chip_m),
+                bands_wanted=(3, 8),
+                gsd_m=r.preset.data.gsd_m,
+            )
+        )
+        chips = folds.split_test(
+            explore.with_stretch(scanned, r.preset.data.stretch),
+            r.preset.data.test_fraction,
+            r.preset.data.test_min,
+            r.seed,
+        )
         table = folds.make_folds(chips, len(r.preset.folds), seed=r.seed)
         chips = folds.check_folds(table, chips, len(r.preset.folds))
         explore.write_tables(r, chips, table, explore.make_report(scanned, chips))
     return explore.load_chips(r)
 
+
 def with_masks(r: Run, chips: pd.DataFrame) -> pd.DataFrame:
     "The labelled chips with targets of the preset's channels, made where they are missing."
     from spacenet5_nb import masks
     from spacenet5_nb.base import parallel
-    folder = r.folder/"targets"/targets_name(r.preset)
-    chips = chips[chips.label != ""].assign(mask=lambda t: [str(folder/f"{c}.tif") for c in t.chip]).reset_index(drop=True)
-    jobs = [(c.image, c.label, c.mask, r.preset.data.gsd_m, r.preset.channels, r.preset.masks) for c in chips.itertuples() if not Path(c.mask).is_file()]
-    if jobs: parallel.parallel(masks.make_chip_mask, jobs, desc="targets", module="masks")
+
+    folder = r.folder / "targets" / targets_name(r.preset)
+    chips = (
+        chips[chips.label != ""]
+        .assign(mask=lambda t: [str(folder / f"{c}.tif") for c in t.chip])
+        .reset_index(drop=True)
+    )
+    jobs = [
+        (c.image, c.label, c.mask, r.preset.data.gsd_m, r.preset.channels, r.preset.masks)
+        for c in chips.itertuples()
+        if not Path(c.mask).is_file()
+    ]
+    if jobs:
+        parallel.parallel(masks.make_chip_mask, jobs, desc="targets", module="masks")
     return chips
+
 
 def targets_name(preset: Preset) -> str:
     "A short name for a preset's targets."
     import hashlib
-    return hashlib.sha1(repr((preset.channels, preset.masks, preset.data.gsd_m)).encode()).hexdigest()[:10]
+
+    return hashlib.sha1(
+        repr((preset.channels, preset.masks, preset.data.gsd_m)).encode()
+    ).hexdigest()[:10]
+
 
 def scored_chips(chips: pd.DataFrame, n: int) -> pd.DataFrame:
     "At most n test chips of trained cities, cities in turn, and all of cities never trained on."
     trained = set(chips.city[chips.fold >= 0])
-    test = chips[chips.split == "test"].assign(where=lambda t: np.where(t.city.isin(trained), "held-out", "mystery"))
+    test = chips[chips.split == "test"].assign(
+        where=lambda t: np.where(t.city.isin(trained), "held-out", "mystery")
+    )
     turn = test.groupby("city").cumcount()
-    kept = test[test["where"] == "held-out"].loc[lambda t: turn[t.index].sort_values(kind="stable").index[:n]]
+    kept = test[test["where"] == "held-out"].loc[
+        lambda t: turn[t.index].sort_values(kind="stable").index[:n]
+    ]
     return pd.concat([kept, test[test["where"] == "mystery"]]).sort_values("chip")
 
 # %% ../nbs/10_ablations.ipynb #ab1a0012
@@ -172,67 +354,151 @@ def run_cases(
     seeds: int = 3,
     minutes: float = 20.0,
     device: str = "auto",
-) -> pd.DataFrame:   # case, seed, where, dice, apls_length, apls_time: means over chips
+) -> pd.DataFrame:  # case, seed, where, dice, apls_length, apls_time: means over chips
     "Train what is not there yet while there is time; the scores of all that is there."
-    base, chips, start, slowest, rows, lacking = sized(r.preset, size), open_world(r), time.monotonic(), 0.0, [], {}
-    for seed, case in ((s, c) for s in range(seeds) for c in sorted(cases, key=lambda c: bool(c.needs)) if c.name not in {*TWINS, *lacking}):
+    base, chips, start, slowest, rows, lacking = (
+        sized(r.preset, size),
+        open_world(r),
+        time.monotonic(),
+        0.0,
+        [],
+        {},
+    )
+    for seed, case in (
+        (s, c)
+        for s in range(seeds)
+        for c in sorted(cases, key=lambda c: bool(c.needs))
+        if c.name not in {*TWINS, *lacking}
+    ):
         began = time.monotonic()
-        if began - start + slowest > 60*minutes: break
+        if began - start + slowest > 60 * minutes:
+            break
         own = replace(r, preset=replace(case.change(base), name=case.name))
         table = with_masks(own, chips)
-        out = r.folder/"trainings"/size/"".join(ch if ch.isalnum() else "-" for ch in case.name)/str(seed)
-        try: scores = train_case(own, case, table[table.fold >= 0].reset_index(drop=True), scored_chips(table, HELD_OUT[size]), out=out, seed=seed, device=device)
+        out = (
+            r.folder
+            / "trainings"
+            / size
+            / "".join(ch if ch.isalnum() else "-" for ch in case.name)
+            / str(seed)
+        )
+        try:
+            scores = train_case(
+                own,
+                case,
+                table[table.fold >= 0].reset_index(drop=True),
+                scored_chips(table, HELD_OUT[size]),
+                out=out,
+                seed=seed,
+                device=device,
+            )
         except CheckpointError as e:
-            if not case.needs: raise
-            lacking[case.name] = case.needs; print(f"{case.name}: not measured here ({e})"); continue
+            if not case.needs:
+                raise
+            lacking[case.name] = case.needs
+            print(f"{case.name}: not measured here ({e})")
+            continue
         slowest = max(slowest, time.monotonic() - began)
-        rows += [{"case": case.name, "seed": seed, "where": where, **means} for where, means in
-                 scores.groupby("where")[["dice", "apls_length", "apls_time"]].mean().to_dict("index").items()]
+        rows += [
+            {"case": case.name, "seed": seed, "where": where, **means}
+            for where, means in scores.groupby("where")[["dice", "apls_length", "apls_time"]]
+            .mean()
+            .to_dict("index")
+            .items()
+        ]
         print(f"seed {seed}, {case.name}: {time.monotonic() - began:.0f} s", flush=True)
     return pd.DataFrame(rows)
 
 # %% ../nbs/10_ablations.ipynb #ab1a0014
 def effect(
-    differences: Sequence[float],   # one a seed
+    differences: Sequence[float],  # one a seed
     level: float = 0.95,
-) -> tuple[float, float]:           # mean, half width of its interval; infinite for a single seed
+) -> tuple[float, float]:  # mean, half width of its interval; infinite for a single seed
     "A mean difference with Student's interval."
     d = np.asarray(differences, float)
-    if len(d) < 2: return float(d.mean()), math.inf
-    return float(d.mean()), float(stats.t.ppf((1 + level)/2, len(d) - 1)*d.std(ddof=1)/math.sqrt(len(d)))
+    if len(d) < 2:
+        return float(d.mean()), math.inf
+    return float(d.mean()), float(
+        stats.t.ppf((1 + level) / 2, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d))
+    )
+
 
 def verdict(mean: float, half: float) -> str:
     "What an interval says of a claim."
-    if mean - half > 0: return "holds"
+    if mean - half > 0:
+        return "holds"
     return "does not hold" if mean + half < 0 else "not resolved"
 
+
 def compare(
-    scores: pd.DataFrame,                # of run_cases
+    scores: pd.DataFrame,  # of run_cases
     cases: Iterable[Case] = CASES,
-) -> pd.DataFrame:                       # one row per claim, differences in points (x 100)
+) -> pd.DataFrame:  # one row per claim, differences in points (x 100)
     "The claims beside what was measured."
     rows, by = [], scores.set_index(["case", "where", "seed"]).sort_index() if len(scores) else None
     for c in (c for c in cases if c.against):
-        row = {"claim": c.claim, "case": c.name, "against": c.against, "measure": f"{c.metric}, {c.where}"}
+        row = {
+            "claim": c.claim,
+            "case": c.name,
+            "against": c.against,
+            "measure": f"{c.metric}, {c.where}",
+        }
         pair = [_column(by, TWINS.get(name, name), c) for name in (c.name, c.against)]
-        d = 100*(pair[0] - pair[1]).dropna()
-        if not len(d): rows.append(row | {"seeds": 0, "verdict": f"not measured here{f' (needs {c.needs})' if c.needs else ''}"}); continue
+        d = 100 * (pair[0] - pair[1]).dropna()
+        if not len(d):
+            rows.append(
+                row
+                | {
+                    "seeds": 0,
+                    "verdict": f"not measured here{f' (needs {c.needs})' if c.needs else ''}",
+                }
+            )
+            continue
         mean, half = effect(d)
-        rows.append(row | {"seeds": len(d), "difference": round(mean, 1), "±": round(half, 1), "verdict": verdict(mean, half)})
+        rows.append(
+            row
+            | {
+                "seeds": len(d),
+                "difference": round(mean, 1),
+                "±": round(half, 1),
+                "verdict": verdict(mean, half),
+            }
+        )
     return pd.DataFrame(rows)
+
 
 def _column(by: pd.DataFrame | None, case: str, c: Case) -> pd.Series:
     "A case's measure over seeds."
-    if by is None or case not in by.index.get_level_values(0) or c.where not in by.loc[case].index.get_level_values(0): return pd.Series(dtype=float)
+    if (
+        by is None
+        or case not in by.index.get_level_values(0)
+        or c.where not in by.loc[case].index.get_level_values(0)
+    ):
+        return pd.Series(dtype=float)
     return by.loc[(case, c.where)][c.metric]
 
 # %% ../nbs/10_ablations.ipynb #ab1a0016
 def plot_effects(table: pd.DataFrame) -> None:
     "Differences with their intervals; grey where nothing is resolved."
     import matplotlib.pyplot as plt
+
     known = [row for row in table.to_dict("records")[::-1] if row["seeds"]]
     colours = {"holds": "tab:green", "does not hold": "tab:red", "not resolved": "grey"}
-    fig, ax = plt.subplots(figsize=(8, 0.8 + 0.4*max(len(known), 1)))
-    for y, row in enumerate(known): ax.errorbar(row["difference"], y, xerr=row["±"] if math.isfinite(row["±"]) else 0, fmt="o", color=colours[row["verdict"]], capsize=3)
-    ax.set_yticks(range(len(known)), [f"{row['case']} − {row['against']}\n{row['measure']}" for row in known], fontsize=7)
-    ax.axvline(0, color="black", lw=0.8); ax.set_xlabel("points"); fig.tight_layout()
+    fig, ax = plt.subplots(figsize=(8, 0.8 + 0.4 * max(len(known), 1)))
+    for y, row in enumerate(known):
+        ax.errorbar(
+            row["difference"],
+            y,
+            xerr=row["±"] if math.isfinite(row["±"]) else 0,
+            fmt="o",
+            color=colours[row["verdict"]],
+            capsize=3,
+        )
+    ax.set_yticks(
+        range(len(known)),
+        [f"{row['case']} − {row['against']}\n{row['measure']}" for row in known],
+        fontsize=7,
+    )
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_xlabel("points")
+    fig.tight_layout()

@@ -21,49 +21,81 @@ import pandas as pd
 from .judge import cosmiq
 from .core import DataError, GraphError, parse_chip
 from .judge.diagnosis import blame, blame_table
-from .judge.folder_scores import FolderScores, Job, Rules, collect, explain_job, make_jobs, rules_of, score_job, worst, write_scores
+from spacenet5_nb.judge.folder_scores import (
+    FolderScores,
+    Job,
+    Rules,
+    collect,
+    explain_job,
+    make_jobs,
+    rules_of,
+    score_job,
+    worst,
+    write_scores,
+)
 from .base.parallel import Failure, parallel
-from .judge.routes import TOUCH_M, Places, Roads, Snapped, crs_of, join_places, midpoints, node_places, roads_of, route_costs, same_crs, snap_points
+from spacenet5_nb.judge.routes import (
+    TOUCH_M,
+    Places,
+    Roads,
+    Snapped,
+    crs_of,
+    join_places,
+    midpoints,
+    node_places,
+    roads_of,
+    route_costs,
+    same_crs,
+    snap_points,
+)
 
 # %% ../nbs/07_apls.ipynb #50bedade
 def control_points(
     roads: Roads,
     spacing: float = 50.0,  # metres between midpoints
-) -> Places:                # every node that has a road, then the midpoints
+) -> Places:  # every node that has a road, then the midpoints
     "The places between which routes are compared."
     return join_places(node_places(roads, np.flatnonzero(roads.degree)), midpoints(roads, spacing))
 
 # %% ../nbs/07_apls.ipynb #0ed33885
-ROUNDING = 1e-7             # a relative difference below this is none
-BLOCK = 8_000_000           # routes compared at once: bounds the memory
+ROUNDING = 1e-7  # a relative difference below this is none
+BLOCK = 8_000_000  # routes compared at once: bounds the memory
+
 
 def compare(
-    native: np.ndarray,     # (R, C) cost of routes, all finite
-    other: np.ndarray,      # (R, C) the same routes in the other graph; inf: none
-) -> np.ndarray:            # (R, C) between 0 and 1
+    native: np.ndarray,  # (R, C) cost of routes, all finite
+    other: np.ndarray,  # (R, C) the same routes in the other graph; inf: none
+) -> np.ndarray:  # (R, C) between 0 and 1
     "What a route costs when it is taken in the other graph."
-    gap = np.abs(other - native)/native
-    return np.where(gap < ROUNDING, 0., np.minimum(gap, 1))
+    gap = np.abs(other - native) / native
+    return np.where(gap < ROUNDING, 0.0, np.minimum(gap, 1))
+
 
 def kindest(
-    native: np.ndarray,     # (R, C) between control points
-    other: np.ndarray,      # (R', C') between the places they snapped to; each owner's places are neighbours
-    rows: np.ndarray,       # (R',) owner of each place
-    cols: np.ndarray,       # (C',)
-) -> np.ndarray:            # (R, C) inf where a point has no place or there is no route
+    native: np.ndarray,  # (R, C) between control points
+    other: np.ndarray,  # (R', C') between the places they snapped to; each owner's places are neighbours
+    rows: np.ndarray,  # (R',) owner of each place
+    cols: np.ndarray,  # (C',)
+) -> np.ndarray:  # (R, C) inf where a point has no place or there is no route
     "For every route the places, among equally near ones, that come closest to it."
     best = np.full((native.shape[0], other.shape[1]), np.inf)
     for first, turn in _turns(rows):
         here = rows[turn]
-        best[here] = other[turn] if first else _closer(native[here][:, cols], best[here], other[turn])
+        best[here] = (
+            other[turn] if first else _closer(native[here][:, cols], best[here], other[turn])
+        )
     out = np.full(native.shape, np.inf)
     for first, turn in _turns(cols):
         here = cols[turn]
-        out[:, here] = best[:, turn] if first else _closer(native[:, here], out[:, here], best[:, turn])
+        out[:, here] = (
+            best[:, turn] if first else _closer(native[:, here], out[:, here], best[:, turn])
+        )
     return out
+
 
 def _closer(aim: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.where(np.abs(new - aim) < np.abs(old - aim), new, old)
+
 
 def _turns(owner: np.ndarray) -> list[tuple[bool, np.ndarray]]:
     "Indices of everyone's first place, second place, ...; few have a second one."
@@ -74,146 +106,239 @@ def _turns(owner: np.ndarray) -> list[tuple[bool, np.ndarray]]:
 @dataclass(frozen=True)
 class Direction:
     "Routes of one graph, taken again in the other."
-    score: float            # 1 - mean cost; NaN where there is no route
-    points: int             # control points
-    unsnapped: int          # of them, those with no place on the other graph
-    routes: int             # pairs that are connected and at least min_path_length apart
-    missing: int            # of them, those that the other graph does not have
-    standard_error: float   # 0 where every control point is a source
+
+    score: float  # 1 - mean cost; NaN where there is no route
+    points: int  # control points
+    unsnapped: int  # of them, those with no place on the other graph
+    routes: int  # pairs that are connected and at least min_path_length apart
+    missing: int  # of them, those that the other graph does not have
+    standard_error: float  # 0 where every control point is a source
+
 
 def direction(
     native: Roads,
     other: Roads,
-    weights: tuple[str, ...],            # "length", "travel_time"
+    weights: tuple[str, ...],  # "length", "travel_time"
     *,
     spacing: float = 50.0,
     snap: float = 4.0,
-    min_path_length: float = 10.0,       # metres
-    sources: int | None = None,          # None: all control points
+    min_path_length: float = 10.0,  # metres
+    sources: int | None = None,  # None: all control points
     seed: int = 0,
 ) -> dict[str, Direction]:
     "Score the routes of `native` in `other`, for one weight or several that share the work."
     points = control_points(native, spacing)
     landed = snap_points(points.xy, other, snap)
     chosen, n = _sources(points, sources, seed), len(points.edge)
-    sums = {w: [] for w in weights}      # per source: cost, routes, missing
-    for rows in np.array_split(chosen, max(1, math.ceil(len(chosen)*n/BLOCK))):
-        for w, (cost, counted, there) in _block(native, other, points, landed, rows, weights, min_path_length).items():
-            if sources is None: counted &= np.arange(n) > rows[:, None]
-            sums[w].append(np.stack([(cost*counted).sum(1), counted.sum(1), (counted & np.isinf(there)).sum(1)]))
+    sums = {w: [] for w in weights}  # per source: cost, routes, missing
+    for rows in np.array_split(chosen, max(1, math.ceil(len(chosen) * n / BLOCK))):
+        for w, (cost, counted, there) in _block(
+            native, other, points, landed, rows, weights, min_path_length
+        ).items():
+            if sources is None:
+                counted &= np.arange(n) > rows[:, None]
+            sums[w].append(
+                np.stack(
+                    [(cost * counted).sum(1), counted.sum(1), (counted & np.isinf(there)).sum(1)]
+                )
+            )
     unsnapped = n - len(np.unique(landed.owner))
-    return {w: _direction(np.concatenate(s, 1), n, unsnapped, sources is not None) for w, s in sums.items()}
+    return {
+        w: _direction(np.concatenate(s, 1), n, unsnapped, sources is not None)
+        for w, s in sums.items()
+    }
 
 # %% ../nbs/07_apls.ipynb #c48e78cf
 def _sources(points: Places, sources: int | None, seed: int) -> np.ndarray:
     "All control points, or a seeded sample that does not depend on their order."
     n = len(points.edge)
-    if sources is None: return np.arange(n)
+    if sources is None:
+        return np.arange(n)
     by_place = np.lexsort(points.xy.T)
     return np.sort(by_place[np.random.default_rng(seed).choice(n, min(sources, n), replace=False)])
 
-def _block(native: Roads, other: Roads, points: Places, landed: Snapped, rows: np.ndarray, weights: tuple, min_path_length: float) -> dict:
+
+def _block(
+    native: Roads,
+    other: Roads,
+    points: Places,
+    landed: Snapped,
+    rows: np.ndarray,
+    weights: tuple,
+    min_path_length: float,
+) -> dict:
     "Per weight: cost, whether a route counts, and its value in the other graph; rows are sources."
     mine = np.isin(landed.owner, rows)
     owner = np.searchsorted(rows, landed.owner[mine])
     metres = route_costs(native, points[rows], points)
-    counted = np.isfinite(metres) & (metres > max(min_path_length, 2*TOUCH_M) - TOUCH_M)
+    counted = np.isfinite(metres) & (metres > max(min_path_length, 2 * TOUCH_M) - TOUCH_M)
     out = {}
     for w in weights:
         here = metres if w == "length" else route_costs(native, points[rows], points, w)
         here = np.where(counted, here, 1.0)  # any number: it is not counted
-        there = kindest(here, route_costs(other, landed.places[mine], landed.places, w), owner, landed.owner)
+        there = kindest(
+            here, route_costs(other, landed.places[mine], landed.places, w), owner, landed.owner
+        )
         out[w] = compare(here, there), counted.copy(), there
     return out
+
 
 def _direction(sums: np.ndarray, points: int, unsnapped: int, sampled: bool) -> Direction:
     "Sums per source (cost, routes, missing) as a direction's score."
     cost, routes, missing = map(float, sums.sum(1))
-    if not routes: return Direction(math.nan, points, unsnapped, 0, 0, 0.0)
-    mean, k = cost/routes, sums.shape[1]
-    spread = float((sums[0] - mean*sums[1]).var(ddof=1)) if sampled and k > 1 else 0.0
-    error = math.sqrt(max(0.0, 1 - k/points)*spread*k)/routes
+    if not routes:
+        return Direction(math.nan, points, unsnapped, 0, 0, 0.0)
+    mean, k = cost / routes, sums.shape[1]
+    spread = float((sums[0] - mean * sums[1]).var(ddof=1)) if sampled and k > 1 else 0.0
+    error = math.sqrt(max(0.0, 1 - k / points) * spread * k) / routes
     return Direction(1 - mean, points, unsnapped, int(routes), int(missing), error)
 
 # %% ../nbs/07_apls.ipynb #1c74be02
 @dataclass(frozen=True)
 class APLS:
     "Average Path Length Similarity of a proposal."
-    truth_to_proposal: float      # routes of the truth, taken in the proposal
-    proposal_to_truth: float      # routes of the proposal, taken in the truth
-    score: float                  # their harmonic mean
-    weight: str = "length"        # or "travel_time"
-    protocol: str = "spacenet"    # or "cosmiq"
-    truth_points: int = 0         # control points
+
+    truth_to_proposal: float  # routes of the truth, taken in the proposal
+    proposal_to_truth: float  # routes of the proposal, taken in the truth
+    score: float  # their harmonic mean
+    weight: str = "length"  # or "travel_time"
+    protocol: str = "spacenet"  # or "cosmiq"
+    truth_points: int = 0  # control points
     proposal_points: int = 0
-    truth_unsnapped: int = 0      # control points with no place on the other graph
+    truth_unsnapped: int = 0  # control points with no place on the other graph
     proposal_unsnapped: int = 0
-    truth_routes: int = 0         # routes compared
+    truth_routes: int = 0  # routes compared
     proposal_routes: int = 0
-    truth_missing: int = 0        # routes that the other graph does not have
+    truth_missing: int = 0  # routes that the other graph does not have
     proposal_missing: int = 0
-    standard_error: float = 0.0   # of the score, where sources were sampled
-    routes: pd.DataFrame | None = field(default=None, repr=False, compare=False)      # on request: side, source, target, truth, proposal, cost, reason
-    blame: gpd.GeoDataFrame | None = field(default=None, repr=False, compare=False)   # on request: stretches of road where the score was lost
+    standard_error: float = 0.0  # of the score, where sources were sampled
+    routes: pd.DataFrame | None = field(
+        default=None, repr=False, compare=False
+    )  # on request: side, source, target, truth, proposal, cost, reason
+    blame: gpd.GeoDataFrame | None = field(
+        default=None, repr=False, compare=False
+    )  # on request: stretches of road where the score was lost
+
 
 def _total(a: Direction | None, b: Direction | None, weight: str) -> APLS:
     "Both directions as one score; None: that graph has no road."
     if a is None or b is None:
         value, given = float(a is None and b is None), a or b
         empty = Direction(value, 0, 0, 0, 0, 0.0)
-        a, b = (replace(d, score=value) if d else empty for d in (a, b)) if given else (empty, empty)
-    t = 1.0 if math.isnan(a.score) and math.isnan(b.score) else b.score if math.isnan(a.score) else a.score
+        a, b = (
+            (replace(d, score=value) if d else empty for d in (a, b)) if given else (empty, empty)
+        )
+    t = (
+        1.0
+        if math.isnan(a.score) and math.isnan(b.score)
+        else b.score
+        if math.isnan(a.score)
+        else a.score
+    )
     p = t if math.isnan(b.score) else b.score
-    score = 2*t*p/(t + p) if t + p > 0 else 0.0
-    error = 2*math.hypot(p*p*a.standard_error, t*t*b.standard_error)/(t + p)**2 if t + p > 0 else 0.0
-    return APLS(t, p, score, weight, "spacenet", a.points, b.points, a.unsnapped, b.unsnapped, a.routes, b.routes, a.missing, b.missing, error)
+    score = 2 * t * p / (t + p) if t + p > 0 else 0.0
+    error = (
+        2 * math.hypot(p * p * a.standard_error, t * t * b.standard_error) / (t + p) ** 2
+        if t + p > 0
+        else 0.0
+    )
+    return APLS(
+        t,
+        p,
+        score,
+        weight,
+        "spacenet",
+        a.points,
+        b.points,
+        a.unsnapped,
+        b.unsnapped,
+        a.routes,
+        b.routes,
+        a.missing,
+        b.missing,
+        error,
+    )
 
 # %% ../nbs/07_apls.ipynb #9ff3d6dc
-def _score(truth: nx.Graph, proposal: nx.Graph, weights: tuple[str, ...], **options) -> dict[str, APLS]:
+def _score(
+    truth: nx.Graph, proposal: nx.Graph, weights: tuple[str, ...], **options
+) -> dict[str, APLS]:
     "The spacenet protocol for one weight or several."
     t, p = _read_both(truth, proposal, weights)
     if len(t.edges) and len(p.edges):
         there, back = direction(t, p, weights, **options), direction(p, t, weights, **options)
         return {w: _total(there[w], back[w], w) for w in weights}
-    only = [None if not len(r.edges) else Direction(0.0, n := len(control_points(r, options["spacing"]).edge), n, 0, 0, 0.0) for r in (t, p)]
+    only = [
+        None
+        if not len(r.edges)
+        else Direction(0.0, n := len(control_points(r, options["spacing"]).edge), n, 0, 0, 0.0)
+        for r in (t, p)
+    ]
     return {w: _total(*only, w) for w in weights}
 
-def _read_both(truth: nx.Graph, proposal: nx.Graph, weights: tuple[str, ...]) -> tuple[Roads, Roads]:
+
+def _read_both(
+    truth: nx.Graph, proposal: nx.Graph, weights: tuple[str, ...]
+) -> tuple[Roads, Roads]:
     t, p = roads_of(truth, "truth"), roads_of(proposal, "proposal")
     _check_crs(t.crs, p.crs)
-    for w in weights: t.cost(w), p.cost(w)  # a missing speed is an error even where the other graph has no road
+    for w in weights:
+        t.cost(w), p.cost(w)  # a missing speed is an error even where the other graph has no road
     return t, p
 
+
 def _check_crs(truth: str, proposal: str) -> None:
-    if same_crs(truth, proposal): return
-    raise GraphError("proposal", f"is in {proposal}, but the truth is in {truth}", "Bring both into one CRS: graph.project(g, crs).")
+    if same_crs(truth, proposal):
+        return
+    raise GraphError(
+        "proposal",
+        f"is in {proposal}, but the truth is in {truth}",
+        "Bring both into one CRS: graph.project(g, crs).",
+    )
+
 
 def apls(
-    truth: nx.Graph,                     # road graph with `crs` in metres: the contract's, osmnx's, any networkx graph with x, y
-    proposal: nx.Graph,                  # likewise, in the same CRS
+    truth: nx.Graph,  # road graph with `crs` in metres: the contract's, osmnx's, any networkx graph with x, y
+    proposal: nx.Graph,  # likewise, in the same CRS
     *,
     weight: Literal["length", "travel_time"] = "length",
     protocol: Literal["spacenet", "cosmiq"] = "spacenet",
-    midpoint_spacing: float = 50.0,      # metres between control points along a road
-    snap: float = 4.0,                   # metres; a control point farther from the other graph is missing there
-    min_path_length: float = 10.0,       # metres; shorter routes are not compared (cosmiq with travel times: seconds)
-    is_curved_eps: float = -1.0,         # cosmiq alone: midpoints where an edge deviates more than this from its box's diagonal; negative: everywhere
-    allow_renaming: bool = True,         # cosmiq alone: a point that lands on a node takes its name
-    sources: int | None = None,          # sample so many control points as sources; None: all of them
-    seed: int = 0,                       # of that sample
-    explain: bool = False,               # spacenet alone: add the table of routes and the blamed stretches
+    midpoint_spacing: float = 50.0,  # metres between control points along a road
+    snap: float = 4.0,  # metres; a control point farther from the other graph is missing there
+    min_path_length: float = 10.0,  # metres; shorter routes are not compared (cosmiq with travel times: seconds)
+    is_curved_eps: float = -1.0,  # cosmiq alone: midpoints where an edge deviates more than this from its box's diagonal; negative: everywhere
+    allow_renaming: bool = True,  # cosmiq alone: a point that lands on a node takes its name
+    sources: int | None = None,  # sample so many control points as sources; None: all of them
+    seed: int = 0,  # of that sample
+    explain: bool = False,  # spacenet alone: add the table of routes and the blamed stretches
 ) -> APLS:
     "Average Path Length Similarity (Van Etten et al. 2018) of a proposed road graph; GraphError where a graph is none, or the CRS differ."
     _check_options(weight, midpoint_spacing, snap, min_path_length)
     if explain and (protocol != "spacenet" or sources is not None):
-        raise ValueError("explain=True goes with protocol='spacenet' and all control points (sources=None)")
+        raise ValueError(
+            "explain=True goes with protocol='spacenet' and all control points (sources=None)"
+        )
     if protocol == "cosmiq":
-        return _cosmiq(truth, proposal, weight=weight, midpoint_spacing=midpoint_spacing, snap=snap, min_path_length=min_path_length,
-                       is_curved_eps=is_curved_eps, allow_renaming=allow_renaming, sources=sources, seed=seed)
-    if protocol != "spacenet": raise ValueError(f"protocol={protocol!r}: use 'spacenet' or 'cosmiq'")
+        return _cosmiq(
+            truth,
+            proposal,
+            weight=weight,
+            midpoint_spacing=midpoint_spacing,
+            snap=snap,
+            min_path_length=min_path_length,
+            is_curved_eps=is_curved_eps,
+            allow_renaming=allow_renaming,
+            sources=sources,
+            seed=seed,
+        )
+    if protocol != "spacenet":
+        raise ValueError(f"protocol={protocol!r}: use 'spacenet' or 'cosmiq'")
     options = dict(spacing=midpoint_spacing, snap=snap, min_path_length=min_path_length)
     tables = _explained(truth, proposal, weight, options) if explain else {}
-    return replace(_score(truth, proposal, (weight,), sources=sources, seed=seed, **options)[weight], **tables)
+    return replace(
+        _score(truth, proposal, (weight,), sources=sources, seed=seed, **options)[weight], **tables
+    )
+
 
 def apls_both(
     truth: nx.Graph,
@@ -224,117 +349,245 @@ def apls_both(
     min_path_length: float = 10.0,
     sources: int | None = None,
     seed: int = 0,
-) -> tuple[APLS, APLS]:                  # by length, by travel time
+) -> tuple[APLS, APLS]:  # by length, by travel time
     "APLS by length and by travel time, sharing the reading and the snapping."
     _check_options("length", midpoint_spacing, snap, min_path_length)
-    options = dict(spacing=midpoint_spacing, snap=snap, min_path_length=min_path_length, sources=sources, seed=seed)
+    options = dict(
+        spacing=midpoint_spacing,
+        snap=snap,
+        min_path_length=min_path_length,
+        sources=sources,
+        seed=seed,
+    )
     return tuple(_score(truth, proposal, ("length", "travel_time"), **options).values())
+
 
 def _cosmiq(truth: nx.Graph, proposal: nx.Graph, *, weight: str, **options) -> APLS:
     "The score as CosmiQ/apls computes it; its routes are ordered pairs."
     _check_crs(crs_of(truth, "truth"), crs_of(proposal, "proposal"))
     a, b, total = cosmiq.score(truth, proposal, weight=weight, **options)
-    return APLS(a.score, b.score, total, weight, "cosmiq", a.points, b.points, a.missing_points, b.missing_points, a.routes, b.routes,
-                a.missing_routes, b.missing_routes)
+    return APLS(
+        a.score,
+        b.score,
+        total,
+        weight,
+        "cosmiq",
+        a.points,
+        b.points,
+        a.missing_points,
+        b.missing_points,
+        a.routes,
+        b.routes,
+        a.missing_routes,
+        b.missing_routes,
+    )
+
 
 def _check_options(weight: str, spacing: float, snap: float, min_path_length: float) -> None:
-    if weight not in ("length", "travel_time"): raise ValueError(f"weight={weight!r}: use 'length' or 'travel_time'")
+    if weight not in ("length", "travel_time"):
+        raise ValueError(f"weight={weight!r}: use 'length' or 'travel_time'")
     if not (spacing > 0 and snap >= 0 and min_path_length >= 0):
-        raise ValueError(f"midpoint_spacing={spacing} must be positive, snap={snap} and min_path_length={min_path_length} not negative")
+        raise ValueError(
+            f"midpoint_spacing={spacing} must be positive, snap={snap} and min_path_length={min_path_length} not negative"
+        )
 
 # %% ../nbs/07_apls.ipynb #15d2b4ba
-EXPLAINED = 6000   # control points at most: every route is in memory
+EXPLAINED = 6000  # control points at most: every route is in memory
 
-def _explained(truth: nx.Graph, proposal: nx.Graph, weight: str, options: dict) -> dict[str, pd.DataFrame]:
+
+def _explained(
+    truth: nx.Graph, proposal: nx.Graph, weight: str, options: dict
+) -> dict[str, pd.DataFrame]:
     "Tables of routes and of blamed stretches, both directions."
     t, p = _read_both(truth, proposal, (weight,))
-    parts = [_explain_side(t, p, "truth", weight, **options), _explain_side(p, t, "proposal", weight, **options)]
+    parts = [
+        _explain_side(t, p, "truth", weight, **options),
+        _explain_side(p, t, "proposal", weight, **options),
+    ]
     routes, blamed = (pd.concat(x, ignore_index=True) for x in zip(*parts, strict=True))
     return dict(routes=routes, blame=blamed.sort_values("lost", ascending=False, ignore_index=True))
 
-def _explain_side(native: Roads, other: Roads, side: str, weight: str, *, spacing: float, snap: float, min_path_length: float) -> tuple:
+
+def _explain_side(
+    native: Roads,
+    other: Roads,
+    side: str,
+    weight: str,
+    *,
+    spacing: float,
+    snap: float,
+    min_path_length: float,
+) -> tuple:
     points = control_points(native, spacing)
     if len(points.edge) > EXPLAINED:
-        raise GraphError(side, f"has {len(points.edge)} control points, too many to explain every route ({EXPLAINED} at most)", "Explain a part of the city at a time.")
+        raise GraphError(
+            side,
+            f"has {len(points.edge)} control points, too many to explain every route ({EXPLAINED} at most)",
+            "Explain a part of the city at a time.",
+        )
     landed, n = snap_points(points.xy, other, snap), len(points.edge)
     metres, here = route_costs(native, points, points), route_costs(native, points, points, weight)
-    there = kindest(np.where(np.isfinite(here), here, 0), route_costs(other, landed.places, landed.places, weight), landed.owner, landed.owner)
-    counted = np.isfinite(metres) & (metres > max(min_path_length, 2*TOUCH_M) - TOUCH_M)
+    there = kindest(
+        np.where(np.isfinite(here), here, 0),
+        route_costs(other, landed.places, landed.places, weight),
+        landed.owner,
+        landed.owner,
+    )
+    counted = np.isfinite(metres) & (metres > max(min_path_length, 2 * TOUCH_M) - TOUCH_M)
     cost = np.where(counted, compare(np.where(counted, here, 1), there), 0)
     s, lost = blame(native, points, here, there, cost, weight)
-    return (_route_table(native, points, side, here, there, cost, counted, np.isin(np.arange(n), landed.owner)),
-            blame_table(native, s, lost, int(counted.sum()), side))
+    return (
+        _route_table(
+            native, points, side, here, there, cost, counted, np.isin(np.arange(n), landed.owner)
+        ),
+        blame_table(native, s, lost, int(counted.sum()), side),
+    )
 
-def _route_table(native: Roads, points: Places, side: str, here: np.ndarray, there: np.ndarray, cost: np.ndarray, counted: np.ndarray,
-                 snapped: np.ndarray) -> pd.DataFrame:
-    names = np.array([str(native.nodes[points.exits[i, 0]]) if e < 0 else f"{native.edges[e][0]}-{native.edges[e][1]} @ {points.at[i]:.0f} m"
-                      for i, e in enumerate(points.edge)], dtype=object)
+
+def _route_table(
+    native: Roads,
+    points: Places,
+    side: str,
+    here: np.ndarray,
+    there: np.ndarray,
+    cost: np.ndarray,
+    counted: np.ndarray,
+    snapped: np.ndarray,
+) -> pd.DataFrame:
+    names = np.array(
+        [
+            str(native.nodes[points.exits[i, 0]])
+            if e < 0
+            else f"{native.edges[e][0]}-{native.edges[e][1]} @ {points.at[i]:.0f} m"
+            for i, e in enumerate(points.edge)
+        ],
+        dtype=object,
+    )
     i, j = np.nonzero(np.triu(counted, 1))
     h, o, c = here[i, j], there[i, j], cost[i, j]
     both = snapped[i] & snapped[j]
-    reason = np.select([c == 0, ~both, np.isinf(o), o > h], ["same", "no place within the snap distance", "not connected", "longer"], "shorter")
+    reason = np.select(
+        [c == 0, ~both, np.isinf(o), o > h],
+        ["same", "no place within the snap distance", "not connected", "longer"],
+        "shorter",
+    )
     columns = dict(truth=h, proposal=o) if side == "truth" else dict(truth=o, proposal=h)
-    return pd.DataFrame(dict(side=side, source=names[i], target=names[j], **columns, cost=c, reason=reason))
+    return pd.DataFrame(
+        dict(side=side, source=names[i], target=names[j], **columns, cost=c, reason=reason)
+    )
 
 # %% ../nbs/07_apls.ipynb #1c74be03
-_all_ = ["FolderScores", "write_scores"]   # they are of judge/folder_scores
+_all_ = ["FolderScores", "write_scores"]  # they are of judge/folder_scores
+
 
 def score_folder(
-    truth: str | Path | Mapping[str, Any],      # folder of labels (GeoJSON) or graphs, SpaceNet CSV, or {chip: file or graph}
-    proposal: str | Path | Mapping[str, Any],   # folder of graphs or GeoJSON, SpaceNet CSV, or {chip: file or graph}
+    truth: str
+    | Path
+    | Mapping[
+        str, Any
+    ],  # folder of labels (GeoJSON) or graphs, SpaceNet CSV, or {chip: file or graph}
+    proposal: str
+    | Path
+    | Mapping[str, Any],  # folder of graphs or GeoJSON, SpaceNet CSV, or {chip: file or graph}
     *,
-    images: str | Path | Mapping[str, Any] | None = None,   # a CSV in pixels needs the chips' images; None: looked for below the truth's folder and beside it
-    pixel_m: float | None = None,               # of two CSVs in pixels: how wide a pixel is, in metres, instead of images
-    trained_cities: Collection[str] | None = None,          # cities with training chips; None: all
-    cities: Mapping[str, str] | None = None,    # chip -> city; None: from the chip ids
-    config: Any = None,                         # AplsConfig, a mapping of its keys, or a preset; None: the protocol's defaults
+    images: str
+    | Path
+    | Mapping[str, Any]
+    | None = None,  # a CSV in pixels needs the chips' images; None: looked for below the truth's folder and beside it
+    pixel_m: float
+    | None = None,  # of two CSVs in pixels: how wide a pixel is, in metres, instead of images
+    trained_cities: Collection[str] | None = None,  # cities with training chips; None: all
+    cities: Mapping[str, str] | None = None,  # chip -> city; None: from the chip ids
+    config: Any = None,  # AplsConfig, a mapping of its keys, or a preset; None: the protocol's defaults
     protocol: Literal["spacenet", "cosmiq"] = "spacenet",
-    topo: bool = False,                         # columns topo_precision, topo_recall, topo_f1 and sp too
-    extra: Literal["error", "ignore"] = "error",   # proposals for chips that the truth does not have
-    pictures: bool = False,                     # look for images even where no CSV needs them: explain_worst draws over them
-    draws: int = 1000,                          # of the bootstrap
+    topo: bool = False,  # columns topo_precision, topo_recall, topo_f1 and sp too
+    extra: Literal["error", "ignore"] = "error",  # proposals for chips that the truth does not have
+    pictures: bool = False,  # look for images even where no CSV needs them: explain_worst draws over them
+    draws: int = 1000,  # of the bootstrap
     seed: int = 0,
-    workers: int | None = None,                 # processes; None: settings.ini's, where there are enough chips
+    workers: int | None = None,  # processes; None: settings.ini's, where there are enough chips
 ) -> FolderScores:
     "Score many chips: per chip, per city and over cities, with bootstrap 95 % intervals."
     rules = rules_of(config, protocol=protocol, topo=topo)
     _check_rules(rules)
-    jobs, surplus = make_jobs(truth, proposal, rules, images=images, pixel_m=pixel_m, cities=cities, extra=extra, pictures=pictures)
+    jobs, surplus = make_jobs(
+        truth,
+        proposal,
+        rules,
+        images=images,
+        pixel_m=pixel_m,
+        cities=cities,
+        extra=extra,
+        pictures=pictures,
+    )
     rows = parallel(_score_chip, jobs, desc="APLS", module="apls", workers=workers)
-    return collect(jobs, rows, surplus, rules, trained_cities=trained_cities, draws=draws, seed=seed)
+    return collect(
+        jobs, rows, surplus, rules, trained_cities=trained_cities, draws=draws, seed=seed
+    )
+
 
 def _check_rules(rules: Rules) -> None:
-    if rules.protocol not in ("spacenet", "cosmiq"): raise ValueError(f"protocol={rules.protocol!r}: use 'spacenet' or 'cosmiq'")
+    if rules.protocol not in ("spacenet", "cosmiq"):
+        raise ValueError(f"protocol={rules.protocol!r}: use 'spacenet' or 'cosmiq'")
     _check_options("length", rules.midpoint_spacing, rules.snap, rules.min_path_length)
 
 # %% ../nbs/07_apls.ipynb #8ed9c44b
-def _score_chip(job: Job) -> dict[str, Any]: return score_job(job, _judge)
+def _score_chip(job: Job) -> dict[str, Any]:
+    return score_job(job, _judge)
+
 
 def _judge(real: nx.Graph, guess: nx.Graph, rules: Rules, timed: bool) -> dict[str, APLS | None]:
     "Both scores of a chip; by time only where both sides have times."
     options = _options(rules)
-    if timed and rules.protocol == "spacenet": return dict(zip(("length", "time"), apls_both(real, guess, **options), strict=True))
-    def by(weight: str) -> APLS: return apls(real, guess, weight=weight, protocol=rules.protocol, **options)
+    if timed and rules.protocol == "spacenet":
+        return dict(zip(("length", "time"), apls_both(real, guess, **options), strict=True))
+
+    def by(weight: str) -> APLS:
+        return apls(real, guess, weight=weight, protocol=rules.protocol, **options)
+
     return dict(length=by("length"), time=by("travel_time") if timed else None)
 
+
 def _options(rules: Rules) -> dict[str, float]:
-    return dict(midpoint_spacing=rules.midpoint_spacing, snap=rules.snap, min_path_length=rules.min_path_length)
+    return dict(
+        midpoint_spacing=rules.midpoint_spacing,
+        snap=rules.snap,
+        min_path_length=rules.min_path_length,
+    )
+
 
 def explain_worst(
     scores: FolderScores,
-    n: int,                       # so many chips, those with the lowest score by length
-    folder: str | Path,           # <chip>/explained.png, routes.csv, blame.gpkg
+    n: int,  # so many chips, those with the lowest score by length
+    folder: str | Path,  # <chip>/explained.png, routes.csv, blame.gpkg
     *,
     workers: int | None = None,
-) -> list[str]:                   # the chips, the worst first
+) -> list[str]:  # the chips, the worst first
     "Draw where the worst chips lost their score, and write the tables behind the picture."
     jobs = worst(scores, n)
-    if jobs and jobs[0].rules.protocol != "spacenet": raise DataError(f"protocol {jobs[0].rules.protocol}", "cannot be explained", "Score with protocol='spacenet'.")
-    done = parallel(_explain_chip, [(job, Path(folder)/parse_chip(job.chip).id) for job in jobs], desc="explain", module="apls", workers=workers, errors="collect")
+    if jobs and jobs[0].rules.protocol != "spacenet":
+        raise DataError(
+            f"protocol {jobs[0].rules.protocol}",
+            "cannot be explained",
+            "Score with protocol='spacenet'.",
+        )
+    done = parallel(
+        _explain_chip,
+        [(job, Path(folder) / parse_chip(job.chip).id) for job in jobs],
+        desc="explain",
+        module="apls",
+        workers=workers,
+        errors="collect",
+    )
     for failure in done:
-        if isinstance(failure, Failure): raise DataError(*failure)   # the other chips' pictures are there
+        if isinstance(failure, Failure):
+            raise DataError(*failure)  # the other chips' pictures are there
     return [job.chip for job in jobs]
 
-def _explain_chip(work: tuple[Job, Path]) -> list[Path]: return explain_job(*work, _reason)
 
-def _reason(real: nx.Graph, guess: nx.Graph, rules: Rules) -> APLS: return apls(real, guess, explain=True, **_options(rules))
+def _explain_chip(work: tuple[Job, Path]) -> list[Path]:
+    return explain_job(*work, _reason)
+
+
+def _reason(real: nx.Graph, guess: nx.Graph, rules: Rules) -> APLS:
+    return apls(real, guess, explain=True, **_options(rules))

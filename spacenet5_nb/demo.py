@@ -18,7 +18,15 @@ from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .core import DataError, load_settings, parse_chip, progress, write_error, write_json, write_text
+from spacenet5_nb.core import (
+    DataError,
+    load_settings,
+    parse_chip,
+    progress,
+    write_error,
+    write_json,
+    write_text,
+)
 import numpy as np
 import shapely
 from affine import Affine
@@ -42,99 +50,274 @@ __all__ = ['CITIES', 'BANDS', 'GENERATOR', 'City', 'Layout', 'metres_per_degree'
 # %% ../nbs/00e_demo.ipynb #b564de83
 class City(NamedTuple):
     "An invented place."
+
     aoi: int
     name: str
     lon: float
     lat: float
     plan: Plan
     look: Look
-    is_test: bool = False   # under test_public, never trained on
+    is_test: bool = False  # under test_public, never trained on
+
 
 CITIES = (
-    City(21, "Mirage", 32.52, 15.60,
-         Plan("grid", ("grid", "grid", "grid", "organic"), (112, 215), angle=.11, spacing_m=410, motorway=.75),
-         Look("sand", "soil_tan", .12, {"asphalt": 2.2, "soil_tan": 2, "sand": 1.5, "white": .8, "concrete": 1.6, "tile": .2},
-              {"compounds": 5, "dense": 1.2, "commerce": 1.3, "slabs": .8, "park": .2},
-              {"compounds": 3, "vacant": 1, "industry": 1, "field": .2},
-              dust=.22, age=(.15, .95), yard_paved=.35, trees=.9, street_trees=.12, sun=(148, 55), haze=1.2)),
-    City(22, "Altmark", 11.85, 52.60,
-         Plan("rings", ("organic",), (112, 165), motorway=-.15, water="river"),
-         Look("soil_dark", "soil_tan", .85, {"asphalt": 1.6, "tile": 3, "rust": .8, "concrete": .6, "white": .25},
-              {"dense": 4, "houses": 1.6, "slabs": .8, "park": .5, "commerce": .5},
-              {"houses": 4, "field": 1.4, "slabs": 1, "industry": .6, "park": .5},
-              dust=.1, age=(.1, .9), yard_paved=.5, trees=1.1, street_trees=.3, sun=(165, 44), haze=.9)),
-    City(23, "Delta", 88.35, 22.55,
-         Plan("grid", ("grid", "organic"), (118, 205), angle=-.2, spacing_m=430, bend_m=28, dual=True, motorway=.6, water="canals"),
-         Look("soil_tan", "soil_dark", .65, {"asphalt": 2.2, "concrete": 2, "rust": 1, "white": .5, "blue_sheet": .4, "tile": .5},
-              {"dense": 3, "slabs": 1.5, "compounds": 2, "commerce": 1, "park": .4},
-              {"compounds": 2, "field": 2, "huts": 1, "industry": .8},
-              dust=.18, age=(.2, 1), yard_paved=.45, trees=1.2, street_trees=.25, water="muddy", sun=(135, 60), haze=1.6)),
-    City(24, "Terra", -1.60, 12.38,
-         Plan("village", ("organic", "organic", "grid"), (122, 190), paved=.06),
-         Look("soil_red", "soil_tan", .3, {"rust": 2, "soil_red": 1.5, "soil_tan": 1, "white": .5, "asphalt": 1, "blue_sheet": .15},
-              {"huts": 3, "compounds": 3, "commerce": .3, "vacant": .6}, {"huts": 2, "field": 2, "vacant": 1.2, "compounds": 1},
-              dust=.32, age=(.2, .9), yard_paved=.08, trees=1.4, street_trees=.12, sun=(128, 57), haze=1.1)),
-    City(25, "Enigma", -66.08, 18.42,
-         Plan("mixed", ("grid", "organic"), (112, 190), angle=.3, spacing_m=400, bend_m=16, dual=True, motorway=-.5, water="river"),
-         Look("soil_tan", "soil_red", .7, {"asphalt": 2, "white": 1.2, "concrete": 1.2, "tile": .8, "rust": .6, "blue_sheet": .2},
-              {"houses": 2, "dense": 2, "commerce": 1, "slabs": 1, "park": .4},
-              {"houses": 3, "compounds": 1, "field": 1, "industry": .6, "park": .4},
-              dust=.16, age=(.15, 1), yard_paved=.5, trees=1.2, street_trees=.25, sun=(215, 50), haze=1.0, gain=1.12), is_test=True),
+    City(
+        21,
+        "Mirage",
+        32.52,
+        15.60,
+        Plan(
+            "grid",
+            ("grid", "grid", "grid", "organic"),
+            (112, 215),
+            angle=0.11,
+            spacing_m=410,
+            motorway=0.75,
+        ),
+        Look(
+            "sand",
+            "soil_tan",
+            0.12,
+            {
+                "asphalt": 2.2,
+                "soil_tan": 2,
+                "sand": 1.5,
+                "white": 0.8,
+                "concrete": 1.6,
+                "tile": 0.2,
+            },
+            {"compounds": 5, "dense": 1.2, "commerce": 1.3, "slabs": 0.8, "park": 0.2},
+            {"compounds": 3, "vacant": 1, "industry": 1, "field": 0.2},
+            dust=0.22,
+            age=(0.15, 0.95),
+            yard_paved=0.35,
+            trees=0.9,
+            street_trees=0.12,
+            sun=(148, 55),
+            haze=1.2,
+        ),
+    ),
+    City(
+        22,
+        "Altmark",
+        11.85,
+        52.60,
+        Plan("rings", ("organic",), (112, 165), motorway=-0.15, water="river"),
+        Look(
+            "soil_dark",
+            "soil_tan",
+            0.85,
+            {"asphalt": 1.6, "tile": 3, "rust": 0.8, "concrete": 0.6, "white": 0.25},
+            {"dense": 4, "houses": 1.6, "slabs": 0.8, "park": 0.5, "commerce": 0.5},
+            {"houses": 4, "field": 1.4, "slabs": 1, "industry": 0.6, "park": 0.5},
+            dust=0.1,
+            age=(0.1, 0.9),
+            yard_paved=0.5,
+            trees=1.1,
+            street_trees=0.3,
+            sun=(165, 44),
+            haze=0.9,
+        ),
+    ),
+    City(
+        23,
+        "Delta",
+        88.35,
+        22.55,
+        Plan(
+            "grid",
+            ("grid", "organic"),
+            (118, 205),
+            angle=-0.2,
+            spacing_m=430,
+            bend_m=28,
+            dual=True,
+            motorway=0.6,
+            water="canals",
+        ),
+        Look(
+            "soil_tan",
+            "soil_dark",
+            0.65,
+            {
+                "asphalt": 2.2,
+                "concrete": 2,
+                "rust": 1,
+                "white": 0.5,
+                "blue_sheet": 0.4,
+                "tile": 0.5,
+            },
+            {"dense": 3, "slabs": 1.5, "compounds": 2, "commerce": 1, "park": 0.4},
+            {"compounds": 2, "field": 2, "huts": 1, "industry": 0.8},
+            dust=0.18,
+            age=(0.2, 1),
+            yard_paved=0.45,
+            trees=1.2,
+            street_trees=0.25,
+            water="muddy",
+            sun=(135, 60),
+            haze=1.6,
+        ),
+    ),
+    City(
+        24,
+        "Terra",
+        -1.60,
+        12.38,
+        Plan("village", ("organic", "organic", "grid"), (122, 190), paved=0.06),
+        Look(
+            "soil_red",
+            "soil_tan",
+            0.3,
+            {
+                "rust": 2,
+                "soil_red": 1.5,
+                "soil_tan": 1,
+                "white": 0.5,
+                "asphalt": 1,
+                "blue_sheet": 0.15,
+            },
+            {"huts": 3, "compounds": 3, "commerce": 0.3, "vacant": 0.6},
+            {"huts": 2, "field": 2, "vacant": 1.2, "compounds": 1},
+            dust=0.32,
+            age=(0.2, 0.9),
+            yard_paved=0.08,
+            trees=1.4,
+            street_trees=0.12,
+            sun=(128, 57),
+            haze=1.1,
+        ),
+    ),
+    City(
+        25,
+        "Enigma",
+        -66.08,
+        18.42,
+        Plan(
+            "mixed",
+            ("grid", "organic"),
+            (112, 190),
+            angle=0.3,
+            spacing_m=400,
+            bend_m=16,
+            dual=True,
+            motorway=-0.5,
+            water="river",
+        ),
+        Look(
+            "soil_tan",
+            "soil_red",
+            0.7,
+            {
+                "asphalt": 2,
+                "white": 1.2,
+                "concrete": 1.2,
+                "tile": 0.8,
+                "rust": 0.6,
+                "blue_sheet": 0.2,
+            },
+            {"houses": 2, "dense": 2, "commerce": 1, "slabs": 1, "park": 0.4},
+            {"houses": 3, "compounds": 1, "field": 1, "industry": 0.6, "park": 0.4},
+            dust=0.16,
+            age=(0.15, 1),
+            yard_paved=0.5,
+            trees=1.2,
+            street_trees=0.25,
+            sun=(215, 50),
+            haze=1.0,
+            gain=1.12,
+        ),
+        is_test=True,
+    ),
 )
 
 # %% ../nbs/00e_demo.ipynb #b788371c
 class Layout(NamedTuple):
     "How a city is cut into chips."
+
     rows: int
     columns: int
     size_px: int
     gsd_m: float
 
     @property
-    def chip_m(self) -> float: return self.size_px*self.gsd_m
+    def chip_m(self) -> float:
+        return self.size_px * self.gsd_m
+
     @property
-    def half_m(self) -> float: return max(self.rows, self.columns)*self.chip_m/2 + 130.0
+    def half_m(self) -> float:
+        return max(self.rows, self.columns) * self.chip_m / 2 + 130.0
+
     def window(self, k: int) -> Window:
         "Chip `k`, counted from the north-west, row by row."
         row, column = divmod(k, self.columns)
-        return Window((column - self.columns/2)*self.chip_m, (self.rows/2 - row)*self.chip_m, self.gsd_m, self.size_px, self.size_px)
+        return Window(
+            (column - self.columns / 2) * self.chip_m,
+            (self.rows / 2 - row) * self.chip_m,
+            self.gsd_m,
+            self.size_px,
+            self.size_px,
+        )
+
 
 def metres_per_degree(lat: float) -> tuple[float, float]:
     "Metres per degree of longitude and of latitude on the WGS 84 ellipsoid."
     a, e2, s = 6378137.0, 0.00669437999014, np.sin(np.radians(lat))
-    w = 1 - e2*s*s
-    return float(np.radians(1)*a*np.cos(np.radians(lat))/w**.5), float(np.radians(1)*a*(1 - e2)/w**1.5)
+    w = 1 - e2 * s * s
+    return float(np.radians(1) * a * np.cos(np.radians(lat)) / w**0.5), float(
+        np.radians(1) * a * (1 - e2) / w**1.5
+    )
+
 
 def to_lonlat(xy: np.ndarray, city: City) -> np.ndarray:
     "City frame (n, 2) in m to degrees, to a tenth of a millimetre."
-    return np.round(np.asarray(xy)/metres_per_degree(city.lat) + (city.lon, city.lat), 9)
+    return np.round(np.asarray(xy) / metres_per_degree(city.lat) + (city.lon, city.lat), 9)
+
 
 def grid_of_chip(window: Window, city: City) -> Grid:
     "The chip's grid in EPSG:4326."
     kx, ky = metres_per_degree(city.lat)
-    transform = Affine(window.pixel_m/kx, 0, city.lon + window.west/kx, 0, -window.pixel_m/ky, city.lat + window.north/ky)
+    transform = Affine(
+        window.pixel_m / kx,
+        0,
+        city.lon + window.west / kx,
+        0,
+        -window.pixel_m / ky,
+        city.lat + window.north / ky,
+    )
     return Grid((window.height, window.width), transform, CRS.from_epsg(4326))
 
 # %% ../nbs/00e_demo.ipynb #0b52b6a0
 class World(NamedTuple):
     "A city before it is cut."
+
     city: City
     layout: Layout
     network: Network
     scene: Scene
     seen: BaseGeometry  # what the satellite's strip covered; the rest is no-data
 
+
 def build_city(city: City, layout: Layout, seed: int) -> World:
     "Roads, then what stands between them."
     network = make_network(city.plan, layout.half_m, np.random.default_rng([seed, city.aoi, 1]))
-    scene = build_scene(network, city.look, layout.half_m, np.random.default_rng([seed, city.aoi, 2]))
-    return World(city, layout, network, scene, strip(layout, np.random.default_rng([seed, city.aoi, 3])))
+    scene = build_scene(
+        network, city.look, layout.half_m, np.random.default_rng([seed, city.aoi, 2])
+    )
+    return World(
+        city, layout, network, scene, strip(layout, np.random.default_rng([seed, city.aoi, 3]))
+    )
+
 
 def strip(layout: Layout, rng: np.random.Generator) -> BaseGeometry:
     "A satellite's strip whose slanted edge misses the corner of the easternmost chips."
-    h, lean = layout.half_m, rng.uniform(.06, .14)*rng.choice([-1, 1])
-    x = (layout.columns + abs(lean)*layout.rows)*layout.chip_m/2 - rng.uniform(.08, .22)*layout.chip_m
-    return Polygon([(-2*h, -2*h), (x + lean*2*h, -2*h), (x - lean*2*h, 2*h), (-2*h, 2*h)])
+    h, lean = layout.half_m, rng.uniform(0.06, 0.14) * rng.choice([-1, 1])
+    x = (layout.columns + abs(lean) * layout.rows) * layout.chip_m / 2 - rng.uniform(
+        0.08, 0.22
+    ) * layout.chip_m
+    return Polygon(
+        [(-2 * h, -2 * h), (x + lean * 2 * h, -2 * h), (x - lean * 2 * h, 2 * h), (-2 * h, 2 * h)]
+    )
 
 # %% ../nbs/00e_demo.ipynb #c659bf65
 def chip_lines(world: World, k: int) -> list[tuple[Street, LineString]]:
@@ -142,40 +325,76 @@ def chip_lines(world: World, k: int) -> list[tuple[Street, LineString]]:
     area = shapely.box(*world.layout.window(k).bounds).intersection(world.seen)
     out = []
     for s in world.network.streets:
-        if not s.line.intersects(area): continue
-        out += [(s, LineString(np.round(p.coords, 3))) for p in pieces(s.line.intersection(area)) if p.length > .5]
+        if not s.line.intersects(area):
+            continue
+        out += [
+            (s, LineString(np.round(p.coords, 3)))
+            for p in pieces(s.line.intersection(area))
+            if p.length > 0.5
+        ]
     return out
+
 
 def properties(street: Street, line: LineString, number: int) -> dict[str, Any]:
     "SpaceNet 5's attributes of one label."
     surface = "paved" if street.paved else "unpaved"
-    mph = speed_of({"highway": street.highway, "lanes": str(street.lanes), "surface": surface}, keep_existing=False).mph
-    share = min(line.length/street.line.length, 1.0)
-    return {"OBJECTID": number, "osm_id": 900000 + street.way, "highway": street.highway, "lanes": str(street.lanes), "surface": surface,
-            "oneway": "yes" if street.oneway else "no", "bridge": "yes" if street.bridge else None, "layer": "1" if street.bridge else None,
-            "inferred_speed_mph": mph, "inferred_speed_mps": round(mph*.44704, 6), "origarea": 0,
-            "origlen": round(street.line.length, 3), "partialDec": round(share, 6), "truncated": int(share < .9999)}
+    mph = speed_of(
+        {"highway": street.highway, "lanes": str(street.lanes), "surface": surface},
+        keep_existing=False,
+    ).mph
+    share = min(line.length / street.line.length, 1.0)
+    return {
+        "OBJECTID": number,
+        "osm_id": 900000 + street.way,
+        "highway": street.highway,
+        "lanes": str(street.lanes),
+        "surface": surface,
+        "oneway": "yes" if street.oneway else "no",
+        "bridge": "yes" if street.bridge else None,
+        "layer": "1" if street.bridge else None,
+        "inferred_speed_mph": mph,
+        "inferred_speed_mps": round(mph * 0.44704, 6),
+        "origarea": 0,
+        "origlen": round(street.line.length, 3),
+        "partialDec": round(share, 6),
+        "truncated": int(share < 0.9999),
+    }
+
 
 def label_json(world: World, k: int) -> str:
     "The chip's label file, GeoJSON in longitude and latitude."
-    features = [{"type": "Feature", "properties": properties(s, line, n),
-                 "geometry": {"type": "LineString", "coordinates": to_lonlat(line.coords, world.city).tolist()}}
-                for n, (s, line) in enumerate(chip_lines(world, k), 1)]
+    features = [
+        {
+            "type": "Feature",
+            "properties": properties(s, line, n),
+            "geometry": {
+                "type": "LineString",
+                "coordinates": to_lonlat(line.coords, world.city).tolist(),
+            },
+        }
+        for n, (s, line) in enumerate(chip_lines(world, k), 1)
+    ]
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
     return json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}) + "\n"
 
 # %% ../nbs/00e_demo.ipynb #70eaeed8
-def wkt_rows(world: World, k: int, image_id: str, *, raw: bool) -> list[tuple[str, str, float, float]]:
+def wkt_rows(
+    world: World, k: int, image_id: str, *, raw: bool
+) -> list[tuple[str, str, float, float]]:
     "ImageId, WKT_Pix, length_m, travel_time_s; a chip without roads is one empty row."
     w, out = world.layout.window(k), []
     for s, line in chip_lines(world, k):
         mps = properties(s, line, 0)["inferred_speed_mps"]
         c = np.array(line.coords)
-        for part in (pairwise(c) if raw else [c]):
-            xy = (np.array(part) - (w.west, w.north))/(w.pixel_m, -w.pixel_m)
+        for part in pairwise(c) if raw else [c]:
+            xy = (np.array(part) - (w.west, w.north)) / (w.pixel_m, -w.pixel_m)
             length, text = LineString(part).length, ", ".join(f"{x:.4f} {y:.4f}" for x, y in xy)
-            if length > .01: out.append((image_id, f"LINESTRING ({text})", round(length, 4), round(length/mps, 4)))
+            if length > 0.01:
+                out.append(
+                    (image_id, f"LINESTRING ({text})", round(length, 4), round(length / mps, 4))
+                )
     return out or [(image_id, "LINESTRING EMPTY", 0, 0)]
+
 
 def csv_text(rows: Sequence[tuple]) -> str:
     "Rows under the CSV's header."
@@ -187,100 +406,167 @@ def csv_text(rows: Sequence[tuple]) -> str:
 
 # %% ../nbs/00e_demo.ipynb #9a2082da
 def chip_image(
-    world: World, k: int, seed: int,
-    *, noise: bool = True,  # the sensor's
-) -> np.ndarray:            # uint16 (8, H, W), 0 where the strip saw nothing
+    world: World,
+    k: int,
+    seed: int,
+    *,
+    noise: bool = True,  # the sensor's
+) -> np.ndarray:  # uint16 (8, H, W), 0 where the strip saw nothing
     "Render a chip of a city."
     w = world.layout.window(k)
-    image = render(world.scene, world.city.look, w, seed=seed*101 + world.city.aoi, noise_seed=(seed, world.city.aoi, k) if noise else None)
+    image = render(
+        world.scene,
+        world.city.look,
+        w,
+        seed=seed * 101 + world.city.aoi,
+        noise_seed=(seed, world.city.aoi, k) if noise else None,
+    )
     box = shapely.box(*w.bounds)
     if not world.seen.covers(box):
-        x, y = w.west + (np.arange(w.width) + .5)*w.pixel_m, w.north - (np.arange(w.height) + .5)*w.pixel_m
+        x, y = (
+            w.west + (np.arange(w.width) + 0.5) * w.pixel_m,
+            w.north - (np.arange(w.height) + 0.5) * w.pixel_m,
+        )
         image[:, ~shapely.contains_xy(world.seen, *np.meshgrid(x, y))] = 0
     return image
 
 # %% ../nbs/00e_demo.ipynb #ad2bd5a7
 BANDS = ("coastal", "blue", "green", "yellow", "red", "red edge", "NIR 1", "NIR 2")
 
+
 class Names(NamedTuple):
     "Where a city's files go, in SpaceNet 5's words."
+
     root: Path
     city: City
 
     @property
-    def aoi(self) -> str: return f"AOI_{self.city.aoi}_{self.city.name}"
+    def aoi(self) -> str:
+        return f"AOI_{self.city.aoi}_{self.city.name}"
+
     @property
-    def split(self) -> str: return "test_public" if self.city.is_test else "train"
+    def split(self) -> str:
+        return "test_public" if self.city.is_test else "train"
+
     @property
-    def folder(self) -> Path: return self.root/"SN5_roads"/self.split/self.aoi
-    def image_id(self, k: int) -> str: return f"SN5_roads_{self.split}_{self.aoi}_chip{k}"
-    def csv(self, kind: str) -> Path: return self.folder/f"{self.split}_{self.aoi}_geojson_roads_speed_wkt_weighted_{kind}.csv"
+    def folder(self) -> Path:
+        return self.root / "SN5_roads" / self.split / self.aoi
+
+    def image_id(self, k: int) -> str:
+        return f"SN5_roads_{self.split}_{self.aoi}_chip{k}"
+
+    def csv(self, kind: str) -> Path:
+        return self.folder / f"{self.split}_{self.aoi}_geojson_roads_speed_wkt_weighted_{kind}.csv"
+
     def chip(self, product: str, k: int) -> Path:
         suffix = "geojson" if product.startswith("geojson") else "tif"
-        return self.folder/product/f"SN5_roads_{self.split}_{self.aoi}_{product}_chip{k}.{suffix}"
+        return (
+            self.folder / product / f"SN5_roads_{self.split}_{self.aoi}_{product}_chip{k}.{suffix}"
+        )
+
 
 def write_chip(world: World, k: int, root: Path, seed: int) -> str:
     "Write a chip's two images and its labels; its ImageId."
     names, grid = Names(root, world.city), grid_of_chip(world.layout.window(k), world.city)
     image = chip_image(world, k, seed)
     write(names.chip("PS-MS", k), image, grid=grid, descriptions=BANDS, nodata=0)
-    write(names.chip("PS-RGB", k), to_rgb(image), grid=grid, descriptions=("red", "green", "blue"), nodata=0)
+    write(
+        names.chip("PS-RGB", k),
+        to_rgb(image),
+        grid=grid,
+        descriptions=("red", "green", "blue"),
+        nodata=0,
+    )
     write_text(names.chip("geojson_roads_speed", k), label_json(world, k))
     return names.image_id(k)
 
+
 def write_tables(world: World, root: Path) -> None:
     "Write a city's two CSVs."
-    names, n = Names(root, world.city), world.layout.rows*world.layout.columns
+    names, n = Names(root, world.city), world.layout.rows * world.layout.columns
     for kind in ("simp", "raw"):
-        rows = [row for k in range(n) for row in wkt_rows(world, k, names.image_id(k), raw=kind == "raw")]
+        rows = [
+            row
+            for k in range(n)
+            for row in wkt_rows(world, k, names.image_id(k), raw=kind == "raw")
+        ]
         write_text(names.csv(kind), csv_text(rows))
 
 # %% ../nbs/00e_demo.ipynb #28abd8e6
 GENERATOR = 1  # raised when the same seed gives another world
 
+
 def make_demo(
-    root: str | Path,                        # folder to make, e.g. data/demo
+    root: str | Path,  # folder to make, e.g. data/demo
     *,
     seed: int,
-    chip_m: float = 400.0,                   # side of a chip
-    gsd_m: float = 1.0,                      # side of a pixel
-    grid: tuple[int, int] = (4, 4),          # rows and columns of chips in each trained city
-    test_grid: tuple[int, int] = (3, 3),     # and in the mystery city
-    cities: Sequence[str] | None = None,     # names; None: all five
-    workers: int = 0,                        # processes; 0: as settings.ini says
-    overwrite: bool = False,                 # replace a generated world that was made with other parameters
+    chip_m: float = 400.0,  # side of a chip
+    gsd_m: float = 1.0,  # side of a pixel
+    grid: tuple[int, int] = (4, 4),  # rows and columns of chips in each trained city
+    test_grid: tuple[int, int] = (3, 3),  # and in the mystery city
+    cities: Sequence[str] | None = None,  # names; None: all five
+    workers: int = 0,  # processes; 0: as settings.ini says
+    overwrite: bool = False,  # replace a generated world that was made with other parameters
 ) -> Path:
     "Make the generated world in SpaceNet 5's layout, all or nothing; a DataError where `root` holds something else."
     root = Path(root).expanduser().absolute()
-    asked = {"generator": GENERATOR, "seed": int(seed), "chip_m": float(chip_m), "gsd_m": float(gsd_m), "grid": [int(n) for n in grid],
-             "test_grid": [int(n) for n in test_grid], "cities": [c.name for c in _chosen(cities)]}
+    asked = {
+        "generator": GENERATOR,
+        "seed": int(seed),
+        "chip_m": float(chip_m),
+        "gsd_m": float(gsd_m),
+        "grid": [int(n) for n in grid],
+        "test_grid": [int(n) for n in test_grid],
+        "cities": [c.name for c in _chosen(cities)],
+    }
     _check(asked)
-    if _is_there(root, asked, overwrite): return root
+    if _is_there(root, asked, overwrite):
+        return root
     tmp = _fresh_folder(root)
     try:
         asked["chips"] = _write_world(tmp, asked, workers or load_settings().n_workers)
-        write_json(tmp/"demo.json", asked)
+        write_json(tmp / "demo.json", asked)
         _put_in_place(tmp, root)
-    except OSError as e: raise write_error(root, e) from e
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    except OSError as e:
+        raise write_error(root, e) from e
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
     return root
+
 
 def _write_world(root: Path, asked: dict, workers: int) -> list[str]:
     "Build the cities and write every chip; the ImageIds."
-    chosen, size_px = _chosen(asked["cities"]), round(asked["chip_m"]/asked["gsd_m"])
-    layouts = [Layout(*asked["test_grid" if c.is_test else "grid"], size_px, asked["gsd_m"]) for c in chosen]
+    chosen, size_px = _chosen(asked["cities"]), round(asked["chip_m"] / asked["gsd_m"])
+    layouts = [
+        Layout(*asked["test_grid" if c.is_test else "grid"], size_px, asked["gsd_m"])
+        for c in chosen
+    ]
     with _pool(workers) as run:
-        worlds = list(run(build_city, [(c, lay, asked["seed"]) for c, lay in zip(chosen, layouts, strict=True)]))
-        for w in worlds: write_tables(w, root)
-        jobs = [(near(w, k), k, root, asked["seed"]) for w in worlds for k in range(w.layout.rows*w.layout.columns)]
+        worlds = list(
+            run(
+                build_city,
+                [(c, lay, asked["seed"]) for c, lay in zip(chosen, layouts, strict=True)],
+            )
+        )
+        for w in worlds:
+            write_tables(w, root)
+        jobs = [
+            (near(w, k), k, root, asked["seed"])
+            for w in worlds
+            for k in range(w.layout.rows * w.layout.columns)
+        ]
         return list(progress(run(write_chip, jobs), "generated chips", total=len(jobs)))
+
 
 def near(world: World, k: int) -> World:
     "A city with only what its chip `k` can show."
     x0, y0, x1, y1 = world.layout.window(k).bounds
     area = shapely.box(x0 - 5, y0 - 5, x1 + 5, y1 + 5)
     streets = [s for s in world.network.streets if s.line.intersects(area)]
-    return world._replace(network=world.network._replace(streets=streets), scene=crop(world.scene, (x0 - 45, y0 - 45, x1 + 45, y1 + 45)))
+    return world._replace(
+        network=world.network._replace(streets=streets),
+        scene=crop(world.scene, (x0 - 45, y0 - 45, x1 + 45, y1 + 45)),
+    )
 
 # %% ../nbs/00e_demo.ipynb #9ec16d2d
 @contextmanager
@@ -289,62 +575,102 @@ def _pool(workers: int) -> Iterator[Callable[[Callable, list[tuple]], Iterable]]
     if workers == 1:
         yield lambda f, jobs: (f(*job) for job in jobs)
         return
-    method = "fork" if "fork" in get_all_start_methods() else None  # a notebook's own functions cannot be spawned
+    method = (
+        "fork" if "fork" in get_all_start_methods() else None
+    )  # a notebook's own functions cannot be spawned
     executor = ProcessPoolExecutor(workers, mp_context=get_context(method))
-    try: yield lambda f, jobs: executor.map(f, *zip(*jobs, strict=True))
-    finally: executor.shutdown(cancel_futures=True)
+    try:
+        yield lambda f, jobs: executor.map(f, *zip(*jobs, strict=True))
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 # %% ../nbs/00e_demo.ipynb #b29eadc4
 def _chosen(names: Sequence[str] | None) -> list[City]:
     "The cities of these names."
     known = {c.name: c for c in CITIES}
     for n in names or ():
-        if n not in known: raise DataError(f"cities={n!r}", "is not a city of the generated world", f"Cities: {', '.join(known)}.")
+        if n not in known:
+            raise DataError(
+                f"cities={n!r}",
+                "is not a city of the generated world",
+                f"Cities: {', '.join(known)}.",
+            )
     return [c for c in CITIES if names is None or c.name in names]
+
 
 def _check(asked: dict) -> None:
     "Refuse sizes that make no image."
-    size = asked["chip_m"]/asked["gsd_m"] if asked["gsd_m"] > 0 else 0
+    size = asked["chip_m"] / asked["gsd_m"] if asked["gsd_m"] > 0 else 0
     if not 32 <= size <= 4096:
-        what = f"chips of {asked['chip_m']} m at {asked['gsd_m']} m make no image of 32 to 4096 pixels"
+        what = (
+            f"chips of {asked['chip_m']} m at {asked['gsd_m']} m make no image of 32 to 4096 pixels"
+        )
         raise DataError("make_demo", what, "Try chip_m=400, gsd_m=1.")
     if min(*asked["grid"], *asked["test_grid"]) < 1:
-        raise DataError("make_demo", f"grid={asked['grid']}, test_grid={asked['test_grid']} must be at least 1 by 1", "Try grid=(4, 4).")
-    if asked["seed"] < 0: raise DataError("make_demo", f"seed={asked['seed']} must not be negative", "Take 0 or more.")
+        raise DataError(
+            "make_demo",
+            f"grid={asked['grid']}, test_grid={asked['test_grid']} must be at least 1 by 1",
+            "Try grid=(4, 4).",
+        )
+    if asked["seed"] < 0:
+        raise DataError(
+            "make_demo", f"seed={asked['seed']} must not be negative", "Take 0 or more."
+        )
+
 
 def _is_there(root: Path, asked: dict, overwrite: bool) -> bool:
     "Whether the world that is asked for stands at `root`; an error where something else does."
-    if not root.exists() or root.is_dir() and not any(root.iterdir()): return False
-    try: found = json.loads((root/"demo.json").read_text())
+    if not root.exists() or root.is_dir() and not any(root.iterdir()):
+        return False
+    try:
+        found = json.loads((root / "demo.json").read_text())
     except (OSError, ValueError):
-        raise DataError(root, "holds files that are no generated world", "Choose another folder, or move them away.") from None
-    if {k: found.get(k) for k in asked} == asked: return True
-    if overwrite: return False
+        raise DataError(
+            root,
+            "holds files that are no generated world",
+            "Choose another folder, or move them away.",
+        ) from None
+    if {k: found.get(k) for k in asked} == asked:
+        return True
+    if overwrite:
+        return False
     other = ", ".join(f"{k}={found.get(k)}" for k in asked if found.get(k) != asked[k])
-    raise DataError(root, f"holds a generated world with other parameters ({other})",
-                    "Pass overwrite=True, delete the folder, or choose another.")
+    raise DataError(
+        root,
+        f"holds a generated world with other parameters ({other})",
+        "Pass overwrite=True, delete the folder, or choose another.",
+    )
+
 
 def _fresh_folder(root: Path) -> Path:
     "An empty folder beside `root`; what a killed run left behind is removed."
-    tmp = root.parent/f".tmp-{root.name}-{os.getpid()}"
+    tmp = root.parent / f".tmp-{root.name}-{os.getpid()}"
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         for old in root.parent.glob(f".tmp-{root.name}-*"):
-            if old == tmp or not _is_alive(old.name.rsplit("-", 1)[1]): shutil.rmtree(old)
+            if old == tmp or not _is_alive(old.name.rsplit("-", 1)[1]):
+                shutil.rmtree(old)
         tmp.mkdir()
-    except OSError as e: raise write_error(root, e) from e
+    except OSError as e:
+        raise write_error(root, e) from e
     return tmp
+
 
 def _is_alive(pid: str) -> bool:
     "Whether a process of this number runs, as far as we may know."
-    try: os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError): return False
-    except PermissionError: return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
     return True
+
 
 def _put_in_place(tmp: Path, root: Path) -> None:
     "Rename the finished folder to `root`; an older world steps aside first."
     old = tmp.with_name(f".tmp-{root.name}-old-{os.getpid()}")
-    if root.exists(): os.replace(root, old)
+    if root.exists():
+        os.replace(root, old)
     os.replace(tmp, root)
     shutil.rmtree(old, ignore_errors=True)

@@ -26,26 +26,46 @@ from torch import Tensor
 
 from . import raster
 from .base.cluster import check_there, resident
-from .core import CheckpointError, DataError, EnsembleConfig, Preset, Run, StageError, load_settings
-from .model import RoadUNet, find_device, info_channels, keep_memory, load, read_info, set_threads, to_bytes
+from spacenet5_nb.core import (
+    CheckpointError,
+    DataError,
+    EnsembleConfig,
+    Preset,
+    Run,
+    StageError,
+    load_settings,
+)
+from spacenet5_nb.model import (
+    RoadUNet,
+    find_device,
+    info_channels,
+    keep_memory,
+    load,
+    read_info,
+    set_threads,
+    to_bytes,
+)
 from .base.parallel import parallel
 from .networks.inference_optimization import OneSize, quicken
 from .base.path_options import file_of
 from .inference.read_ahead import staged
 
 # %% ../nbs/05_ensemble.ipynb #31a7e838
-View = tuple[int, bool]   # quarter turns, then a left-right flip
+View = tuple[int, bool]  # quarter turns, then a left-right flip
 VIEWS: dict[str, tuple[View, ...]] = {
     "none": ((0, False),),
     "flips": ((0, False), (0, True), (2, True), (2, False)),
     "rotations": ((0, False), (1, False), (2, False), (3, False)),
     "selim_sef": ((0, False), (2, True), (0, True), (2, False), (1, False), (2, False)),
-    "d4": tuple((k, flip) for flip in (False, True) for k in range(4))}
+    "d4": tuple((k, flip) for flip in (False, True) for k in range(4)),
+}
+
 
 def view(x: Tensor, v: View) -> Tensor:
     "An image (..., H, W) as a view shows it."
     x = torch.rot90(x, v[0], (-2, -1))
     return x.flip(-1) if v[1] else x
+
 
 def unview(x: Tensor, v: View) -> Tensor:
     "A view turned back."
@@ -54,193 +74,370 @@ def unview(x: Tensor, v: View) -> Tensor:
 # %% ../nbs/05_ensemble.ipynb #2e3ab10d
 class Member(NamedTuple):
     "A network and how much it counts."
+
     net: RoadUNet
     weight: float
     name: str
-    run: Callable[[Tensor], Tensor] | None = None   # the same network, as it is computed
+    run: Callable[[Tensor], Tensor] | None = None  # the same network, as it is computed
+
 
 def weights_hash(path: str | Path) -> str:
     "A name for the weights in a checkpoint, whatever its header says besides."
     data = Path(path).read_bytes()
-    return hashlib.sha1(data[8 + struct.unpack("<Q", data[:8])[0]:]).hexdigest()
+    return hashlib.sha1(data[8 + struct.unpack("<Q", data[:8])[0] :]).hexdigest()
+
 
 def open_members(
     members: Sequence[str | Path | RoadUNet | Member],
     *,
     device: str | torch.device = "auto",
-    weights: Sequence[float] | None = None,   # one a member; None: all alike
-    precision: str = "float32",               # or bfloat16
-    compile: bool = False,                    # with torch.compile
-    fuse: bool = False,                       # ReLU into convolutions (`networks/fused_convolutions`)
+    weights: Sequence[float] | None = None,  # one a member; None: all alike
+    precision: str = "float32",  # or bfloat16
+    compile: bool = False,  # with torch.compile
+    fuse: bool = False,  # ReLU into convolutions (`networks/fused_convolutions`)
 ) -> list[Member]:
     "Load members, equal ones once; CheckpointError where they do not fit together."
-    if not members: raise CheckpointError("members", "there is none", "Train a fold first: spacenet5 run 04_train -p fold 0")
-    if all(isinstance(m, Member) for m in members): return list(members)
+    if not members:
+        raise CheckpointError(
+            "members", "there is none", "Train a fold first: spacenet5 run 04_train -p fold 0"
+        )
+    if all(isinstance(m, Member) for m in members):
+        return list(members)
     device = find_device(device) if isinstance(device, str) else device
-    for m in members: _check_member(m, members[0])
+    for m in members:
+        _check_member(m, members[0])
     found: dict[str, list] = {}
     for m, weight in zip(members, checked_weights(weights, len(members)), strict=True):
-        if weight: found.setdefault(_identity(m), [m, 0])[1] += weight
-    opened = [(m if isinstance(m, RoadUNet) else load(m), weight, _name(m)) for _, (m, weight) in sorted(found.items(), key=lambda kv: str(kv[0]))]
-    return [_ready(Member(net.to(device, memory_format=torch.channels_last).eval(), weight, name), precision, compile, fuse) for net, weight, name in opened]
+        if weight:
+            found.setdefault(_identity(m), [m, 0])[1] += weight
+    opened = [
+        (m if isinstance(m, RoadUNet) else load(m), weight, _name(m))
+        for _, (m, weight) in sorted(found.items(), key=lambda kv: str(kv[0]))
+    ]
+    return [
+        _ready(
+            Member(net.to(device, memory_format=torch.channels_last).eval(), weight, name),
+            precision,
+            compile,
+            fuse,
+        )
+        for net, weight, name in opened
+    ]
+
 
 def opening(config: EnsembleConfig, **other: Any) -> dict[str, Any]:
     "What a preset's section says of `open_members`' options; `other` says otherwise."
-    return dict(weights=config.weights, precision=config.precision, compile=config.compile, fuse=config.fuse) | other
+    return (
+        dict(
+            weights=config.weights,
+            precision=config.precision,
+            compile=config.compile,
+            fuse=config.fuse,
+        )
+        | other
+    )
+
 
 def checked_weights(weights: Sequence[float] | None, n: int) -> list[float]:
     "One weight a member, none below 0, not all 0."
-    weights = [1]*n if weights is None else list(weights)
-    if len(weights) != n: raise StageError("ensemble.weights", f"{len(weights)} weights for {n} members", "Give one a member, fold by fold in the order of `checkpoints`.")
-    if not all(0 <= w < float("inf") for w in weights) or not any(weights): raise StageError("ensemble.weights", f"{weights} are no weights", "Use numbers from 0 up, one of them above 0.")
+    weights = [1] * n if weights is None else list(weights)
+    if len(weights) != n:
+        raise StageError(
+            "ensemble.weights",
+            f"{len(weights)} weights for {n} members",
+            "Give one a member, fold by fold in the order of `checkpoints`.",
+        )
+    if not all(0 <= w < float("inf") for w in weights) or not any(weights):
+        raise StageError(
+            "ensemble.weights",
+            f"{weights} are no weights",
+            "Use numbers from 0 up, one of them above 0.",
+        )
     return weights
 
-def _identity(member: str | Path | RoadUNet) -> object:
-    return id(member) if isinstance(member, RoadUNet) else f"{weights_hash(member)} {read_info(member)['spec']}"
 
-def _name(member: str | Path | RoadUNet) -> str: return member.spec["encoder"] if isinstance(member, RoadUNet) else str(member)
+def _identity(member: str | Path | RoadUNet) -> object:
+    return (
+        id(member)
+        if isinstance(member, RoadUNet)
+        else f"{weights_hash(member)} {read_info(member)['spec']}"
+    )
+
+
+def _name(member: str | Path | RoadUNet) -> str:
+    return member.spec["encoder"] if isinstance(member, RoadUNet) else str(member)
 
 # %% ../nbs/05_ensemble.ipynb #4c11d0aa
 def _check_member(member: str | Path | RoadUNet, first: str | Path | RoadUNet) -> None:
     "Same channels, same ground sample distance, same idea of 8 bits as the first."
-    for what, a, b in zip(("channels", "ground sample distance", "stretch"), _contract(first), _contract(member), strict=True):
-        if a != b: raise CheckpointError(_name(member), f"has another {what} than {_name(first)} ({_short(b)}, not {_short(a)})", "Average only members of one preset.")
+    for what, a, b in zip(
+        ("channels", "ground sample distance", "stretch"),
+        _contract(first),
+        _contract(member),
+        strict=True,
+    ):
+        if a != b:
+            raise CheckpointError(
+                _name(member),
+                f"has another {what} than {_name(first)} ({_short(b)}, not {_short(a)})",
+                "Average only members of one preset.",
+            )
+
 
 def _contract(member: str | Path | RoadUNet) -> tuple:
     "What all members must share; `chip` and `aoi` both mean percentiles of what is at hand."
     info = member.info if isinstance(member, RoadUNet) else read_info(member)
-    return info_channels(info) if "channels" in info else None, info.get("gsd_m"), "fixed" if info.get("stretch") == "fixed" else "percentiles"
+    return (
+        info_channels(info) if "channels" in info else None,
+        info.get("gsd_m"),
+        "fixed" if info.get("stretch") == "fixed" else "percentiles",
+    )
 
-def _short(value: object) -> object: return f"{len(value)}: {', '.join(value.names)}" if isinstance(value, core.Channels) else value
+
+def _short(value: object) -> object:
+    return f"{len(value)}: {', '.join(value.names)}" if isinstance(value, core.Channels) else value
+
 
 def _ready(m: Member, precision: str, compile: bool, fuse: bool) -> Member:
     "A member as it is computed; what was given stays as it is. Pixels are scaled in 32 bits in any case."
-    net = quicken(copy.deepcopy(m.net), dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32, fuse=fuse)
-    return m._replace(net=net, run=OneSize(net, compile) if compile or net.mean.device.type == "cuda" else net)
+    net = quicken(
+        copy.deepcopy(m.net),
+        dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+        fuse=fuse,
+    )
+    return m._replace(
+        net=net, run=OneSize(net, compile) if compile or net.mean.device.type == "cuda" else net
+    )
 
 # %% ../nbs/05_ensemble.ipynb #9ce2fdcf
 def predict(
     members: Sequence[str | Path | RoadUNet | Member],
-    image_or_path: np.ndarray | str | Path,   # uint8 (bands, H, W), red, green, blue first; or a GeoTIFF
+    image_or_path: np.ndarray
+    | str
+    | Path,  # uint8 (bands, H, W), red, green, blue first; or a GeoTIFF
     *,
-    tta: str = "d4",                          # none, flips, rotations, selim_sef, d4
-    batch: int | None = None,                 # views of 1024 x 1024 pixels at a time; None: `views_at_once`
+    tta: str = "d4",  # none, flips, rotations, selim_sef, d4
+    batch: int | None = None,  # views of 1024 x 1024 pixels at a time; None: `views_at_once`
     device: str = "auto",
-    as_bytes: bool = False,                   # uint8 0-255, rounded
-    combine: str = "mean",                    # or vote
-    weights: Sequence[float] | None = None,   # one a member
-) -> np.ndarray:                              # (channels, H, W), float32 0-1 or uint8
+    as_bytes: bool = False,  # uint8 0-255, rounded
+    combine: str = "mean",  # or vote
+    weights: Sequence[float] | None = None,  # one a member
+) -> np.ndarray:  # (channels, H, W), float32 0-1 or uint8
     "Mean probability over members and views; pixels without data are 0 where a file is given."
     opened = open_members(members, device=device, weights=weights)
     image, valid = _pixels(image_or_path, opened)
     mean = mean_of_members(opened, image, tta=tta, batch=batch, combine=combine)
-    mean = mean*torch.from_numpy(valid).to(mean.device)
+    mean = mean * torch.from_numpy(valid).to(mean.device)
     return (to_bytes(mean) if as_bytes else mean).cpu().numpy()
+
 
 def mean_of_members(
     members: Sequence[Member],
-    image: np.ndarray,                # uint8 (bands, H, W)
+    image: np.ndarray,  # uint8 (bands, H, W)
     *,
     tta: str,
-    batch: int | None = None,         # as in `predict`
+    batch: int | None = None,  # as in `predict`
     combine: str = "mean",
-) -> Tensor:                          # float32 (channels, H, W), on the members' device
+) -> Tensor:  # float32 (channels, H, W), on the members' device
     "What the members say together of one image."
-    if tta not in VIEWS: raise StageError(f"tta={tta!r}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
-    if combine not in ("mean", "vote"): raise StageError(f"combine={combine!r}", "is unknown", "Use mean or vote.")
+    if tta not in VIEWS:
+        raise StageError(f"tta={tta!r}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
+    if combine not in ("mean", "vote"):
+        raise StageError(f"combine={combine!r}", "is unknown", "Use mean or vote.")
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(members[0].net.mean.device)
-    total = torch.zeros(members[0].net.spec["out_channels"], *image.shape[-2:], device=pixels.device)
+    total = torch.zeros(
+        members[0].net.spec["out_channels"], *image.shape[-2:], device=pixels.device
+    )
     batch = batch or views_at_once(pixels.device)
     for m in members:
-        p = mean_of_views(m, pixels[:m.net.spec["in_channels"]], VIEWS[tta], batch)
+        p = mean_of_views(m, pixels[: m.net.spec["in_channels"]], VIEWS[tta], batch)
         total.add_((p >= 0.5).float() if combine == "vote" else p, alpha=m.weight)
     return total.div_(sum(m.weight for m in members))
 
+
 def mean_of_views(
     m: Member,
-    image: Tensor,                    # uint8 (bands, H, W)
+    image: Tensor,  # uint8 (bands, H, W)
     views: Sequence[View],
-    batch: int = 4,                   # views of 1024 x 1024 pixels at a time
-) -> Tensor:                          # float32 (channels, H, W)
+    batch: int = 4,  # views of 1024 x 1024 pixels at a time
+) -> Tensor:  # float32 (channels, H, W)
     "One network over all views, a repeated one computed once; those of one shape go through together."
-    total, counts = torch.zeros(m.net.spec["out_channels"], *image.shape[-2:], device=image.device), Counter(views)
-    batch = max(1, batch*2**20//(image.shape[-1]*image.shape[-2]))   # memory is for pixels, not for views
+    total, counts = (
+        torch.zeros(m.net.spec["out_channels"], *image.shape[-2:], device=image.device),
+        Counter(views),
+    )
+    batch = max(
+        1, batch * 2**20 // (image.shape[-1] * image.shape[-2])
+    )  # memory is for pixels, not for views
     for group in _together(list(counts), batch, image.shape[-1] == image.shape[-2]):
         p = _probabilities(m, torch.stack([view(image, v) for v in group]))
-        for one, v in zip(p, group, strict=True): total.add_(unview(one, v), alpha=counts[v])
+        for one, v in zip(p, group, strict=True):
+            total.add_(unview(one, v), alpha=counts[v])
     return total.div_(len(views))
+
 
 def views_at_once(device: torch.device) -> int:
     "How many images of 1024 x 1024 pixels a device holds in large networks: two gigabytes each, half of a GPU's memory."
-    return max(1, round(torch.cuda.get_device_properties(device).total_memory/4e9)) if device.type == "cuda" else 4
+    return (
+        max(1, round(torch.cuda.get_device_properties(device).total_memory / 4e9))
+        if device.type == "cuda"
+        else 4
+    )
+
 
 def _together(views: Sequence[View], batch: int, is_square: bool) -> list[list[View]]:
     "Views of one shape, at most `batch` at a time, as evenly as can be."
-    alike = [list(views)] if is_square else [[v for v in views if v[0] % 2 == odd] for odd in (0, 1)]
-    cuts = [(some, math.ceil(len(some)/batch)) for some in alike if some]
-    return [some[i*len(some)//n:(i + 1)*len(some)//n] for some, n in cuts for i in range(n)]
+    alike = (
+        [list(views)] if is_square else [[v for v in views if v[0] % 2 == odd] for odd in (0, 1)]
+    )
+    cuts = [(some, math.ceil(len(some) / batch)) for some in alike if some]
+    return [
+        some[i * len(some) // n : (i + 1) * len(some) // n] for some, n in cuts for i in range(n)
+    ]
 
 # %% ../nbs/05_ensemble.ipynb #4c11d0ac
 def _probabilities(m: Member, images: Tensor) -> Tensor:
     "model.probabilities for a member in any precision."
     with torch.inference_mode():
-        x = m.net.prepare(images).to(m.net.head.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = (
+            m.net.prepare(images)
+            .to(m.net.head.weight.dtype)
+            .contiguous(memory_format=torch.channels_last)
+        )
         return (m.run or m.net)(x).float().sigmoid().contiguous()
 
-def _pixels(image_or_path: np.ndarray | str | Path, members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
+
+def _pixels(
+    image_or_path: np.ndarray | str | Path, members: Sequence[Member]
+) -> tuple[np.ndarray, np.ndarray]:
     "Bytes with as many bands as the members need, and where they are valid."
     bands = max(m.net.spec["in_channels"] for m in members)
     if not isinstance(image_or_path, np.ndarray):
-        info = members[0].net.info   # a city's range is in its chips' sources; an image of nowhere has only its own
-        image, _, valid = raster.read_chip(image_or_path, bands, gsd_m=info.get("gsd_m"), stretch="fixed" if info.get("stretch") == "fixed" else "chip")
+        info = members[
+            0
+        ].net.info  # a city's range is in its chips' sources; an image of nowhere has only its own
+        image, _, valid = raster.read_chip(
+            image_or_path,
+            bands,
+            gsd_m=info.get("gsd_m"),
+            stretch="fixed" if info.get("stretch") == "fixed" else "chip",
+        )
         return image, valid
     if image_or_path.ndim != 3 or image_or_path.dtype != np.uint8 or len(image_or_path) < bands:
-        raise DataError("image", f"{image_or_path.dtype} {image_or_path.shape} is not uint8 ({bands} bands, H, W)", "Read it with raster.read_chip.")
+        raise DataError(
+            "image",
+            f"{image_or_path.dtype} {image_or_path.shape} is not uint8 ({bands} bands, H, W)",
+            "Read it with raster.read_chip.",
+        )
     return image_or_path, np.ones(image_or_path.shape[1:], bool)
 
 # %% ../nbs/05_ensemble.ipynb #c8f8deaa
 def member_paths(r: Run) -> list[Path]:
     "The checkpoints that the preset averages; StageError names all that are missing, CheckpointError one that is another network."
-    paths = [r.fold(k)/f"{name}.safetensors" for k in range(len(r.preset.folds)) for name in r.preset.ensemble.checkpoints]
+    paths = [
+        r.fold(k) / f"{name}.safetensors"
+        for k in range(len(r.preset.folds))
+        for name in r.preset.ensemble.checkpoints
+    ]
     missing = [str(p.relative_to(r.folder)) for p in paths if not p.exists()]
     if missing:
-        fold = next(k for k in range(len(r.preset.folds)) for name in r.preset.ensemble.checkpoints if not (r.fold(k)/f"{name}.safetensors").exists())
-        raise StageError(r.folder, f"lacks {', '.join(missing)}", f"Train first: spacenet5 run 04_train -p fold {fold} -p run {r.name} -p preset {r.preset.name}")
+        fold = next(
+            k
+            for k in range(len(r.preset.folds))
+            for name in r.preset.ensemble.checkpoints
+            if not (r.fold(k) / f"{name}.safetensors").exists()
+        )
+        raise StageError(
+            r.folder,
+            f"lacks {', '.join(missing)}",
+            f"Train first: spacenet5 run 04_train -p fold {fold} -p run {r.name} -p preset {r.preset.name}",
+        )
     for k in range(len(r.preset.folds)):
-        for name in r.preset.ensemble.checkpoints: _check_fold(r.fold(k)/f"{name}.safetensors", r.preset, k)
+        for name in r.preset.ensemble.checkpoints:
+            _check_fold(r.fold(k) / f"{name}.safetensors", r.preset, k)
     return paths
+
 
 def _check_fold(path: Path, preset: Preset, fold: int) -> None:
     "CheckpointError where a checkpoint is another network than the preset's fold."
     info, f = read_info(path), preset.folds[fold]
-    spec, cure = info["spec"], f"Train fold {fold} again with this preset, or give the preset the folds that it was trained with."
-    if info_channels(info) != preset.channels: raise CheckpointError(path, f"has other channels than preset '{preset.name}'", cure)
-    pairs = {"encoder": (spec["encoder"], f.encoder), "bands": (spec["in_channels"], f.bands), "decoder": (list(spec["decoder"]), list(preset.decoder)),
-             "decoder_norm": (spec["norm"], preset.decoder_norm), "gsd_m": (info.get("gsd_m"), preset.data.gsd_m),
-             "stretch": (info.get("stretch", "chip"), preset.data.stretch)}
+    spec, cure = (
+        info["spec"],
+        f"Train fold {fold} again with this preset, or give the preset the folds that it was trained with.",
+    )
+    if info_channels(info) != preset.channels:
+        raise CheckpointError(path, f"has other channels than preset '{preset.name}'", cure)
+    pairs = {
+        "encoder": (spec["encoder"], f.encoder),
+        "bands": (spec["in_channels"], f.bands),
+        "decoder": (list(spec["decoder"]), list(preset.decoder)),
+        "decoder_norm": (spec["norm"], preset.decoder_norm),
+        "gsd_m": (info.get("gsd_m"), preset.data.gsd_m),
+        "stretch": (info.get("stretch", "chip"), preset.data.stretch),
+    }
     for what, (got, wanted) in pairs.items():
-        if got != wanted: raise CheckpointError(path, f"has {what} {got}, but fold {fold} of preset '{preset.name}' has {wanted}", cure)
+        if got != wanted:
+            raise CheckpointError(
+                path,
+                f"has {what} {got}, but fold {fold} of preset '{preset.name}' has {wanted}",
+                cure,
+            )
+
 
 def chosen_chips(table: pd.DataFrame, which: str) -> pd.DataFrame:
     "Rows of the chip table: a split's, all, or one chip's."
-    rows = table if which == "all" else table[table.split == which] if which in ("test", "train") else table[table.chip == which]
-    if not len(rows): raise StageError(f"chips={which!r}", "chooses no chip", "Use test, train, all, or a chip id from chips.parquet.")
+    rows = (
+        table
+        if which == "all"
+        else table[table.split == which]
+        if which in ("test", "train")
+        else table[table.chip == which]
+    )
+    if not len(rows):
+        raise StageError(
+            f"chips={which!r}",
+            "chooses no chip",
+            "Use test, train, all, or a chip id from chips.parquet.",
+        )
     return rows
 
-def write_probabilities(r: Run, rows: pd.DataFrame, members: Sequence[Member], device: str = "auto") -> list[Path]:
-    "Predict chips and write `probs/<chip>.tif`, one named band per channel, on the masks' grid; on a cluster its workers do, with members of their own on that device."
-    if load_settings().scheduler: return parallel(write_here, chip_errands(r, rows, device), desc="predict", module="ensemble", gpu=True)
-    return list(staged(list(rows.itertuples()), lambda row: _pixels(row.image, members), [lambda row, read: _chip_bytes(r, members, read)],
-                       lambda row, p: _write_chip(r, row.chip, row.image, p), desc="predict"))
 
-def _chip_bytes(r: Run, members: Sequence[Member], read: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def write_probabilities(
+    r: Run, rows: pd.DataFrame, members: Sequence[Member], device: str = "auto"
+) -> list[Path]:
+    "Predict chips and write `probs/<chip>.tif`, one named band per channel, on the masks' grid; on a cluster its workers do, with members of their own on that device."
+    if load_settings().scheduler:
+        return parallel(
+            write_here, chip_errands(r, rows, device), desc="predict", module="ensemble", gpu=True
+        )
+    return list(
+        staged(
+            list(rows.itertuples()),
+            lambda row: _pixels(row.image, members),
+            [lambda row, read: _chip_bytes(r, members, read)],
+            lambda row, p: _write_chip(r, row.chip, row.image, p),
+            desc="predict",
+        )
+    )
+
+
+def _chip_bytes(
+    r: Run, members: Sequence[Member], read: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     "A chip's probabilities in bytes, 0 where it has no data."
     c = r.preset.ensemble
     p = mean_of_members(members, read[0], tta=c.tta, batch=c.batch, combine=c.combine)
-    return to_bytes(p*torch.from_numpy(read[1]).to(p.device)).cpu().numpy()
+    return to_bytes(p * torch.from_numpy(read[1]).to(p.device)).cpu().numpy()
+
 
 def _write_chip(r: Run, chip: str, image: str, p: np.ndarray) -> Path:
-    return raster.write(r.prob(chip), p, grid=raster.target_grid(image, r.preset.data.gsd_m), descriptions=r.preset.channels.names)
+    return raster.write(
+        r.prob(chip),
+        p,
+        grid=raster.target_grid(image, r.preset.data.gsd_m),
+        descriptions=r.preset.channels.names,
+    )
+
 
 def open_run_members(r: Run, *, device: str = "auto") -> list[Member]:
     "The members of a run, as its preset wants them weighted, in its precision."
@@ -249,13 +446,16 @@ def open_run_members(r: Run, *, device: str = "auto") -> list[Member]:
 # %% ../nbs/05_ensemble.ipynb #05c00022
 class ChipErrand(NamedTuple):
     "What a cluster's worker has to know of a chip."
+
     chip: str
     image: str
     run: Run
-    device: str     # the worker's
-    members: str    # which files they are: others under the same names are opened anew
+    device: str  # the worker's
+    members: str  # which files they are: others under the same names are opened anew
 
-    def __str__(self) -> str: return f"chip {self.chip}"
+    def __str__(self) -> str:
+        return f"chip {self.chip}"
+
 
 def chip_errands(r: Run, rows: pd.DataFrame, device: str) -> list[ChipErrand]:
     "One a chip."
@@ -263,9 +463,20 @@ def chip_errands(r: Run, rows: pd.DataFrame, device: str) -> list[ChipErrand]:
     known = hashlib.sha1(repr((files, r.preset.ensemble)).encode()).hexdigest()
     return [ChipErrand(row.chip, row.image, r, device, known) for row in rows.itertuples()]
 
+
 def write_here(errand: ChipErrand) -> Path:
     "What a worker does: one chip, by members that stay open."
-    def opened() -> list[Member]: set_threads(); keep_memory(); return open_run_members(errand.run, device=errand.device)
+
+    def opened() -> list[Member]:
+        set_threads()
+        keep_memory()
+        return open_run_members(errand.run, device=errand.device)
+
     check_there([file_of(errand.image)])
     members = resident(f"{errand.members} on {errand.device}", opened)
-    return _write_chip(errand.run, errand.chip, errand.image, _chip_bytes(errand.run, members, _pixels(errand.image, members)))
+    return _write_chip(
+        errand.run,
+        errand.chip,
+        errand.image,
+        _chip_bytes(errand.run, members, _pixels(errand.image, members)),
+    )

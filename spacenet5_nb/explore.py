@@ -20,13 +20,34 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .core import DataError, Run, StageError, parse_chip, walk, write_bytes, write_json, write_text
+from spacenet5_nb.core import (
+    DataError,
+    Run,
+    StageError,
+    parse_chip,
+    walk,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from .chips.folds import check_folds, make_folds, split_test
 from .graph import from_labels
 from .base.labels import move_lines, read_labels, read_rows
 from .base.parallel import Failure, parallel
-from .raster import (Grid, band_order, check_budget, checked_target, grid_in, grid_of, ground_size, gsd_of, open_raster, read, read_chip,
-                                 valid_pixels)
+from spacenet5_nb.raster import (
+    Grid,
+    band_order,
+    check_budget,
+    checked_target,
+    grid_in,
+    grid_of,
+    ground_size,
+    gsd_of,
+    open_raster,
+    read,
+    read_chip,
+    valid_pixels,
+)
 from .base.path_options import file_of, join_source, split_source, window_of
 from .speed_limits import road_class, speed_of
 
@@ -39,191 +60,404 @@ from rasterio.warp import transform as warp_points
 from rasterio.warp import transform_bounds
 
 # %% ../nbs/01_explore.ipynb #fa75574a
-_PRODUCTS = {"PS-MS": "ps_ms", "MUL-PanSharpen": "ps_ms", "PS-RGB": "ps_rgb", "RGB-PanSharpen": "ps_rgb", "MS": "ms", "MUL": "ms", "PAN": "pan"}
-_LABELS = ("geojson_roads_speed", "geojson_speed", "geojson_roads", "spacenetroads", "geojson", "")   # best first; OSM copies (`osm`) are not labels here
-_OURS = ("masks", "probs", "graphs")   # folders that a run writes
-CHIP_COLUMNS = ["chip", "city", "aoi", "split", "image", "product", "label", "ps_ms", "ps_rgb", "ms", "pan"]
+_PRODUCTS = {
+    "PS-MS": "ps_ms",
+    "MUL-PanSharpen": "ps_ms",
+    "PS-RGB": "ps_rgb",
+    "RGB-PanSharpen": "ps_rgb",
+    "MS": "ms",
+    "MUL": "ms",
+    "PAN": "pan",
+}
+_LABELS = (
+    "geojson_roads_speed",
+    "geojson_speed",
+    "geojson_roads",
+    "spacenetroads",
+    "geojson",
+    "",
+)  # best first; OSM copies (`osm`) are not labels here
+_OURS = ("masks", "probs", "graphs")  # folders that a run writes
+CHIP_COLUMNS = [
+    "chip",
+    "city",
+    "aoi",
+    "split",
+    "image",
+    "product",
+    "label",
+    "ps_ms",
+    "ps_rgb",
+    "ms",
+    "pan",
+]
+
 
 def _product(path: Path) -> str:
     "What a file holds, by its name, else by its folder."
     known = [*_PRODUCTS, *_LABELS[:-1], "osm"]
     return next((p for p in (parse_chip(path).product, path.parent.name) if p in known), "")
 
+
 def _files(root: Path, suffixes: set[str]) -> list[Path]:
     "Files below a folder by suffix, in a fixed order, without hidden ones."
-    found = (Path(folder, name) for folder, names in walk(root) for name in names if Path(name).suffix.lower() in suffixes)
-    invented = [p.parent for p in root.glob("*/demo.json")]   # the generated cities are chips of their own folder only
-    return sorted(p for p in found if p.is_file() and not any(p.is_relative_to(f) for f in invented))
+    found = (
+        Path(folder, name)
+        for folder, names in walk(root)
+        for name in names
+        if Path(name).suffix.lower() in suffixes
+    )
+    invented = [
+        p.parent for p in root.glob("*/demo.json")
+    ]  # the generated cities are chips of their own folder only
+    return sorted(
+        p for p in found if p.is_file() and not any(p.is_relative_to(f) for f in invented)
+    )
+
 
 def _is_test(path: Path, root: Path) -> bool:
     "Whether a folder or the name says that a chip is for testing."
     folders = path.relative_to(root).parts[:-1]
-    return any(part.lower().startswith("test") for part in folders) or "_roads_test" in path.stem.lower()
+    return (
+        any(part.lower().startswith("test") for part in folders)
+        or "_roads_test" in path.stem.lower()
+    )
 
 # %% ../nbs/01_explore.ipynb #dfbc4e5d
 def find_chips(
-    root: str | Path,        # SpaceNet 3 or 5 folders, or images with labels of the same stem, or with one label file
+    root: str
+    | Path,  # SpaceNet 3 or 5 folders, or images with labels of the same stem, or with one label file
     *,
-    n_bands: int = 8,        # the most that a network will want: with 3, an RGB image is taken before MS is sharpened
-    chip_m: float = 400,     # loose images of more than twice this are read in windows of about this size on the ground; 0: never
-) -> pd.DataFrame:           # one row a chip, columns CHIP_COLUMNS; paths, sources (base/path_options) or ""
+    n_bands: int = 8,  # the most that a network will want: with 3, an RGB image is taken before MS is sharpened
+    chip_m: float = 400,  # loose images of more than twice this are read in windows of about this size on the ground; 0: never
+) -> pd.DataFrame:  # one row a chip, columns CHIP_COLUMNS; paths, sources (base/path_options) or ""
     "List the chips below a folder by their names; two files that claim to be the same are a DataError."
     root = Path(root)
-    if not root.is_dir(): raise DataError(root, "no such folder", "Give data_root a folder with SpaceNet chips, or run a preset with `source: demo`.")
-    chips: dict[tuple[str, str], dict[str, Any]] = {}   # SpaceNet numbers its training and its test chips each from 0
+    if not root.is_dir():
+        raise DataError(
+            root,
+            "no such folder",
+            "Give data_root a folder with SpaceNet chips, or run a preset with `source: demo`.",
+        )
+    chips: dict[
+        tuple[str, str], dict[str, Any]
+    ] = {}  # SpaceNet numbers its training and its test chips each from 0
     for path in _files(root, {".tif", ".tiff"}):
         name, split = parse_chip(path), "test" if _is_test(path, root) else "train"
-        if name.aoi and _product(path) not in _PRODUCTS and path.parent.name in _OURS: continue   # masks and probabilities of a run
-        row = chips.setdefault((name.id, split if name.aoi else ""), dict.fromkeys(CHIP_COLUMNS, "") | {
-            "chip": name.id, "city": name.city or root.resolve().name, "aoi": name.aoi, "split": split})
+        if name.aoi and _product(path) not in _PRODUCTS and path.parent.name in _OURS:
+            continue  # masks and probabilities of a run
+        row = chips.setdefault(
+            (name.id, split if name.aoi else ""),
+            dict.fromkeys(CHIP_COLUMNS, "")
+            | {
+                "chip": name.id,
+                "city": name.city or root.resolve().name,
+                "aoi": name.aoi,
+                "split": split,
+            },
+        )
         _claim(row, _PRODUCTS.get(_product(path), "ps_rgb"), path)
-    if not chips: raise DataError(root, "holds no GeoTIFF images", "Check data_root; SpaceNet's layout is AOI_…/PS-RGB/*.tif beside geojson_roads*/.")
+    if not chips:
+        raise DataError(
+            root,
+            "holds no GeoTIFF images",
+            "Check data_root; SpaceNet's layout is AOI_…/PS-RGB/*.tif beside geojson_roads*/.",
+        )
     labels = _label_files(root)
     for (chip, split), row in chips.items():
         row["label"] = labels.get((chip, split), "")
         row["image"], row["product"] = _best_image(row, n_bands)
-        if split == "train" and (chip, "test") in chips: row["chip"] += "_train"   # the test chip keeps the scorer's name
-    rows = [part for row in _with_shared_label(list(chips.values()), labels) for part in _cut(row, chip_m)]
+        if split == "train" and (chip, "test") in chips:
+            row["chip"] += "_train"  # the test chip keeps the scorer's name
+    rows = [
+        part
+        for row in _with_shared_label(list(chips.values()), labels)
+        for part in _cut(row, chip_m)
+    ]
     return pd.DataFrame(sorted(rows, key=lambda r: r["chip"]), columns=CHIP_COLUMNS)
+
 
 def _claim(row: dict, key: str, path: Path) -> None:
     "Enter a file into a chip's row, unless another one is there already."
-    if row[key]: raise DataError(path, f"has the same chip id ({row['chip']}) as {row[key]}", "Rename or remove one of the two.")
+    if row[key]:
+        raise DataError(
+            path,
+            f"has the same chip id ({row['chip']}) as {row[key]}",
+            "Rename or remove one of the two.",
+        )
     row[key] = str(path.resolve())
+
 
 def _label_files(root: Path) -> dict[tuple[str, str], str]:
     "The best label file of each chip and split."
     ranked: dict[tuple[str, str, int], dict] = {}
     for path in _files(root, {".geojson", ".json"}):
-        if path.suffix == ".json" and b'"Feature' not in path.read_bytes()[:4096]: continue   # JSON of another kind
+        if path.suffix == ".json" and b'"Feature' not in path.read_bytes()[:4096]:
+            continue  # JSON of another kind
         product, name = _product(path), parse_chip(path)
-        if product in _PRODUCTS and path.with_suffix(".tif").exists(): product = ""   # an own label, named like its image `..._PS-RGB_img0.tif`
-        if product not in _LABELS: continue
+        if product in _PRODUCTS and path.with_suffix(".tif").exists():
+            product = ""  # an own label, named like its image `..._PS-RGB_img0.tif`
+        if product not in _LABELS:
+            continue
         split = ("test" if _is_test(path, root) else "train") if name.aoi else ""
-        _claim(ranked.setdefault((name.id, split, _LABELS.index(product)), {"chip": name.id, "label": ""}), "label", path)
-    return {(chip, split): ranked[chip, split, rank]["label"] for chip, split, rank in sorted(ranked, reverse=True)}
+        _claim(
+            ranked.setdefault(
+                (name.id, split, _LABELS.index(product)), {"chip": name.id, "label": ""}
+            ),
+            "label",
+            path,
+        )
+    return {
+        (chip, split): ranked[chip, split, rank]["label"]
+        for chip, split, rank in sorted(ranked, reverse=True)
+    }
+
 
 def _best_image(row: dict, n_bands: int) -> tuple[str, str]:
     "A chip's image and what it is."
     pair = join_source(row["ms"], pan=row["pan"]) if row["ms"] and row["pan"] else ""
-    order = [(row["ps_ms"], "PS-MS"), (pair, "MS+PAN"), (row["ps_rgb"], "PS-RGB"), (row["ms"], "MS"), (row["pan"], "PAN")]
-    if n_bands == 3: order[1], order[2] = order[2], order[1]
+    order = [
+        (row["ps_ms"], "PS-MS"),
+        (pair, "MS+PAN"),
+        (row["ps_rgb"], "PS-RGB"),
+        (row["ms"], "MS"),
+        (row["pan"], "PAN"),
+    ]
+    if n_bands == 3:
+        order[1], order[2] = order[2], order[1]
     return next((image, product) for image, product in order if image)
 
 # %% ../nbs/01_explore.ipynb #db7cc6a1
-_LEAST_PX = 128   # of a window's side: training crops are no smaller
+_LEAST_PX = 128  # of a window's side: training crops are no smaller
+
 
 def _with_shared_label(rows: list[dict], labels: dict[tuple[str, str], str]) -> list[dict]:
     "Give the only label file that has no image to all images that have no label; several such files are a DataError."
-    spare = [path for path in labels.values() if path not in {row["label"] for row in rows} and not parse_chip(path).aoi]
-    if not spare or all(row["label"] or row["aoi"] for row in rows): return rows
+    spare = [
+        path
+        for path in labels.values()
+        if path not in {row["label"] for row in rows} and not parse_chip(path).aoi
+    ]
+    if not spare or all(row["label"] or row["aoi"] for row in rows):
+        return rows
     if len(spare) > 1:
-        raise DataError(spare[0], f"belongs to no image by its name, and neither does {spare[1]}", "Name each label file like its image, or merge them into one for all images.")
-    return [row if row["label"] or row["aoi"] else row | {"label": _part_of(spare[0], row["image"])} for row in rows]
+        raise DataError(
+            spare[0],
+            f"belongs to no image by its name, and neither does {spare[1]}",
+            "Name each label file like its image, or merge them into one for all images.",
+        )
+    return [
+        row if row["label"] or row["aoi"] else row | {"label": _part_of(spare[0], row["image"])}
+        for row in rows
+    ]
+
 
 def _part_of(label: str, image: str) -> str:
     "What a shared label file says within an image; of an image that cannot be read all of it, and the scan says what is wrong."
-    try: return join_source(label, within=_ring(grid_of(image)))
-    except DataError: return label
+    try:
+        return join_source(label, within=_ring(grid_of(image)))
+    except DataError:
+        return label
+
 
 def _ring(grid: Grid) -> str:
     "An image's outline in longitude and latitude, as sources write it."
     height, width = grid.shape
-    xs, ys = zip(*(grid.transform*corner for corner in ((0, 0), (width, 0), (width, height), (0, height))), strict=True)
-    if not np.isfinite(ground_size(grid)).all(): raise DataError("image", "lies outside the area of its CRS", "Check its georeference; `rio info` shows bounds and CRS.")
-    return ",".join(f"{x:.9f} {y:.9f}" for x, y in zip(*warp_points(grid.crs, "EPSG:4326", xs, ys), strict=True))
+    xs, ys = zip(
+        *(grid.transform * corner for corner in ((0, 0), (width, 0), (width, height), (0, height))),
+        strict=True,
+    )
+    if not np.isfinite(ground_size(grid)).all():
+        raise DataError(
+            "image",
+            "lies outside the area of its CRS",
+            "Check its georeference; `rio info` shows bounds and CRS.",
+        )
+    return ",".join(
+        f"{x:.9f} {y:.9f}" for x, y in zip(*warp_points(grid.crs, "EPSG:4326", xs, ys), strict=True)
+    )
+
 
 def _cut(row: dict, chip_m: float) -> Iterator[dict]:
     "A row as it is, or its windows."
     name = parse_chip(file_of(row["image"]))
-    if name.aoi or not chip_m or row["product"] == "MS+PAN": yield row; return   # SpaceNet's own are chips already
-    try: grid = grid_of(row["image"]); _ring(grid)
-    except DataError: yield row; return                                          # the scan says what is wrong with it
-    size = max(_LEAST_PX, chip_m/gsd_of(grid))
-    if max(grid.shape) <= 2*size or _is_hollow(row["image"], grid): yield row | {"label": _near(row["label"])}; return
+    if name.aoi or not chip_m or row["product"] == "MS+PAN":
+        yield row
+        return  # SpaceNet's own are chips already
+    try:
+        grid = grid_of(row["image"])
+        _ring(grid)
+    except DataError:
+        yield row
+        return  # the scan says what is wrong with it
+    size = max(_LEAST_PX, chip_m / gsd_of(grid))
+    if max(grid.shape) <= 2 * size or _is_hollow(row["image"], grid):
+        yield row | {"label": _near(row["label"])}
+        return
     (tops, lefts), label = (_edges(n, size) for n in grid.shape), row["label"]
     for i, (top, bottom) in enumerate(zip(tops, tops[1:], strict=False)):
         for j, (left, right) in enumerate(zip(lefts, lefts[1:], strict=False)):
             window = {"window": f"{left},{top},{right - left},{bottom - top}"}
-            part = {k: join_source(row[k], **window) for k in ("image", "ps_ms", "ps_rgb", "ms", "pan") if row[k]}
-            yield row | part | {"chip": f"{row['chip']}_r{i:02}c{j:02}", "label": _near(join_source(label, within=_ring(grid_of(part["image"]))) if label else "")}
+            part = {
+                k: join_source(row[k], **window)
+                for k in ("image", "ps_ms", "ps_rgb", "ms", "pan")
+                if row[k]
+            }
+            yield (
+                row
+                | part
+                | {
+                    "chip": f"{row['chip']}_r{i:02}c{j:02}",
+                    "label": _near(
+                        join_source(label, within=_ring(grid_of(part["image"]))) if label else ""
+                    ),
+                }
+            )
+
 
 def _is_hollow(image: str, grid: Grid) -> bool:
     "Whether a file claims more than a thousand pixels a byte: no picture does, and the scan refuses it by its size."
-    return grid.shape[0]*grid.shape[1] > 1000*file_of(image).stat().st_size
+    return grid.shape[0] * grid.shape[1] > 1000 * file_of(image).stat().st_size
+
 
 def _edges(n: int, size: float) -> list[int]:
     "Where to cut n pixels into pieces of about a size, as even as can be."
-    return np.linspace(0, n, max(1, round(n/size)) + 1).round().astype(int).tolist()
+    return np.linspace(0, n, max(1, round(n / size)) + 1).round().astype(int).tolist()
+
 
 def _near(label: str) -> str:
     "A shared label file's piece, or nothing where the file's extent ends before it."
     ring = split_source(label)[1].get("within")
-    if not ring: return label
+    if not ring:
+        return label
     west, south, east, north = _extent(str(file_of(label)))
     xy = np.array([corner.split() for corner in ring.split(",")], float)
-    return label if xy[:, 0].max() >= west and xy[:, 0].min() <= east and xy[:, 1].max() >= south and xy[:, 1].min() <= north else ""
+    return (
+        label
+        if xy[:, 0].max() >= west
+        and xy[:, 0].min() <= east
+        and xy[:, 1].max() >= south
+        and xy[:, 1].min() <= north
+        else ""
+    )
+
 
 @lru_cache(maxsize=4)
 def _extent(path: str) -> tuple[float, ...]:
     "Bounds of a label file's lines; everywhere where it cannot be read, which the scan will say."
-    try: return tuple(shapely.total_bounds(read_rows(path).lines).tolist())
-    except DataError: return (-math.inf, -math.inf, math.inf, math.inf)
+    try:
+        return tuple(shapely.total_bounds(read_rows(path).lines).tolist())
+    except DataError:
+        return (-math.inf, -math.inf, math.inf, math.inf)
 
 # %% ../nbs/01_explore.ipynb #6231c5f5
 def scan_image(
     path: str,
-    bands_wanted: Sequence[int],   # by the preset's folds: 3, 8 or both
-    gsd_m: float | None = None,    # to which the preset will bring it
-) -> tuple[dict[str, Any], list[str]]:   # facts, problems that one can live with; DataError otherwise
+    bands_wanted: Sequence[int],  # by the preset's folds: 3, 8 or both
+    gsd_m: float | None = None,  # to which the preset will bring it
+) -> tuple[
+    dict[str, Any], list[str]
+]:  # facts, problems that one can live with; DataError otherwise
     "Decode an image and take its facts."
     with open_raster(path) as source:
-        for n in bands_wanted: band_order(source.count, n, name=path)
+        for n in bands_wanted:
+            band_order(source.count, n, name=path)
         check_budget(source, (source.count, *source.shape))
         grid, nodata, dtype, count = grid_in(source), source.nodata, source.dtypes[0], source.count
         bounds = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
     checked_target(path, grid, gsd_m, max(bands_wanted, default=3))
     image, partner = _undone(path)
     valid = valid_pixels(image, nodata)
-    if not valid.any() and not window_of(path): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
+    if not valid.any() and not window_of(path):
+        raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
     broken = 0 if image.dtype.kind in "ui" else int((~np.isfinite(image)).any(0).sum())
     ring = _ring(grid)
-    facts = {"width": grid.shape[1], "height": grid.shape[0], "bands": count, "dtype": dtype, "crs": grid.crs.to_string(), "gsd_m": gsd_of(grid),
-             "null_fraction": float(1 - min(valid.mean(), partner)), **dict(zip(("minx", "miny", "maxx", "maxy"), bounds, strict=True)),
-             "footprint": f"POLYGON (({ring},{ring.split(',')[0]}))"}
-    return facts, [f"{broken} pixels are NaN or infinite and count as no data"]*int(broken > 0) + ["window without data"]*int(not valid.any())
+    facts = {
+        "width": grid.shape[1],
+        "height": grid.shape[0],
+        "bands": count,
+        "dtype": dtype,
+        "crs": grid.crs.to_string(),
+        "gsd_m": gsd_of(grid),
+        "null_fraction": float(1 - min(valid.mean(), partner)),
+        **dict(zip(("minx", "miny", "maxx", "maxy"), bounds, strict=True)),
+        "footprint": f"POLYGON (({ring},{ring.split(',')[0]}))",
+    }
+    return facts, [f"{broken} pixels are NaN or infinite and count as no data"] * int(
+        broken > 0
+    ) + ["window without data"] * int(not valid.any())
+
 
 def _undone(path: str) -> tuple[np.ndarray, float]:
     "All pixels of an image; of a pair that will be sharpened those of the coarse one, with the share of the fine one that has data."
     pan = split_source(path)[1].get("pan")
-    return (read(path), 1.0) if not pan else (read(join_source(path, pan="")), float(valid_pixels(read(pan)).mean()))
+    return (
+        (read(path), 1.0)
+        if not pan
+        else (read(join_source(path, pan="")), float(valid_pixels(read(pan)).mean()))
+    )
 
 # %% ../nbs/01_explore.ipynb #8fe00380
 def scan_label(
     path: str,
-    bounds: tuple[float, float, float, float],   # the image's, lon/lat
-) -> tuple[dict[str, dict], list[str]]:          # km of road by `classes` and by `speeds` (mph), problems; DataError where the label cannot belong to the image
+    bounds: tuple[float, float, float, float],  # the image's, lon/lat
+) -> tuple[
+    dict[str, dict], list[str]
+]:  # km of road by `classes` and by `speeds` (mph), problems; DataError where the label cannot belong to the image
     "Read a label file and check that it belongs to its image."
     rows = read_rows(path)
-    if not len(rows.lines): return {"classes": {}, "speeds": {}}, list(rows.problems)
+    if not len(rows.lines):
+        return {"classes": {}, "speeds": {}}, list(rows.problems)
     if not shapely.intersects(rows.lines, shapely.box(*bounds)).any():
-        raise DataError(file_of(path), "does not overlap its image", "Check that label and image are the same chip and that both name the right CRS.")
+        raise DataError(
+            file_of(path),
+            "does not overlap its image",
+            "Check that label and image are the same chip and that both name the right CRS.",
+        )
     g = from_labels(rows)
-    km = shapely.length(move_lines(rows.lines, "EPSG:4326", g.graph["crs"]))/1000
+    km = shapely.length(move_lines(rows.lines, "EPSG:4326", g.graph["crs"])) / 1000
     speeds = [speed_of(tags) for tags in rows.tags]
-    notes = [f"{n} roads: {text}" for text, n in Counter(s.problem for s in speeds if s.problem).most_common()]
-    repeated = 1000*km.sum() - sum(d["length"] for *_, d in g.edges(data=True))
-    by = {"classes": [road_class(tags) for tags in rows.tags], "speeds": [f"{s.mph:g}" for s in speeds]}
-    return ({name: pd.Series(km).groupby(keys).sum().to_dict() for name, keys in by.items()},
-            [*rows.problems, *notes, *[f"{repeated:.0f} m of road given twice, counted once"]*int(repeated > 1)])
+    notes = [
+        f"{n} roads: {text}"
+        for text, n in Counter(s.problem for s in speeds if s.problem).most_common()
+    ]
+    repeated = 1000 * km.sum() - sum(d["length"] for *_, d in g.edges(data=True))
+    by = {
+        "classes": [road_class(tags) for tags in rows.tags],
+        "speeds": [f"{s.mph:g}" for s in speeds],
+    }
+    return (
+        {name: pd.Series(km).groupby(keys).sum().to_dict() for name, keys in by.items()},
+        [
+            *rows.problems,
+            *notes,
+            *[f"{repeated:.0f} m of road given twice, counted once"] * int(repeated > 1),
+        ],
+    )
 
 # %% ../nbs/01_explore.ipynb #be379ddc
-_FACTS = {"width": 0, "height": 0, "bands": 0, "dtype": "", "crs": "", "gsd_m": math.nan, "null_fraction": math.nan, "road_km": 0.0,
-          "minx": math.nan, "miny": math.nan, "maxx": math.nan, "maxy": math.nan, "footprint": ""}
+_FACTS = {
+    "width": 0,
+    "height": 0,
+    "bands": 0,
+    "dtype": "",
+    "crs": "",
+    "gsd_m": math.nan,
+    "null_fraction": math.nan,
+    "road_km": 0.0,
+    "minx": math.nan,
+    "miny": math.nan,
+    "maxx": math.nan,
+    "maxy": math.nan,
+    "footprint": "",
+}
+
 
 def scan_chip(
-    job: tuple[str, str, tuple[int, ...], float | None],   # image, label or "", bands wanted, gsd_m
-) -> dict[str, Any]:                         # the chip's facts, `classes`, `speeds`, `problems`, and `fatal`: "" or why it cannot be used
+    job: tuple[str, str, tuple[int, ...], float | None],  # image, label or "", bands wanted, gsd_m
+) -> dict[
+    str, Any
+]:  # the chip's facts, `classes`, `speeds`, `problems`, and `fatal`: "" or why it cannot be used
     "Everything about one chip that its files say; the work of one process."
     image, label, bands_wanted, gsd_m = job
     facts: dict[str, Any] = {**_FACTS, "classes": {}, "speeds": {}, "problems": [], "fatal": ""}
@@ -235,86 +469,149 @@ def scan_chip(
             facts |= km
             facts["road_km"] = float(sum(km["classes"].values()))
             facts["problems"] += notes
-        else: facts["problems"] += ["no label"]
-    except DataError as e: facts["fatal"] = str(e)
+        else:
+            facts["problems"] += ["no label"]
+    except DataError as e:
+        facts["fatal"] = str(e)
     return facts
 
+
 def scan_chips(
-    chips: pd.DataFrame,                    # of find_chips
+    chips: pd.DataFrame,  # of find_chips
     *,
     bands_wanted: Iterable[int] = (3,),
-    gsd_m: float | None = None,             # to which the preset will bring them
+    gsd_m: float | None = None,  # to which the preset will bring them
     workers: int | None = None,
-) -> pd.DataFrame:                          # with size, bands, dtype, crs, gsd_m, null_fraction, road_km, bounds, classes, speeds, problems, fatal
+) -> pd.DataFrame:  # with size, bands, dtype, crs, gsd_m, null_fraction, road_km, bounds, classes, speeds, problems, fatal
     "Scan every chip in worker processes; a chip that ends its process is a fatal problem like any other."
     wanted = tuple(sorted(set(bands_wanted)))
     jobs = [(c.image, c.label, wanted, gsd_m) for c in chips.itertuples()]
-    scans = parallel(scan_chip, jobs, desc="scan", module="explore", errors="collect", workers=workers)
+    scans = parallel(
+        scan_chip, jobs, desc="scan", module="explore", errors="collect", workers=workers
+    )
     blank = {**_FACTS, "classes": {}, "speeds": {}, "problems": []}
-    scans = [{**blank, "fatal": str(s._replace(subject=job[0]))} if isinstance(s, Failure) else s for job, s in zip(jobs, scans, strict=True)]
+    scans = [
+        {**blank, "fatal": str(s._replace(subject=job[0]))} if isinstance(s, Failure) else s
+        for job, s in zip(jobs, scans, strict=True)
+    ]
     out = pd.concat([chips.reset_index(drop=True), pd.DataFrame(scans)], axis=1)
-    out["problems"] = ["; ".join(filter(None, [*p, f])) for p, f in zip(out["problems"], out["fatal"], strict=True)]
-    loose = (out["bands"] == 8) & (out["ps_ms"] == "") & (out["product"] == "PS-RGB")    # a loose image says what it is by its bands
-    out.loc[loose, "ps_ms"], out.loc[loose, "ps_rgb"], out.loc[loose, "product"] = out.loc[loose, "ps_rgb"], "", "PS-MS"
+    out["problems"] = [
+        "; ".join(filter(None, [*p, f])) for p, f in zip(out["problems"], out["fatal"], strict=True)
+    ]
+    loose = (
+        (out["bands"] == 8) & (out["ps_ms"] == "") & (out["product"] == "PS-RGB")
+    )  # a loose image says what it is by its bands
+    out.loc[loose, "ps_ms"], out.loc[loose, "ps_rgb"], out.loc[loose, "product"] = (
+        out.loc[loose, "ps_rgb"],
+        "",
+        "PS-MS",
+    )
     return out
 
 # %% ../nbs/01_explore.ipynb #f34939f9
 def usable(
-    chips: pd.DataFrame,        # of scan_chips
+    chips: pd.DataFrame,  # of scan_chips
     *,
-    on_problem: str = "stop",   # "stop", or "skip": leave such chips out
+    on_problem: str = "stop",  # "stop", or "skip": leave such chips out
 ) -> pd.DataFrame:
     "The chips that can be used; a fatal problem is a DataError unless it may be skipped. Windows of a large image that hold no data are left out."
-    if on_problem not in ("stop", "skip"): raise StageError(f"on_problem={on_problem!r}", "is unknown", "Use stop or skip.")
+    if on_problem not in ("stop", "skip"):
+        raise StageError(f"on_problem={on_problem!r}", "is unknown", "Use stop or skip.")
     bad = chips[chips["fatal"] != ""]
     if len(bad) and on_problem == "stop":
-        more = f" ({len(bad)} chips in all have such a problem: {', '.join(bad['chip'].head(5))})" if len(bad) > 1 else ""
+        more = (
+            f" ({len(bad)} chips in all have such a problem: {', '.join(bad['chip'].head(5))})"
+            if len(bad) > 1
+            else ""
+        )
         subject, _, problem = bad["fatal"].iloc[0].partition(": ")
-        raise DataError(subject, problem.rstrip(".") + more, "Or leave such chips out: spacenet5 pipeline --skip-problems, or -p on_problem skip")
-    if len(bad) == len(chips): raise DataError("chips", "none can be used", f"The first problem: {bad['fatal'].iloc[0]}")
+        raise DataError(
+            subject,
+            problem.rstrip(".") + more,
+            "Or leave such chips out: spacenet5 pipeline --skip-problems, or -p on_problem skip",
+        )
+    if len(bad) == len(chips):
+        raise DataError("chips", "none can be used", f"The first problem: {bad['fatal'].iloc[0]}")
     kept = chips[(chips["fatal"] == "") & ~(chips["null_fraction"] == 1)].reset_index(drop=True)
-    if kept.empty: raise DataError(file_of(chips["image"].iloc[0]), "has no data in any pixel", "Check the image, or export it again.")
+    if kept.empty:
+        raise DataError(
+            file_of(chips["image"].iloc[0]),
+            "has no data in any pixel",
+            "Check the image, or export it again.",
+        )
     return kept
 
 # %% ../nbs/01_explore.ipynb #88879441
 def chip_percentiles(
     image: str,
-) -> tuple[np.ndarray, np.ndarray]:   # (bands, 101) percentiles of positive pixels, (bands,) how many there are
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (bands, 101) percentiles of positive pixels, (bands,) how many there are
     "A band's distribution in short; the work of one process."
-    with open_raster(image) as source: nodata = source.nodata
+    with open_raster(image) as source:
+        nodata = source.nodata
     pixels = read(image)[:, ::4, ::4]
     pixels[:, ~valid_pixels(pixels, nodata)] = 0
     bands = [band[np.isfinite(band) & (band > 0)] for band in pixels]
-    return (np.array([np.percentile(b, range(101)) if b.size else np.zeros(101) for b in bands]), np.array([b.size for b in bands]))
+    return (
+        np.array([np.percentile(b, range(101)) if b.size else np.zeros(101) for b in bands]),
+        np.array([b.size for b in bands]),
+    )
+
 
 def pooled_limits(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],   # of chip_percentiles, one band count
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],  # of chip_percentiles, one band count
     *,
     low: float = 2,
     high: float = 98,
-) -> list[tuple[float, float]]:                       # one a band
+) -> list[tuple[float, float]]:  # one a band
     "Percentiles of all chips' pixels together."
     out = []
-    for values, counts in zip(np.stack([p for p, _ in parts], 1), np.stack([c for _, c in parts], 1), strict=True):
+    for values, counts in zip(
+        np.stack([p for p, _ in parts], 1), np.stack([c for _, c in parts], 1), strict=True
+    ):
         weights = np.repeat(counts, 101).astype(float)
-        out.append(tuple(np.percentile(values.ravel(), (low, high), weights=weights, method="inverted_cdf").tolist()) if weights.any() else (0.0, 0.0))
+        out.append(
+            tuple(
+                np.percentile(
+                    values.ravel(), (low, high), weights=weights, method="inverted_cdf"
+                ).tolist()
+            )
+            if weights.any()
+            else (0.0, 0.0)
+        )
     return out
 
+
 def with_stretch(
-    chips: pd.DataFrame,      # image, city, bands
-    stretch: str,             # "chip", "fixed" or "aoi"
-) -> pd.DataFrame:            # a copy whose `image` says how it is brought to 8 bits
+    chips: pd.DataFrame,  # image, city, bands
+    stretch: str,  # "chip", "fixed" or "aoi"
+) -> pd.DataFrame:  # a copy whose `image` says how it is brought to 8 bits
     "Write a preset's stretch into the chips' sources."
-    if stretch == "chip": return chips
+    if stretch == "chip":
+        return chips
     words = pd.Series("fixed", index=chips.index)
     if stretch == "aoi":
-        parts = pd.Series(parallel(chip_percentiles, chips["image"].tolist(), desc="percentiles", module="explore"), index=chips.index)
+        parts = pd.Series(
+            parallel(
+                chip_percentiles, chips["image"].tolist(), desc="percentiles", module="explore"
+            ),
+            index=chips.index,
+        )
         for _, rows in chips.groupby(["city", "bands"]):
-            words[rows.index] = ",".join(f"{a:g}:{b:g}" for a, b in pooled_limits(parts[rows.index].tolist()))
-    return chips.assign(image=[join_source(image, stretch=word) for image, word in zip(chips["image"], words, strict=True)])
+            words[rows.index] = ",".join(
+                f"{a:g}:{b:g}" for a, b in pooled_limits(parts[rows.index].tolist())
+            )
+    return chips.assign(
+        image=[
+            join_source(image, stretch=word)
+            for image, word in zip(chips["image"], words, strict=True)
+        ]
+    )
 
 # %% ../nbs/01_explore.ipynb #8d2ac122
 TABLE_COLUMNS = [*CHIP_COLUMNS, *_FACTS, "problems"]
+
 
 def write_tables(
     r: Run,
@@ -325,154 +622,281 @@ def write_tables(
     "Write chips.parquet, folds.csv and report.json; a folds.csv that was edited by hand is kept."
     edited, text, buffer = is_edited(r), folds.to_csv(index=False), io.BytesIO()
     chips[TABLE_COLUMNS].to_parquet(buffer, index=False)
-    if edited: check_folds(read_folds(r), chips, len(r.preset.folds), name=r.folds)
+    if edited:
+        check_folds(read_folds(r), chips, len(r.preset.folds), name=r.folds)
     write_bytes(r.chips, buffer.getvalue())
-    if not edited: write_text(r.folds, text)
-    made = json.loads(r.report.read_text())["folds_sha1"] if edited else hashlib.sha1(text.encode()).hexdigest()
+    if not edited:
+        write_text(r.folds, text)
+    made = (
+        json.loads(r.report.read_text())["folds_sha1"]
+        if edited
+        else hashlib.sha1(text.encode()).hexdigest()
+    )
     write_json(r.report, report | {"folds_sha1": made})
+
 
 def write_integrity(r: Run, scanned: pd.DataFrame) -> Path:
     "Write integrity.html, whatever the chips are like."
     return write_text(r.integrity, integrity_page(scanned, f"Chips of {r.data_root.name}"))
 
+
 def read_folds(r: Run) -> pd.DataFrame:
     "folds.csv as text fields."
-    try: return pd.read_csv(r.need(r.folds, "01_explore"), dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as e: raise DataError(r.folds, f"is not a CSV ({e})", "Mend it, or delete it and run 01_explore again.") from e
+    try:
+        return pd.read_csv(r.need(r.folds, "01_explore"), dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as e:
+        raise DataError(
+            r.folds, f"is not a CSV ({e})", "Mend it, or delete it and run 01_explore again."
+        ) from e
+
 
 def is_edited(r: Run) -> bool:
     "Whether folds.csv differs from what this stage wrote last."
-    if not (r.folds.is_file() and r.report.is_file()): return False
-    return json.loads(r.report.read_text()).get("folds_sha1") != hashlib.sha1(r.folds.read_bytes()).hexdigest()
+    if not (r.folds.is_file() and r.report.is_file()):
+        return False
+    return (
+        json.loads(r.report.read_text()).get("folds_sha1")
+        != hashlib.sha1(r.folds.read_bytes()).hexdigest()
+    )
+
 
 def load_chips(
     r: Run,
-) -> pd.DataFrame:           # chips.parquet with the column `fold`, -1 for test chips
+) -> pd.DataFrame:  # chips.parquet with the column `fold`, -1 for test chips
     "The chips of a run with their folds, checked; the way every later stage learns about them."
-    try: chips = pd.read_parquet(r.need(r.chips, "01_explore"))
-    except (OSError, ValueError) as e: raise DataError(r.chips, f"cannot be read ({e})", "Run 01_explore again.") from e
+    try:
+        chips = pd.read_parquet(r.need(r.chips, "01_explore"))
+    except (OSError, ValueError) as e:
+        raise DataError(r.chips, f"cannot be read ({e})", "Run 01_explore again.") from e
     return check_folds(read_folds(r), chips, len(r.preset.folds), name=r.folds)
 
 # %% ../nbs/01_explore.ipynb #2755536d
 def make_report(
-    scanned: pd.DataFrame,   # of scan_chips, all chips
-    chips: pd.DataFrame,     # those that are used, with split and fold
+    scanned: pd.DataFrame,  # of scan_chips, all chips
+    chips: pd.DataFrame,  # those that are used, with split and fold
 ) -> dict[str, Any]:
     "What stage 01 found, as JSON."
-    km = pd.DataFrame(list(chips["classes"]), index=chips["city"]).groupby(level=0).sum() if len(chips) else pd.DataFrame()
-    return {"chips": len(chips), "left_out": scanned.loc[scanned["fatal"] != "", ["chip", "fatal"]].to_dict("records"),
-            "problems": dict(zip(*chips.loc[chips["problems"] != "", ["chip", "problems"]].to_numpy().T.tolist(), strict=True)) if (chips["problems"] != "").any() else {},
-            "cities": {city: {"train": int((c["split"] == "train").sum()), "test": int((c["split"] == "test").sum()),
-                              "test_labelled": int(((c["split"] == "test") & (c["label"] != "")).sum()), "road_km": round(float(c["road_km"].sum()), 3),
-                              "road_km_by_class": {k: round(float(v), 3) for k, v in km.loc[city].items() if v > 0}}
-                       for city, c in chips.groupby("city")},
-            "folds": {str(k): {"chips": len(c), "road_km": round(float(c["road_km"].sum()), 3)} for k, c in chips[chips["fold"] >= 0].groupby("fold")}}
+    km = (
+        pd.DataFrame(list(chips["classes"]), index=chips["city"]).groupby(level=0).sum()
+        if len(chips)
+        else pd.DataFrame()
+    )
+    return {
+        "chips": len(chips),
+        "left_out": scanned.loc[scanned["fatal"] != "", ["chip", "fatal"]].to_dict("records"),
+        "problems": dict(
+            zip(
+                *chips.loc[chips["problems"] != "", ["chip", "problems"]].to_numpy().T.tolist(),
+                strict=True,
+            )
+        )
+        if (chips["problems"] != "").any()
+        else {},
+        "cities": {
+            city: {
+                "train": int((c["split"] == "train").sum()),
+                "test": int((c["split"] == "test").sum()),
+                "test_labelled": int(((c["split"] == "test") & (c["label"] != "")).sum()),
+                "road_km": round(float(c["road_km"].sum()), 3),
+                "road_km_by_class": {
+                    k: round(float(v), 3) for k, v in km.loc[city].items() if v > 0
+                },
+            }
+            for city, c in chips.groupby("city")
+        },
+        "folds": {
+            str(k): {"chips": len(c), "road_km": round(float(c["road_km"].sum()), 3)}
+            for k, c in chips[chips["fold"] >= 0].groupby("fold")
+        },
+    }
 
 # %% ../nbs/01_explore.ipynb #64a8350e
-KINDS = {"broken": ("#d62728", "cannot be used"), "no data": ("#9467bd", "more than 5 % of the pixels hold no data"), "no label": ("#7f7f7f", "has no label"),
-         "look": ("#ff9f1c", "something was left out or guessed"), "fine": ("#2ca02c", "nothing to say")}   # colour and meaning, the worst first
+KINDS = {
+    "broken": ("#d62728", "cannot be used"),
+    "no data": ("#9467bd", "more than 5 % of the pixels hold no data"),
+    "no label": ("#7f7f7f", "has no label"),
+    "look": ("#ff9f1c", "something was left out or guessed"),
+    "fine": ("#2ca02c", "nothing to say"),
+}  # colour and meaning, the worst first
 
-def kind_of(chip: Any) -> str:        # a row of scan_chips
+
+def kind_of(chip: Any) -> str:  # a row of scan_chips
     "What is the matter with a chip, in a word."
-    if chip.fatal: return "broken"
-    if chip.null_fraction > 0.05: return "no data"
+    if chip.fatal:
+        return "broken"
+    if chip.null_fraction > 0.05:
+        return "no data"
     return "no label" if not chip.label else "look" if chip.problems else "fine"
 
+
 def city_svg(
-    chips: pd.DataFrame,       # of scan_chips, one city's that have a place
-    kinds: pd.Series,          # of kind_of
+    chips: pd.DataFrame,  # of scan_chips, one city's that have a place
+    kinds: pd.Series,  # of kind_of
     width_px: int = 460,
 ) -> str:
     "A city's chips as outlines; the worst are drawn last."
-    west, south, east, north = (chips[c].agg(how) for c, how in (("minx", "min"), ("miny", "min"), ("maxx", "max"), ("maxy", "max")))
-    kx = width_px/max(east - west, 1e-9)
-    ky = kx/math.cos(math.radians((south + north)/2))
+    west, south, east, north = (
+        chips[c].agg(how)
+        for c, how in (("minx", "min"), ("miny", "min"), ("maxx", "max"), ("maxy", "max"))
+    )
+    kx = width_px / max(east - west, 1e-9)
+    ky = kx / math.cos(math.radians((south + north) / 2))
     order = sorted(range(len(chips)), key=lambda k: -list(KINDS).index(kinds.iloc[k]))
-    shapes = "".join(f'<rect x="{(c.minx - west)*kx:.1f}" y="{(north - c.maxy)*ky:.1f}" width="{max((c.maxx - c.minx)*kx, 4):.1f}" height="{max((c.maxy - c.miny)*ky, 4):.1f}" '
-                     f'fill="{KINDS[kinds.iloc[k]][0]}"><title>{html.escape(f"{c.chip}: {c.problems or kinds.iloc[k]}")}</title></rect>'
-                     for k in order for c in [chips.iloc[k]])
-    return f'<svg viewBox="-6 -6 {width_px + 12} {max((north - south)*ky, 4) + 12:.0f}" width="{width_px}" role="img">{shapes}</svg>'
+    shapes = "".join(
+        f'<rect x="{(c.minx - west) * kx:.1f}" y="{(north - c.maxy) * ky:.1f}" width="{max((c.maxx - c.minx) * kx, 4):.1f}" height="{max((c.maxy - c.miny) * ky, 4):.1f}" '
+        f'fill="{KINDS[kinds.iloc[k]][0]}"><title>{html.escape(f"{c.chip}: {c.problems or kinds.iloc[k]}")}</title></rect>'
+        for k in order
+        for c in [chips.iloc[k]]
+    )
+    return f'<svg viewBox="-6 -6 {width_px + 12} {max((north - south) * ky, 4) + 12:.0f}" width="{width_px}" role="img">{shapes}</svg>'
 
 # %% ../nbs/01_explore.ipynb #c38b6ff8
-_STYLE = ("body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222}table{border-collapse:collapse;margin:1rem 0}"
-          "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}td.n{text-align:right}svg rect{fill-opacity:.6;stroke:#333;stroke-width:.6}"
-          "figure{display:inline-block;margin:0 1.5rem 1rem 0}i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;border:1px solid #333}")
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222}table{border-collapse:collapse;margin:1rem 0}"
+    "td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}td.n{text-align:right}svg rect{fill-opacity:.6;stroke:#333;stroke-width:.6}"
+    "figure{display:inline-block;margin:0 1.5rem 1rem 0}i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;border:1px solid #333}"
+)
+
 
 def integrity_page(
-    scanned: pd.DataFrame,     # of scan_chips
+    scanned: pd.DataFrame,  # of scan_chips
     title: str,
-) -> str:                      # HTML
+) -> str:  # HTML
     "What a person wants to know of a folder of chips before using it."
     kinds = pd.Series([kind_of(c) for c in scanned.itertuples()], index=scanned.index, dtype=object)
     e = lambda value: html.escape(str(value))
-    counts = "".join(f'<tr><td><i style="background:{colour}"></i>{kind}</td><td class="n">{int((kinds == kind).sum())}</td><td>{meaning}</td></tr>' for kind, (colour, meaning) in KINDS.items())
-    cities = "".join(f'<tr><td>{e(city)}</td><td class="n">{len(c)}</td><td class="n">{int((c["split"] == "test").sum())}</td><td class="n">{c["road_km"].sum():.1f}</td><td class="n">'
-                     f'{c["gsd_m"].median():.2f}</td><td>{e(", ".join(sorted(set(c["product"]))))}</td><td>{e(", ".join(sorted(filter(None, set(c["dtype"])))))}</td></tr>' for city, c in scanned.groupby("city"))
+    counts = "".join(
+        f'<tr><td><i style="background:{colour}"></i>{kind}</td><td class="n">{int((kinds == kind).sum())}</td><td>{meaning}</td></tr>'
+        for kind, (colour, meaning) in KINDS.items()
+    )
+    cities = "".join(
+        f'<tr><td>{e(city)}</td><td class="n">{len(c)}</td><td class="n">{int((c["split"] == "test").sum())}</td><td class="n">{c["road_km"].sum():.1f}</td><td class="n">'
+        f"{c['gsd_m'].median():.2f}</td><td>{e(', '.join(sorted(set(c['product']))))}</td><td>{e(', '.join(sorted(filter(None, set(c['dtype'])))))}</td></tr>"
+        for city, c in scanned.groupby("city")
+    )
     placed = scanned[scanned["minx"].notna()]
-    maps = "".join(f"<figure><figcaption>{e(city)}</figcaption>{city_svg(c, kinds[c.index])}</figure>" for city, c in placed.groupby("city"))
-    order = sorted(scanned.index[scanned["problems"] != ""], key=lambda i: (list(KINDS).index(kinds[i]), scanned.at[i, "chip"]))
-    lines = "".join(f'<tr><td><i style="background:{KINDS[kinds[i]][0]}"></i>{e(scanned.at[i, "chip"])}</td><td>{e(scanned.at[i, "problems"])}</td></tr>' for i in order)
+    maps = "".join(
+        f"<figure><figcaption>{e(city)}</figcaption>{city_svg(c, kinds[c.index])}</figure>"
+        for city, c in placed.groupby("city")
+    )
+    order = sorted(
+        scanned.index[scanned["problems"] != ""],
+        key=lambda i: (list(KINDS).index(kinds[i]), scanned.at[i, "chip"]),
+    )
+    lines = "".join(
+        f'<tr><td><i style="background:{KINDS[kinds[i]][0]}"></i>{e(scanned.at[i, "chip"])}</td><td>{e(scanned.at[i, "problems"])}</td></tr>'
+        for i in order
+    )
     lost = len(scanned) - len(placed)
-    return (f'<!doctype html><meta charset="utf-8"><title>{e(title)}</title><style>{_STYLE}</style><h1>{e(title)}</h1><p>{len(scanned)} chips, {scanned["road_km"].sum():.1f} km of road.</p>'
-            f'<table><tr><th>kind</th><th>chips</th><th></th></tr>{counts}</table><table><tr><th>city</th><th>chips</th><th>test</th><th>road km</th><th>GSD m</th><th>images</th><th>pixels</th></tr>{cities}</table>'
-            f"<h2>Where</h2>{maps}{f'<p>{lost} chips have no place: they could not be read.</p>' if lost else ''}"
-            f"<h2>Problems</h2>{'<table><tr><th>chip</th><th>what</th></tr>' + lines + '</table>' if lines else '<p>None.</p>'}\n")
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>{e(title)}</title><style>{_STYLE}</style><h1>{e(title)}</h1><p>{len(scanned)} chips, {scanned["road_km"].sum():.1f} km of road.</p>'
+        f"<table><tr><th>kind</th><th>chips</th><th></th></tr>{counts}</table><table><tr><th>city</th><th>chips</th><th>test</th><th>road km</th><th>GSD m</th><th>images</th><th>pixels</th></tr>{cities}</table>"
+        f"<h2>Where</h2>{maps}{f'<p>{lost} chips have no place: they could not be read.</p>' if lost else ''}"
+        f"<h2>Problems</h2>{'<table><tr><th>chip</th><th>what</th></tr>' + lines + '</table>' if lines else '<p>None.</p>'}\n"
+    )
 
 # %% ../nbs/01_explore.ipynb #0f7d0fc0
 def plot_gallery(
-    chips: pd.DataFrame,          # chip, image, label, split, road_km
+    chips: pd.DataFrame,  # chip, image, label, split, road_km
     *,
     gsd_m: float | None = None,
     columns: int = 5,
 ) -> plt.Figure:
     "Chips as a network sees their red, green and blue, with their labels over the left half."
-    rows = max(1, -(-len(chips)//columns))
-    fig, axes = plt.subplots(rows, columns, figsize=(2.4*columns, 2.7*rows), dpi=58, squeeze=False)
-    for ax in axes.flat: ax.axis("off")
+    rows = max(1, -(-len(chips) // columns))
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(2.4 * columns, 2.7 * rows), dpi=58, squeeze=False
+    )
+    for ax in axes.flat:
+        ax.axis("off")
     for ax, c in zip(axes.flat, chips.itertuples(), strict=False):
         image, grid, _ = read_chip(c.image, 3, gsd_m=gsd_m or max(0.5, c.gsd_m))
-        ax.imshow(np.moveaxis(image, 0, -1), aspect=np.divide(*ground_size(grid))); ax.set_title(f"{c.chip}\n{c.split}, {c.road_km:.1f} km", fontsize=7)
+        ax.imshow(np.moveaxis(image, 0, -1), aspect=np.divide(*ground_size(grid)))
+        ax.set_title(f"{c.chip}\n{c.split}, {c.road_km:.1f} km", fontsize=7)
         for line in read_labels(c.label).to_crs(grid.crs.to_wkt()).geometry if c.label else []:
-            x, y = ~grid.transform*np.array(line.coords)[:, :2].T
-            ax.plot(np.where(x < grid.shape[1]/2, x, np.nan), y, color="yellow", linewidth=1)
-        ax.set_xlim(0, grid.shape[1]); ax.set_ylim(grid.shape[0], 0)
+            x, y = ~grid.transform * np.array(line.coords)[:, :2].T
+            ax.plot(np.where(x < grid.shape[1] / 2, x, np.nan), y, color="yellow", linewidth=1)
+        ax.set_xlim(0, grid.shape[1])
+        ax.set_ylim(grid.shape[0], 0)
     fig.tight_layout()
     return fig
 
+
 def plot_histograms(
-    chips: pd.DataFrame,          # image, city; a few chips a city are read
+    chips: pd.DataFrame,  # image, city; a few chips a city are read
     *,
     per_city: int = 3,
 ) -> plt.Figure:
     "Band histograms of each city, in the files' own values, with the 2nd and 98th percentile that the 8-bit stretch uses."
     cities = sorted(chips["city"].unique())
-    fig, axes = plt.subplots(1, len(cities), figsize=(max(4, 2.6*len(cities)), 2.4), dpi=70, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(cities), figsize=(max(4, 2.6 * len(cities)), 2.4), dpi=70, squeeze=False
+    )
     for ax, city in zip(axes.flat, cities, strict=True):
         images = [read(path) for path in chips.loc[chips["city"] == city, "image"].head(per_city)]
         for band in range(len(images[0])):
-            values = np.concatenate([i[band][np.isfinite(i[band]) & (i[band] > 0)] for i in images if len(i) > band])
+            values = np.concatenate(
+                [i[band][np.isfinite(i[band]) & (i[band] > 0)] for i in images if len(i) > band]
+            )
             counts, edges = np.histogram(values, np.linspace(0, np.percentile(values, 99.8), 60))
-            ax.plot(edges[:-1], counts, linewidth=1, color=plt.cm.plasma((band + 0.5)/len(images[0])), label=str(band + 1))
-            ax.plot(np.percentile(values, (2, 98)), [0, 0], "|", color=plt.cm.plasma((band + 0.5)/len(images[0])), markersize=9)
-        ax.set_title(city, fontsize=9); ax.set_yticks([]); ax.tick_params(labelsize=7)
+            ax.plot(
+                edges[:-1],
+                counts,
+                linewidth=1,
+                color=plt.cm.plasma((band + 0.5) / len(images[0])),
+                label=str(band + 1),
+            )
+            ax.plot(
+                np.percentile(values, (2, 98)),
+                [0, 0],
+                "|",
+                color=plt.cm.plasma((band + 0.5) / len(images[0])),
+                markersize=9,
+            )
+        ax.set_title(city, fontsize=9)
+        ax.set_yticks([])
+        ax.tick_params(labelsize=7)
     axes.flat[-1].legend(title="band", fontsize=6, title_fontsize=6, ncol=2)
     fig.tight_layout()
     return fig
 
 # %% ../nbs/01_explore.ipynb #3711832c
 def plot_folds(
-    chips: pd.DataFrame,         # city, split, fold, bounds
+    chips: pd.DataFrame,  # city, split, fold, bounds
 ) -> plt.Figure:
     "Where each city's folds and test chips lie."
     cities = sorted(chips["city"].unique())
-    fig, axes = plt.subplots(1, len(cities), figsize=(max(4, 2.6*len(cities)), 2.9), dpi=70, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(cities), figsize=(max(4, 2.6 * len(cities)), 2.9), dpi=70, squeeze=False
+    )
     colours = {-1: "black", **{k: plt.cm.tab10(k % 10) for k in range(chips["fold"].max() + 1)}}
     for ax, city in zip(axes.flat, cities, strict=True):
         for c in chips[chips["city"] == city].itertuples():
-            ax.fill([c.minx, c.maxx, c.maxx, c.minx], [c.miny, c.miny, c.maxy, c.maxy], color=colours[c.fold], alpha=0.75, linewidth=0)
-            ax.plot((c.minx + c.maxx)/2, (c.miny + c.maxy)/2, "s", color=colours[c.fold], markersize=5)   # scattered chips are dots on a city's map
-        ax.set_title(city, fontsize=9); ax.set_aspect(1/math.cos(math.radians(c.miny))); ax.set_xticks([]); ax.set_yticks([])
+            ax.fill(
+                [c.minx, c.maxx, c.maxx, c.minx],
+                [c.miny, c.miny, c.maxy, c.maxy],
+                color=colours[c.fold],
+                alpha=0.75,
+                linewidth=0,
+            )
+            ax.plot(
+                (c.minx + c.maxx) / 2,
+                (c.miny + c.maxy) / 2,
+                "s",
+                color=colours[c.fold],
+                markersize=5,
+            )  # scattered chips are dots on a city's map
+        ax.set_title(city, fontsize=9)
+        ax.set_aspect(1 / math.cos(math.radians(c.miny)))
+        ax.set_xticks([])
+        ax.set_yticks([])
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour, alpha=0.75) for colour in colours.values()]
-    fig.legend(handles, ["test", *(f"fold {k}" for k in colours if k >= 0)], ncol=len(colours), loc="lower center", fontsize=8)
+    fig.legend(
+        handles,
+        ["test", *(f"fold {k}" for k in colours if k >= 0)],
+        ncol=len(colours),
+        loc="lower center",
+        fontsize=8,
+    )
     fig.tight_layout(rect=(0, 0.09, 1, 1))
     return fig

@@ -20,7 +20,18 @@ from . import maps, raster
 from .inference import tiled_inference
 from .roads import formats
 from .roads.concurrent_tracing import Cell, Tracing
-from .core import CheckpointError, DataError, FoldConfig, Preset, PresetError, Run, StageError, check_run_name, load_preset, load_settings
+from spacenet5_nb.core import (
+    CheckpointError,
+    DataError,
+    FoldConfig,
+    Preset,
+    PresetError,
+    Run,
+    StageError,
+    check_run_name,
+    load_preset,
+    load_settings,
+)
 from .core import open_run, preset_names, preset_path, write_text
 from .model import info_channels, keep_memory, read_info, set_threads
 from .inference.vrt_mosaic import is_mosaic, open_mosaic
@@ -38,132 +49,250 @@ __all__ = ['FEW', 'find_members', 'fitting', 'check_image', 'Extraction', 'extra
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 def find_members(
-    members: str | Path | Sequence[str | Path],   # a run's folder, its `folds`, a checkpoint, or a list of checkpoints
+    members: str
+    | Path
+    | Sequence[str | Path],  # a run's folder, its `folds`, a checkpoint, or a list of checkpoints
 ) -> list[Path]:
     "Checkpoints in a fixed order; those that were set aside are none."
-    if not isinstance(members, str | Path): return [Path(m) for m in members]
+    if not isinstance(members, str | Path):
+        return [Path(m) for m in members]
     root = Path(members)
-    if root.is_file(): return [root]
-    found = sorted(p for p in root.rglob("*.safetensors") if "replaced" not in p.relative_to(root).parts and not p.name.startswith("."))
-    if not found: raise CheckpointError(root, "holds no member (*.safetensors)", "Name a run's `folds` folder, such as outputs/demo/folds; `spacenet5 pipeline --preset demo` makes it.")
+    if root.is_file():
+        return [root]
+    found = sorted(
+        p
+        for p in root.rglob("*.safetensors")
+        if "replaced" not in p.relative_to(root).parts and not p.name.startswith(".")
+    )
+    if not found:
+        raise CheckpointError(
+            root,
+            "holds no member (*.safetensors)",
+            "Name a run's `folds` folder, such as outputs/demo/folds; `spacenet5 pipeline --preset demo` makes it.",
+        )
     return found
+
 
 def fitting(
     paths: Sequence[Path],
-    count: int,                          # bands of the image
+    count: int,  # bands of the image
     image: object = "image",
-) -> tuple[list[Path], list[str]]:       # members that it can feed; what there is to say
+) -> tuple[list[Path], list[str]]:  # members that it can feed; what there is to say
     "Leave out members that want more bands than an image has."
     wanted = {p: read_info(p)["spec"]["in_channels"] for p in paths}
-    if count < 3: raise DataError(image, f"has {count} bands", "Give it red, green and blue, or WorldView's eight bands.")
+    if count < 3:
+        raise DataError(
+            image, f"has {count} bands", "Give it red, green and blue, or WorldView's eight bands."
+        )
     kept = [p for p in paths if wanted[p] <= (8 if count == 8 else 3)]
-    if not kept: raise DataError(image, f"has {count} bands; all {len(paths)} members want {max(wanted.values())}", "Give it the 8-band image, or members that were trained on three (preset small).")
-    notes = [f"it has {count} bands, so {len(paths) - len(kept)} of {len(paths)} members, which want 8, are left out"]*(len(kept) < len(paths))
-    return kept, notes + ["its first three of four bands are taken as red, green, blue"]*(count == 4)
+    if not kept:
+        raise DataError(
+            image,
+            f"has {count} bands; all {len(paths)} members want {max(wanted.values())}",
+            "Give it the 8-band image, or members that were trained on three (preset small).",
+        )
+    notes = [
+        f"it has {count} bands, so {len(paths) - len(kept)} of {len(paths)} members, which want 8, are left out"
+    ] * (len(kept) < len(paths))
+    return kept, notes + ["its first three of four bands are taken as red, green, blue"] * (
+        count == 4
+    )
 
 # %% ../nbs/08c_extract.ipynb #e9e1150e
 def check_image(
     scene: Scene,
-    infos: Sequence[dict[str, Any]],   # of the members' headers
-) -> list[str]:                        # sentences
+    infos: Sequence[dict[str, Any]],  # of the members' headers
+) -> list[str]:  # sentences
     "How an image differs from what the members were trained on, as far as their headers tell."
     info, gsd_m = infos[0], raster.gsd_of(scene.grid)
-    notes = [f"bands {', '.join(str(b) for b, (low, high) in zip(scene.bands, scene.limits, strict=True) if high - low < 8)} have nearly no contrast"]
+    notes = [
+        f"bands {', '.join(str(b) for b, (low, high) in zip(scene.bands, scene.limits, strict=True) if high - low < 8)} have nearly no contrast"
+    ]
     notes = notes if any(high - low < 8 for low, high in scene.limits) else []
     seen = info.get("trained_on")
     if seen:
-        known = dict(seen, limits=[seen["limits"][b - 1] for b in scene.bands] if max(scene.bands) <= len(seen["limits"]) else [])
-        return notes + strange(known, gsd_m=gsd_m, dtype=scene.dtype, limits=scene.limits, resampled=info.get("gsd_m") is not None)
-    if info.get("gsd_m") and gsd_m > 1.5*info["gsd_m"]:
-        notes.append(f"its pixels are {gsd_m:.2g} m on the ground; the members were trained at {info['gsd_m']:.2g} m: fine detail that they look for is not there")
+        known = dict(
+            seen,
+            limits=[seen["limits"][b - 1] for b in scene.bands]
+            if max(scene.bands) <= len(seen["limits"])
+            else [],
+        )
+        return notes + strange(
+            known,
+            gsd_m=gsd_m,
+            dtype=scene.dtype,
+            limits=scene.limits,
+            resampled=info.get("gsd_m") is not None,
+        )
+    if info.get("gsd_m") and gsd_m > 1.5 * info["gsd_m"]:
+        notes.append(
+            f"its pixels are {gsd_m:.2g} m on the ground; the members were trained at {info['gsd_m']:.2g} m: fine detail that they look for is not there"
+        )
     return notes
 
 # %% ../nbs/08c_extract.ipynb #13f3af57
 class Extraction(NamedTuple):
     "What an image gave."
+
     graph: nx.MultiGraph
     roads: Path
     probabilities: Path
     map: Path | None
-    notes: tuple[str, ...]   # what was said about the image
+    notes: tuple[str, ...]  # what was said about the image
 
-_CORES = dict(window_px=2048, margin_m=120.0)   # of tracing
-FEW = 0.5   # kilometres of road in a square kilometre; a village has five
+
+_CORES = dict(window_px=2048, margin_m=120.0)  # of tracing
+FEW = 0.5  # kilometres of road in a square kilometre; a village has five
+
 
 def extract(
-    image: str | Path,                       # GeoTIFF, or VRT of GeoTIFFs, of any size
-    members: str | Path | Sequence[str | Path],   # see find_members
-    out: str | Path,                         # .gpkg, .graphml, .geojson or .osm
+    image: str | Path,  # GeoTIFF, or VRT of GeoTIFFs, of any size
+    members: str | Path | Sequence[str | Path],  # see find_members
+    out: str | Path,  # .gpkg, .graphml, .geojson or .osm
     *,
-    tta: str = "",                           # empty: the preset's
-    preset: str | Preset = "",               # how probabilities become roads; empty: the members' own, else best
-    stretch: str = "",                       # see tiles.open_scene; empty: as the members were trained
-    devices: str | Sequence[str] = "auto",   # those that share the windows, see tiled_inference.find_devices; on a cluster: each worker's
-    beside: bool | None = None,              # trace roads while others are predicted; None: where a GPU of this machine predicts
-    html: bool = True,                       # a map beside the roads
+    tta: str = "",  # empty: the preset's
+    preset: str | Preset = "",  # how probabilities become roads; empty: the members' own, else best
+    stretch: str = "",  # see tiles.open_scene; empty: as the members were trained
+    devices: str
+    | Sequence[
+        str
+    ] = "auto",  # those that share the windows, see tiled_inference.find_devices; on a cluster: each worker's
+    beside: bool
+    | None = None,  # trace roads while others are predicted; None: where a GPU of this machine predicts
+    html: bool = True,  # a map beside the roads
     say: Callable[[str], None] = print,
 ) -> Extraction:
     "Probabilities, road graph with speeds, map: `<out>`, `<stem>_probs.tif`, `<stem>.html`."
     out, image = Path(out), str(image)
-    set_threads(); keep_memory()
+    set_threads()
+    keep_memory()
     check_names(out, image)
     paths, notes = fitting(find_members(members), band_count(image), image)
     say(f"{file_of(image).name}: {len(paths)} members; looking at its values")
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
     n_bands = max(i["spec"]["in_channels"] for i in infos)
-    scene = open_scene(image, n_bands, gsd_m=infos[0].get("gsd_m"), stretch=stretch or ("fixed" if infos[0].get("stretch") == "fixed" else ""), most=4_000_000)
+    scene = open_scene(
+        image,
+        n_bands,
+        gsd_m=infos[0].get("gsd_m"),
+        stretch=stretch or ("fixed" if infos[0].get("stretch") == "fixed" else ""),
+        most=4_000_000,
+    )
     notes += check_image(scene, infos)
-    for note in notes: say(f"warning: {file_of(image).name}: {note}")
-    g, probs = roads_of(scene, paths, out, replace(p.ensemble, tta=tta or p.ensemble.tta, weights=None), p, stretch, devices, beside)
+    for note in notes:
+        say(f"warning: {file_of(image).name}: {note}")
+    g, probs = roads_of(
+        scene,
+        paths,
+        out,
+        replace(p.ensemble, tta=tta or p.ensemble.tta, weights=None),
+        p,
+        stretch,
+        devices,
+        beside,
+    )
     formats.save(g, out)
-    km, km2 = sum(d["length"] for *_, d in g.edges(data=True))/1000, np.prod(scene.target.shape)*np.prod(raster.ground_size(scene.target))/1e6
+    km, km2 = (
+        sum(d["length"] for *_, d in g.edges(data=True)) / 1000,
+        np.prod(scene.target.shape) * np.prod(raster.ground_size(scene.target)) / 1e6,
+    )
     say(f"{out}: {km:.2f} km of road, {g.number_of_edges()} edges; probabilities {probs}")
-    if km < FEW*km2: say(f"few roads for {km2:.2f} km2: members know what they were trained on (these: preset '{infos[0].get('preset', '')}'). For your own imagery train your own: spacenet5 train-own")
-    return Extraction(g, out, probs, write_map(g, scene, probs, out, say) if html else None, tuple(notes))
+    if km < FEW * km2:
+        say(
+            f"few roads for {km2:.2f} km2: members know what they were trained on (these: preset '{infos[0].get('preset', '')}'). For your own imagery train your own: spacenet5 train-own"
+        )
+    return Extraction(
+        g, out, probs, write_map(g, scene, probs, out, say) if html else None, tuple(notes)
+    )
 
 # %% ../nbs/08c_extract.ipynb #81292dae
 def check_names(out: Path, image: str) -> None:
     "What would fail at the end fails at once: the ending of the result, an image that would be overwritten."
-    if out.suffix not in formats.WRITERS: raise DataError(out, "is no kind of road file", f"Use a name that ends in {', '.join(formats.WRITERS)}.")
-    if not file_of(image).is_file(): raise DataError(file_of(image), "no such file", "Check the path.")
-    if probs_path(out).resolve() == file_of(image).resolve(): raise DataError(out, "would overwrite the image with its probabilities", "Choose another name.")
+    if out.suffix not in formats.WRITERS:
+        raise DataError(
+            out, "is no kind of road file", f"Use a name that ends in {', '.join(formats.WRITERS)}."
+        )
+    if not file_of(image).is_file():
+        raise DataError(file_of(image), "no such file", "Check the path.")
+    if probs_path(out).resolve() == file_of(image).resolve():
+        raise DataError(
+            out, "would overwrite the image with its probabilities", "Choose another name."
+        )
 
-def probs_path(out: Path) -> Path: return out.with_name(f"{out.stem}_probs.tif")
+
+def probs_path(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_probs.tif")
+
 
 def band_count(image: str | Path) -> int:
     "Bands of a GeoTIFF or VRT."
-    if is_mosaic(image): return open_mosaic(image).count
-    with raster.open_raster(image) as source: return source.count
+    if is_mosaic(image):
+        return open_mosaic(image).count
+    with raster.open_raster(image) as source:
+        return source.count
+
 
 def preset_of(info: dict[str, Any], preset: str | Preset, say: Callable[[str], None]) -> Preset:
     "How probabilities become roads: as asked for, else as the members' own preset says, else as best does; what the bands are, the members say."
     name = preset or info.get("preset", "")
-    try: p = load_preset(name)
+    try:
+        p = load_preset(name)
     except PresetError:
-        if preset: raise
+        if preset:
+            raise
         say(f"The members' preset '{name}' is not here: roads are traced as preset best does.")
         p = load_preset("best")
     return replace(p, channels=info_channels(info))
 
 # %% ../nbs/08c_extract.ipynb #a039dcb5
-def roads_of(scene: Scene, paths: Sequence[Path], out: Path, ensemble: Any, p: Preset, stretch: str, devices: str | Sequence[str], beside: bool | None) -> tuple[nx.MultiGraph, Path]:
+def roads_of(
+    scene: Scene,
+    paths: Sequence[Path],
+    out: Path,
+    ensemble: Any,
+    p: Preset,
+    stretch: str,
+    devices: str | Sequence[str],
+    beside: bool | None,
+) -> tuple[nx.MultiGraph, Path]:
     "Predict and trace, one after the other or side by side, here or on a cluster: the same graph."
-    channels, probs, workers = info_channels(read_info(paths[0])), probs_path(out), load_settings().n_workers
+    channels, probs, workers = (
+        info_channels(read_info(paths[0])),
+        probs_path(out),
+        load_settings().n_workers,
+    )
     how = dict(config=ensemble, devices=devices, stretch=stretch)
-    if beside is None: beside = workers > 1 and not tiled_inference.is_spread(paths) and tiled_inference.find_devices(devices)[0].type == "cuda"   # a cluster's workers trace, too
-    def trace() -> nx.MultiGraph: return vectorize_windows(probs, config=p.vectorize, speed=p.speed, channels=channels, workers=None, **_CORES)
+    if beside is None:
+        beside = (
+            workers > 1
+            and not tiled_inference.is_spread(paths)
+            and tiled_inference.find_devices(devices)[0].type == "cuda"
+        )  # a cluster's workers trace, too
+
+    def trace() -> nx.MultiGraph:
+        return vectorize_windows(
+            probs, config=p.vectorize, speed=p.speed, channels=channels, workers=None, **_CORES
+        )
+
     if not beside:
         tiled_inference.predict_raster(paths, scene.path, probs, **how)
         return trace(), probs
     tracing, found = Tracing(scene.target, p.vectorize, channels, workers=workers, **_CORES), []
+
     def hear(w: tiled_inference.Windows, cells: list) -> None:
         tracing.add([cell_of(w, at) for at in cells])
-        if not cells: found.append(tracing.finish(probs, p.speed))
-    try: tiled_inference.predict_raster(paths, scene.path, probs, beside=hear, **how)
-    finally: tracing.close()
-    if found: return found[0], probs
-    return trace(), probs   # the probabilities were there already
+        if not cells:
+            found.append(tracing.finish(probs, p.speed))
+
+    try:
+        tiled_inference.predict_raster(paths, scene.path, probs, beside=hear, **how)
+    finally:
+        tracing.close()
+    if found:
+        return found[0], probs
+    return trace(), probs  # the probabilities were there already
+
 
 def cell_of(w: tiled_inference.Windows, at: tuple[int, int]) -> Cell:
     "A finished cell and its place."
@@ -173,103 +302,175 @@ def cell_of(w: tiled_inference.Windows, at: tuple[int, int]) -> Cell:
 # %% ../nbs/08c_extract.ipynb #af23e1a6
 def picture(
     scene: Scene,
-    max_px: int = 1600,   # longer side
+    max_px: int = 1600,  # longer side
 ) -> Overlay:
     "A small picture of a raster of any size, read piece by piece."
-    shrink = max(1.0, max(scene.grid.shape)/max_px)
+    shrink = max(1.0, max(scene.grid.shape) / max_px)
     limits = scene.limits[:3]
-    if scene.dtype == "uint8": limits = ((min(a for a, _ in limits), max(b for _, b in limits)),)*3   # a picture already: its colours stay
-    small = scene._replace(bands=scene.bands[:3], limits=limits, target=raster.target_grid(scene.grid, raster.gsd_of(scene.grid)*shrink))
+    if scene.dtype == "uint8":
+        limits = (
+            (min(a for a, _ in limits), max(b for _, b in limits)),
+        ) * 3  # a picture already: its colours stay
+    small = scene._replace(
+        bands=scene.bands[:3],
+        limits=limits,
+        target=raster.target_grid(scene.grid, raster.gsd_of(scene.grid) * shrink),
+    )
     h, w = small.target.shape
     image, valid = np.zeros((3, h, w), np.uint8), np.zeros((h, w), bool)
     for r in range(0, h, 128):
         for c in range(0, w, 128):
-            rows, columns = (Span(a, b, a, b, a, b) for a, b in ((r, min(r + 128, h)), (c, min(c + 128, w))))
+            rows, columns = (
+                Span(a, b, a, b, a, b) for a, b in ((r, min(r + 128, h)), (c, min(c + 128, w)))
+            )
             here = slice(r, rows.stop), slice(c, columns.stop)
             image[:, *here], valid[here] = read_window(small, rows, columns)
     return warp_rgb(image, small.target, valid, max_px=max_px)
 
-def write_map(g: nx.MultiGraph, scene: Scene, probs: Path, out: Path, say: Callable[[str], None]) -> Path:
+
+def write_map(
+    g: nx.MultiGraph, scene: Scene, probs: Path, out: Path, say: Callable[[str], None]
+) -> Path:
     "The roads over the image as one HTML file."
     name = file_of(scene.path).stem
-    path = maps.save(maps.speed_map({name: g}, imagery={name: picture(scene)}, title=f"Roads of {name}"), out.with_suffix(".html"))
+    path = maps.save(
+        maps.speed_map({name: g}, imagery={name: picture(scene)}, title=f"Roads of {name}"),
+        out.with_suffix(".html"),
+    )
     say(f"map: {path}")
     return path
 
 # %% ../nbs/08c_extract.ipynb #08cb0001
 def begun_preset(
     preset: str,
-    members: str | Path,        # see find_members
-    folder: Path,               # where it is written
+    members: str | Path,  # see find_members
+    folder: Path,  # where it is written
     say: Callable[[str], None] = print,
-) -> Path:                      # .yaml
+) -> Path:  # .yaml
     "A preset whose folds go on from members of the same kind; a fold that has none starts as it did."
     p, known = load_preset(preset), [(m, read_info(m)) for m in find_members(members)]
     folds = []
     for k, f in enumerate(p.folds):
         like = [m for m, info in known if _is_like(info, p, f)]
-        folds.append(asdict(f) | {"pretrained": str(like[k % len(like)].resolve())} if like else asdict(f))
-        say(f"fold {k} begins with {like[k % len(like)]}" if like else f"fold {k} begins with none of {members}: there is no {f.encoder} with {f.bands} bands and this preset's decoder and channels")
-    if not any(isinstance(f["pretrained"], str) for f in folds): raise StageError(members, f"holds no member like a fold of preset '{p.name}'", "Name a folder of members with the same encoder, bands, decoder and channels.")
+        folds.append(
+            asdict(f) | {"pretrained": str(like[k % len(like)].resolve())} if like else asdict(f)
+        )
+        say(
+            f"fold {k} begins with {like[k % len(like)]}"
+            if like
+            else f"fold {k} begins with none of {members}: there is no {f.encoder} with {f.bands} bands and this preset's decoder and channels"
+        )
+    if not any(isinstance(f["pretrained"], str) for f in folds):
+        raise StageError(
+            members,
+            f"holds no member like a fold of preset '{p.name}'",
+            "Name a folder of members with the same encoder, bands, decoder and channels.",
+        )
     base = preset if preset in preset_names() else str(preset_path(preset).resolve())
-    return write_text(folder/"begun.yaml", yaml.safe_dump({"base": base, "name": p.name, "folds": json.loads(json.dumps(folds))}, sort_keys=False))
+    return write_text(
+        folder / "begun.yaml",
+        yaml.safe_dump(
+            {"base": base, "name": p.name, "folds": json.loads(json.dumps(folds))}, sort_keys=False
+        ),
+    )
+
 
 def _is_like(info: dict[str, Any], p: Preset, f: FoldConfig) -> bool:
     "Whether a member is the network of a fold."
     spec = info["spec"]
-    return (spec["encoder"], spec["in_channels"], list(spec["decoder"]), spec["norm"]) == (f.encoder, f.bands, list(p.decoder), p.decoder_norm) and info_channels(info) == p.channels
+    return (spec["encoder"], spec["in_channels"], list(spec["decoder"]), spec["norm"]) == (
+        f.encoder,
+        f.bands,
+        list(p.decoder),
+        p.decoder_norm,
+    ) and info_channels(info) == p.channels
 
 # %% ../nbs/08c_extract.ipynb #ce2ffbc3
 def name_of(image: str | Path) -> str:
     "A run's name for an image."
     return re.sub(r"[^A-Za-z0-9_-]", "_", Path(image).stem)[:64]
 
+
 def train_own(
-    image: str | Path,                 # one GeoTIFF
+    image: str | Path,  # one GeoTIFF
     *,
-    train: Callable[..., Any],         # pipeline.run: (preset, run=, data_root=, devices=)
-    osm: str | Path = "",              # .osm.pbf, .osm, .osm.gz or .osm.bz2; or
-    labels: str | Path = "",           # .geojson of road lines
-    run: str = "",                     # folder under outputs/; empty: the image's name
+    train: Callable[..., Any],  # pipeline.run: (preset, run=, data_root=, devices=)
+    osm: str | Path = "",  # .osm.pbf, .osm, .osm.gz or .osm.bz2; or
+    labels: str | Path = "",  # .geojson of road lines
+    run: str = "",  # folder under outputs/; empty: the image's name
     preset: str = "small",
-    begin_with: str | Path = "",       # folder of members that training goes on from, see begun_preset
-    out: str | Path = "",              # empty: roads.gpkg in the run's folder
-    country: str = "",                 # for the speeds of OpenStreetMap's roads
+    begin_with: str | Path = "",  # folder of members that training goes on from, see begun_preset
+    out: str | Path = "",  # empty: roads.gpkg in the run's folder
+    country: str = "",  # for the speeds of OpenStreetMap's roads
     tta: str = "",
     devices: str = "",
     say: Callable[[str], None] = print,
 ) -> Extraction:
     "Labels, folds, training, scores on windows that were kept out, and the roads of the whole image."
-    if bool(osm) == bool(labels): raise StageError("train-own", "needs one street map", "Give --osm extract.osm.pbf, or --labels roads.geojson.")
-    if load_settings().scheduler: tiled_inference.device_of_worker(devices or "auto")   # what extract would refuse, before training
-    if is_mosaic(image): raise DataError(image, "is a list of tiles", "Make one GeoTIFF of it (`gdal_translate city.vrt city.tif`), or put the tiles into a folder and run `spacenet5 pipeline`.")
+    if bool(osm) == bool(labels):
+        raise StageError(
+            "train-own",
+            "needs one street map",
+            "Give --osm extract.osm.pbf, or --labels roads.geojson.",
+        )
+    if load_settings().scheduler:
+        tiled_inference.device_of_worker(
+            devices or "auto"
+        )  # what extract would refuse, before training
+    if is_mosaic(image):
+        raise DataError(
+            image,
+            "is a list of tiles",
+            "Make one GeoTIFF of it (`gdal_translate city.vrt city.tif`), or put the tiles into a folder and run `spacenet5 pipeline`.",
+        )
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
-    if begin_with: preset = str(begun_preset(preset, begin_with, r.folder, say))
+    if begin_with:
+        preset = str(begun_preset(preset, begin_with, r.folder, say))
     root, label = own_folder(r, Path(image), Path(labels) if labels else None)
-    if osm and is_older(label, osm, image): make_labels(osm, {str(root/f"{name}.tif"): label}, overwrite=True, say=say, country=country)
+    if osm and is_older(label, osm, image):
+        make_labels(
+            osm, {str(root / f"{name}.tif"): label}, overwrite=True, say=say, country=country
+        )
     say(f"labels: {label}")
     train(preset, run=name, data_root=str(root), devices=devices)
-    return extract(image, r.folder/"folds", out or r.folder/f"{name}.gpkg", tta=tta, preset=preset, devices=devices or "auto", say=say)
+    return extract(
+        image,
+        r.folder / "folds",
+        out or r.folder / f"{name}.gpkg",
+        tta=tta,
+        preset=preset,
+        devices=devices or "auto",
+        say=say,
+    )
 
-def own_folder(r: Run, image: Path, labels: Path | None) -> tuple[Path, Path]:   # data root, label file
+
+def own_folder(
+    r: Run, image: Path, labels: Path | None
+) -> tuple[Path, Path]:  # data root, label file
     "A data root with links to someone's image and labels; neither is copied or changed."
-    root = r.folder/"own"/r.name
+    root = r.folder / "own" / r.name
     root.mkdir(parents=True, exist_ok=True)
-    with raster.open_raster(image): pass
-    _link(root/f"{r.name}.tif", image)
-    label = root/f"{r.name}.geojson"
+    with raster.open_raster(image):
+        pass
+    _link(root / f"{r.name}.tif", image)
+    label = root / f"{r.name}.geojson"
     if labels is not None:
-        if not labels.is_file(): raise DataError(labels, "no such file of labels", "Check the path.")
+        if not labels.is_file():
+            raise DataError(labels, "no such file of labels", "Check the path.")
         _link(label, labels)
-    elif label.is_symlink(): label.unlink()   # an earlier run's own labels are not overwritten by OpenStreetMap's
+    elif label.is_symlink():
+        label.unlink()  # an earlier run's own labels are not overwritten by OpenStreetMap's
     return root, label
+
 
 def _link(link: Path, target: Path) -> None:
     "A symbolic link, made anew where it leads elsewhere."
-    if link.is_symlink() and link.resolve() == target.resolve(): return
+    if link.is_symlink() and link.resolve() == target.resolve():
+        return
     link.unlink(missing_ok=True)
     link.symlink_to(target.resolve())
+
 
 def is_older(made: Path, *sources: str | Path) -> bool:
     "Whether a file lacks, or something it is made from is newer."

@@ -37,108 +37,161 @@ __all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nod
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
-    crs: Any,       # projected, metres
+    crs: Any,  # projected, metres
 ) -> nx.MultiGraph:
     "A road graph without roads."
     return nx.MultiGraph(crs=crs_text(crs))
 
+
 def utm_of(
     lon: float,
     lat: float,
-) -> str:           # `EPSG:32637`
+) -> str:  # `EPSG:32637`
     "The UTM zone of a place, as metres are meant everywhere here."
-    return f"EPSG:{(32600 if lat >= 0 else 32700) + min(60, max(1, int((lon + 180)//6) + 1))}"
+    return f"EPSG:{(32600 if lat >= 0 else 32700) + min(60, max(1, int((lon + 180) // 6) + 1))}"
+
 
 def utm_crs(
-    grid: tuple,    # raster.Grid: shape, transform, crs
+    grid: tuple,  # raster.Grid: shape, transform, crs
 ) -> str:
     "The UTM zone of an image's centre."
     (height, width), transform, crs = grid
-    return utm_of(*Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True).transform(*(transform*(width/2, height/2))))
+    return utm_of(
+        *Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True).transform(
+            *(transform * (width / 2, height / 2))
+        )
+    )
 
 # %% ../nbs/00d_graph.ipynb #f314c167
 def validate(
     g: nx.MultiGraph,
     *,
-    speeds: bool = True,    # False before speeds are added
-) -> nx.MultiGraph:         # the same graph
+    speeds: bool = True,  # False before speeds are added
+) -> nx.MultiGraph:  # the same graph
     "Check the road-graph contract; GraphError names the node or edge and the breach."
-    if not isinstance(g, nx.MultiGraph) or g.is_directed(): raise GraphError(type(g).__name__, "is not an undirected networkx.MultiGraph")
-    try: crs = CRS.from_user_input(g.graph.get("crs"))
-    except CRSError as e: raise GraphError("graph", "has no crs", "Set g.graph['crs'] to a projected CRS, e.g. 'EPSG:32611'.") from e
+    if not isinstance(g, nx.MultiGraph) or g.is_directed():
+        raise GraphError(type(g).__name__, "is not an undirected networkx.MultiGraph")
+    try:
+        crs = CRS.from_user_input(g.graph.get("crs"))
+    except CRSError as e:
+        raise GraphError(
+            "graph", "has no crs", "Set g.graph['crs'] to a projected CRS, e.g. 'EPSG:32611'."
+        ) from e
     if not crs.is_projected or crs.axis_info[0].unit_name != "metre":
-        raise GraphError("graph", f"crs {g.graph['crs']} is not projected in metres", "Use graph.project(g, graph.utm_of(lon, lat)).")
+        raise GraphError(
+            "graph",
+            f"crs {g.graph['crs']} is not projected in metres",
+            "Use graph.project(g, graph.utm_of(lon, lat)).",
+        )
     for n, data in g.nodes(data=True):
-        if not (_is_number(data.get("x")) and _is_number(data.get("y"))): raise GraphError(f"node {n}", "needs finite x and y", _cure(g, n))
+        if not (_is_number(data.get("x")) and _is_number(data.get("y"))):
+            raise GraphError(f"node {n}", "needs finite x and y", _cure(g, n))
     for u, v, k, data in g.edges(keys=True, data=True):
-        if breach := _edge_breach(g.nodes[u], g.nodes[v], data, speeds): raise GraphError(f"edge ({u}, {v}, {k})", breach)
+        if breach := _edge_breach(g.nodes[u], g.nodes[v], data, speeds):
+            raise GraphError(f"edge ({u}, {v}, {k})", breach)
     return g
 
-def _cure(g: nx.MultiGraph, node: Any) -> str: return f"It has {dict(g.nodes[node])}."
+
+def _cure(g: nx.MultiGraph, node: Any) -> str:
+    return f"It has {dict(g.nodes[node])}."
+
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, (int, float, np.number))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
 
 def _edge_breach(u: Mapping, v: Mapping, data: Mapping, speeds: bool) -> str:
     "What breaks the contract in one edge; '' where nothing does."
     line, length = data.get("geometry"), data.get("length")
-    if not isinstance(line, LineString) or line.is_empty: return "has no LineString as geometry"
-    if not _is_number(length) or length <= 0: return f"length must be positive, is {length!r}"
-    if abs(line.length - length) > 0.01 + 0.01*length: return f"length {length:.2f} is not its geometry's {line.length:.2f}"
+    if not isinstance(line, LineString) or line.is_empty:
+        return "has no LineString as geometry"
+    if not _is_number(length) or length <= 0:
+        return f"length must be positive, is {length!r}"
+    if abs(line.length - length) > 0.01 + 0.01 * length:
+        return f"length {length:.2f} is not its geometry's {line.length:.2f}"
     (x0, y0), (x1, y1) = line.coords[0][:2], line.coords[-1][:2]
-    def apart(n, m): return max(abs(n["x"] - x0), abs(n["y"] - y0), abs(m["x"] - x1), abs(m["y"] - y1))
-    if not min(apart(u, v), apart(v, u)) <= 0.01: return "geometry does not run between its two nodes"
-    if not speeds: return ""
+
+    def apart(n, m):
+        return max(abs(n["x"] - x0), abs(n["y"] - y0), abs(m["x"] - x1), abs(m["y"] - y1))
+
+    if not min(apart(u, v), apart(v, u)) <= 0.01:
+        return "geometry does not run between its two nodes"
+    if not speeds:
+        return ""
     speed, time = data.get("speed_kph"), data.get("travel_time")
-    if not _is_number(speed) or speed <= 0: return f"speed_kph must be positive, is {speed!r}"
-    if not _is_number(time) or abs(time - length/speed*3.6) > 0.01 + 0.01*time: return f"travel_time {time!r} is not length / speed"
-    if "speed_confidence" in data and not (_is_number(data["speed_confidence"]) and 0 <= data["speed_confidence"] <= 1):
+    if not _is_number(speed) or speed <= 0:
+        return f"speed_kph must be positive, is {speed!r}"
+    if not _is_number(time) or abs(time - length / speed * 3.6) > 0.01 + 0.01 * time:
+        return f"travel_time {time!r} is not length / speed"
+    if "speed_confidence" in data and not (
+        _is_number(data["speed_confidence"]) and 0 <= data["speed_confidence"] <= 1
+    ):
         return f"speed_confidence must be between 0 and 1, is {data['speed_confidence']!r}"
     return ""
 
 # %% ../nbs/00d_graph.ipynb #a2620194
 def to_gdf(
     g: nx.MultiGraph,
-    crs: Any = None,       # reprojected to; None: the graph's own
-) -> gpd.GeoDataFrame:     # one row an edge: u, v, key, its attributes, geometry
+    crs: Any = None,  # reprojected to; None: the graph's own
+) -> gpd.GeoDataFrame:  # one row an edge: u, v, key, its attributes, geometry
     "Edges as a table."
     rows = [{"u": u, "v": v, "key": k, **data} for u, v, k, data in g.edges(keys=True, data=True)]
     columns = None if rows else ["u", "v", "key", "length", "speed_kph", "travel_time", "geometry"]
-    frame = gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry="geometry", crs=g.graph["crs"])
+    frame = gpd.GeoDataFrame(
+        pd.DataFrame(rows, columns=columns), geometry="geometry", crs=g.graph["crs"]
+    )
     return frame if crs is None else frame.to_crs(crs)
+
 
 def nodes_gdf(
     g: nx.MultiGraph,
-) -> gpd.GeoDataFrame:     # node, x, y, geometry
+) -> gpd.GeoDataFrame:  # node, x, y, geometry
     "Nodes as a table."
-    rows = [{"node": n, "x": d["x"], "y": d["y"], "geometry": Point(d["x"], d["y"])} for n, d in g.nodes(data=True)]
-    return gpd.GeoDataFrame(pd.DataFrame(rows, columns=None if rows else ["node", "x", "y", "geometry"]), geometry="geometry", crs=g.graph["crs"])
+    rows = [
+        {"node": n, "x": d["x"], "y": d["y"], "geometry": Point(d["x"], d["y"])}
+        for n, d in g.nodes(data=True)
+    ]
+    return gpd.GeoDataFrame(
+        pd.DataFrame(rows, columns=None if rows else ["node", "x", "y", "geometry"]),
+        geometry="geometry",
+        crs=g.graph["crs"],
+    )
 
 # %% ../nbs/00d_graph.ipynb #06568916
 def project(
     g: nx.MultiGraph,
-    crs: Any,              # anything pyproj understands
-) -> nx.MultiGraph:        # a copy; lengths stay what was measured in the first CRS
+    crs: Any,  # anything pyproj understands
+) -> nx.MultiGraph:  # a copy; lengths stay what was measured in the first CRS
     "Bring a graph's nodes and geometries to another CRS."
     move = Transformer.from_crs(g.graph["crs"], crs, always_xy=True)
     out = g.copy()
     out.graph["crs"] = crs_text(crs)
-    for _, data in out.nodes(data=True): data["x"], data["y"] = move.transform(data["x"], data["y"])
-    for _, _, data in out.edges(data=True): data["geometry"] = shapely.transform(data["geometry"], move.transform, interleaved=False)
+    for _, data in out.nodes(data=True):
+        data["x"], data["y"] = move.transform(data["x"], data["y"])
+    for _, _, data in out.edges(data=True):
+        data["geometry"] = shapely.transform(data["geometry"], move.transform, interleaved=False)
     return out
 
 # %% ../nbs/00d_graph.ipynb #b6152043
 def write(
     g: nx.MultiGraph,
-    path: str | Path,      # ends in .gpkg or .graphml
+    path: str | Path,  # ends in .gpkg or .graphml
     *,
-    speeds: bool = True,   # False: a graph that has none yet
+    speeds: bool = True,  # False: a graph that has none yet
 ) -> Path:
     "Check a graph and write it, all or nothing."
     validate(g, speeds=speeds)
     kinds = {".gpkg": _gpkg_bytes, ".graphml": _graphml_bytes}
-    if Path(path).suffix not in kinds: raise GraphError(path, "unknown kind of graph file", "Use a name that ends in .gpkg or .graphml.")
+    if Path(path).suffix not in kinds:
+        raise GraphError(
+            path, "unknown kind of graph file", "Use a name that ends in .gpkg or .graphml."
+        )
     return write_bytes(path, kinds[Path(path).suffix](g))
+
 
 def _gpkg_bytes(g: nx.MultiGraph) -> bytes:
     "The graph as a GeoPackage; the date inside is fixed, so that equal graphs are equal files."
@@ -146,69 +199,129 @@ def _gpkg_bytes(g: nx.MultiGraph) -> bytes:
     try:
         with tempfile.TemporaryDirectory() as folder:
             target = f"{folder}/graph.gpkg"
-            pyogrio.write_dataframe(nodes_gdf(g), target, layer="nodes", driver="GPKG", geometry_type="Point")
-            pyogrio.write_dataframe(to_gdf(g), target, layer="edges", driver="GPKG", geometry_type="LineString", append=True)
+            pyogrio.write_dataframe(
+                nodes_gdf(g), target, layer="nodes", driver="GPKG", geometry_type="Point"
+            )
+            pyogrio.write_dataframe(
+                to_gdf(g),
+                target,
+                layer="edges",
+                driver="GPKG",
+                geometry_type="LineString",
+                append=True,
+            )
             return Path(target).read_bytes()
-    finally: pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
 
 def _graphml_bytes(g: nx.MultiGraph) -> bytes:
     "The graph as osmnx writes it: every attribute as text, geometry as WKT."
     out = nx.MultiGraph(crs=str(g.graph["crs"]), simplified="True")
     out.add_nodes_from((n, {k: _text(v) for k, v in d.items()}) for n, d in g.nodes(data=True))
-    out.add_edges_from((u, v, k, {key: _text(value) for key, value in d.items()}) for u, v, k, d in g.edges(keys=True, data=True))
+    out.add_edges_from(
+        (u, v, k, {key: _text(value) for key, value in d.items()})
+        for u, v, k, d in g.edges(keys=True, data=True)
+    )
     buffer = io.BytesIO()
     nx.write_graphml_xml(out, buffer)
     return buffer.getvalue()
 
+
 def _text(value: Any) -> str:
     "A value as text that reads back exactly."
-    if isinstance(value, LineString): return f"LINESTRING ({', '.join(f'{float(x)!r} {float(y)!r}' for x, y, *_ in value.coords)})"
-    return repr(value.item() if isinstance(value, np.generic) else value) if not isinstance(value, str) else value
+    if isinstance(value, LineString):
+        return (
+            f"LINESTRING ({', '.join(f'{float(x)!r} {float(y)!r}' for x, y, *_ in value.coords)})"
+        )
+    return (
+        repr(value.item() if isinstance(value, np.generic) else value)
+        if not isinstance(value, str)
+        else value
+    )
 
 # %% ../nbs/00d_graph.ipynb #ec3bc75a
 def read(
-    path: str | Path,      # .gpkg or .graphml, as written by `write`
+    path: str | Path,  # .gpkg or .graphml, as written by `write`
     *,
     speeds: bool = True,
 ) -> nx.MultiGraph:
     "Read a graph and check it."
     path = Path(path)
-    if not path.is_file(): raise GraphError(path, "no such graph file", "Run stage 06_vectorize, or check the path.")
+    if not path.is_file():
+        raise GraphError(path, "no such graph file", "Run stage 06_vectorize, or check the path.")
     readers = {".gpkg": _read_gpkg, ".graphml": _read_graphml}
-    if path.suffix not in readers: raise GraphError(path, "unknown kind of graph file", "Give one that ends in .gpkg or .graphml.")
-    try: return validate(readers[path.suffix](path), speeds=speeds)
-    except GraphError as e: raise GraphError(path, f"{e.subject} {e.problem}", e.cure) from e
-    except (sqlite3.Error, ParseError, nx.NetworkXError, shapely.errors.ShapelyError, CRSError, LookupError, TypeError, ValueError) as e:
-        raise GraphError(path, f"is not a road graph ({type(e).__name__}: {e})", "Make it again with stage 06_vectorize.") from e
+    if path.suffix not in readers:
+        raise GraphError(
+            path, "unknown kind of graph file", "Give one that ends in .gpkg or .graphml."
+        )
+    try:
+        return validate(readers[path.suffix](path), speeds=speeds)
+    except GraphError as e:
+        raise GraphError(path, f"{e.subject} {e.problem}", e.cure) from e
+    except (
+        sqlite3.Error,
+        ParseError,
+        nx.NetworkXError,
+        shapely.errors.ShapelyError,
+        CRSError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as e:
+        raise GraphError(
+            path,
+            f"is not a road graph ({type(e).__name__}: {e})",
+            "Make it again with stage 06_vectorize.",
+        ) from e
+
 
 def _read_gpkg(path: Path) -> nx.MultiGraph:
     "Nodes and edges from the tables of a GeoPackage."
     with open_gpkg(path) as db:
-        if missing := {"gpkg_contents", "nodes", "edges"} - {name for name, in db.execute("SELECT name FROM sqlite_master")}:
-            raise GraphError("its GeoPackage", f"lacks the tables {sorted(missing)}",
-                             "Give a graph made by stage 06_vectorize or graph.write; roads from elsewhere come in as GeoJSON lines.")
+        if missing := {"gpkg_contents", "nodes", "edges"} - {
+            name for (name,) in db.execute("SELECT name FROM sqlite_master")
+        }:
+            raise GraphError(
+                "its GeoPackage",
+                f"lacks the tables {sorted(missing)}",
+                "Give a graph made by stage 06_vectorize or graph.write; roads from elsewhere come in as GeoJSON lines.",
+            )
         srs = "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys JOIN gpkg_contents USING (srs_id) WHERE table_name='edges'"
         g = empty(gpkg_crs(*db.execute(srs).fetchone()))
-        g.add_nodes_from((r["node"], {"x": r["x"], "y": r["y"]}) for r in db.execute("SELECT * FROM nodes"))
+        g.add_nodes_from(
+            (r["node"], {"x": r["x"], "y": r["y"]}) for r in db.execute("SELECT * FROM nodes")
+        )
         for row in db.execute("SELECT * FROM edges"):
-            data = {k: row[k] for k in row.keys() if k not in ("fid", "u", "v", "key", "geom") and row[k] is not None}
-            g.add_edge(row["u"], row["v"], key=row["key"], **data, geometry=gpkg_geometry(row["geom"]))
+            data = {
+                k: row[k]
+                for k in row.keys()
+                if k not in ("fid", "u", "v", "key", "geom") and row[k] is not None
+            }
+            g.add_edge(
+                row["u"], row["v"], key=row["key"], **data, geometry=gpkg_geometry(row["geom"])
+            )
     return g
+
 
 def open_gpkg(path: Path) -> closing[sqlite3.Connection]:
     "A GeoPackage's tables, to be read only; rows know their columns' names."
     from urllib.parse import quote
+
     db = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1", uri=True)
     db.row_factory = sqlite3.Row
     return closing(db)
+
 
 def gpkg_crs(organization: str, code: int, definition: str) -> str:
     "A GeoPackage's reference system, as pyproj takes it."
     return f"EPSG:{code}" if organization.upper() == "EPSG" else definition
 
+
 def gpkg_geometry(blob: bytes) -> shapely.Geometry:
     "GeoPackage puts a header of flags and an optional envelope before the WKB."
-    return shapely.from_wkb(blob[8 + (0, 32, 48, 48, 64)[(blob[3] >> 1) & 7]:])
+    return shapely.from_wkb(blob[8 + (0, 32, 48, 48, 64)[(blob[3] >> 1) & 7] :])
+
 
 def _read_graphml(path: Path) -> nx.MultiGraph:
     "GraphML in which every edge has a geometry, as `write` makes it."
@@ -220,21 +333,28 @@ def _read_graphml(path: Path) -> nx.MultiGraph:
         g.add_edge(u, v, key=int(k), **data, geometry=shapely.from_wkt(d["geometry"]))
     return g
 
+
 def _value(text: Any) -> Any:
     "A number where the text is one."
     for kind in (int, float):
-        try: return kind(text)
-        except (TypeError, ValueError): continue
+        try:
+            return kind(text)
+        except (TypeError, ValueError):
+            continue
     return text
 
 # %% ../nbs/00d_graph.ipynb #c9393bbc
 class _Segments(NamedTuple):
     "Straight pieces between consecutive vertices."
-    points: np.ndarray    # (P, 2) one row a distinct meeting point
-    ends: np.ndarray      # (S, 2) its two points
-    line: np.ndarray      # (S,) the line that it is part of
 
-def _segments(coords: Sequence[np.ndarray], keys: Sequence[np.ndarray], level: np.ndarray) -> _Segments:
+    points: np.ndarray  # (P, 2) one row a distinct meeting point
+    ends: np.ndarray  # (S, 2) its two points
+    line: np.ndarray  # (S,) the line that it is part of
+
+
+def _segments(
+    coords: Sequence[np.ndarray], keys: Sequence[np.ndarray], level: np.ndarray
+) -> _Segments:
     "Vertices joined where they are equal (and, inside lines, of one level), and the pieces between them without repetition."
     line = np.repeat(np.arange(len(coords)), [len(c) for c in coords])
     flat, key = np.concatenate(coords), np.concatenate(keys)
@@ -244,7 +364,12 @@ def _segments(coords: Sequence[np.ndarray], keys: Sequence[np.ndarray], level: n
     _, place = np.unique(key, axis=0, return_inverse=True)
     place = place.ravel()
     joined = np.bincount(place, weights=is_end) > 0
-    _, first, point = np.unique(np.c_[place, np.where(joined[place], 0, level[line])], axis=0, return_index=True, return_inverse=True)
+    _, first, point = np.unique(
+        np.c_[place, np.where(joined[place], 0, level[line])],
+        axis=0,
+        return_index=True,
+        return_inverse=True,
+    )
     pairs = np.c_[point.ravel()[:-1], point.ravel()[1:]]
     keep = (line[:-1] == line[1:]) & (pairs[:, 0] != pairs[:, 1])
     pairs, owner = pairs[keep], line[:-1][keep]
@@ -255,9 +380,12 @@ def _segments(coords: Sequence[np.ndarray], keys: Sequence[np.ndarray], level: n
 def _chains(pairs: np.ndarray, kind: np.ndarray, n_points: int) -> list[tuple[list[int], int]]:
     "Walk segments through points that join just two of one kind: (points in order, a segment of it) per chain."
     at = [[] for _ in range(n_points)]
-    for s, (a, b) in enumerate(pairs.tolist()): at[a].append(s); at[b].append(s)
+    for s, (a, b) in enumerate(pairs.tolist()):
+        at[a].append(s)
+        at[b].append(s)
     through = [len(s) == 2 and kind[s[0]] == kind[s[1]] for s in at]
-    ends, used, chains = pairs.tolist(), [False]*len(pairs), []
+    ends, used, chains = pairs.tolist(), [False] * len(pairs), []
+
     def walk(start: int, segment: int) -> None:
         path, here, first = [start], start, segment
         while True:
@@ -265,137 +393,212 @@ def _chains(pairs: np.ndarray, kind: np.ndarray, n_points: int) -> list[tuple[li
             a, b = ends[segment]
             here = b if here == a else a
             path.append(here)
-            if not through[here] or here == start: break
+            if not through[here] or here == start:
+                break
             segment = at[here][1] if at[here][0] == segment else at[here][0]
         chains.append((path, first))
+
     for point in range(n_points):
         if not through[point]:
             for segment in at[point]:
-                if not used[segment]: walk(point, segment)
-    for segment in range(len(pairs)):   # rings that no junction interrupts
-        if not used[segment]: walk(ends[segment][0], segment)
+                if not used[segment]:
+                    walk(point, segment)
+    for segment in range(len(pairs)):  # rings that no junction interrupts
+        if not used[segment]:
+            walk(ends[segment][0], segment)
     return chains
 
 # %% ../nbs/00d_graph.ipynb #abb7c29e
 def network(
-    coords: Sequence[np.ndarray],    # (n, 2) vertices, one array a line
-    keys: Sequence[np.ndarray],      # per line (n, 2): what counts as the same vertex
-    level: np.ndarray,               # one a line
-    kind: np.ndarray,                # one a line: a chain ends where it changes
-) -> tuple[_Segments, list[tuple[list[int], int]]]:   # pieces; chains: points in order, a piece of it
+    coords: Sequence[np.ndarray],  # (n, 2) vertices, one array a line
+    keys: Sequence[np.ndarray],  # per line (n, 2): what counts as the same vertex
+    level: np.ndarray,  # one a line
+    kind: np.ndarray,  # one a line: a chain ends where it changes
+) -> tuple[
+    _Segments, list[tuple[list[int], int]]
+]:  # pieces; chains: points in order, a piece of it
     "Lines as the chains between the points where they meet, end or change."
     parts = _segments(coords, keys, level)
     _, same = np.unique(np.c_[np.round(kind, 6), level], axis=0, return_inverse=True)
     return parts, _chains(parts.ends, same.ravel()[parts.line], len(parts.points))
 
+
 def from_lines(
-    lines: Iterable[LineString],     # in `crs`
-    speed_kph: Sequence[float],      # one a line
+    lines: Iterable[LineString],  # in `crs`
+    speed_kph: Sequence[float],  # one a line
     *,
-    crs: Any,                        # projected, metres
-    level: Sequence[int] | None = None,   # 0 ground, 1 over; None: all on the ground
-    keys: Sequence[np.ndarray] | None = None,   # per line (n, 2): what counts as the same vertex; None: equal to a millimetre
+    crs: Any,  # projected, metres
+    level: Sequence[int] | None = None,  # 0 ground, 1 over; None: all on the ground
+    keys: Sequence[np.ndarray]
+    | None = None,  # per line (n, 2): what counts as the same vertex; None: equal to a millimetre
 ) -> nx.MultiGraph:
     "Build a road graph from lines that meet at shared vertices."
     coords = [shapely.get_coordinates(line) for line in lines]
     g = empty(crs)
-    if not coords: return g
+    if not coords:
+        return g
     level = np.zeros(len(coords), int) if level is None else np.asarray(level, int)
     speed = np.asarray(speed_kph, float)
-    parts, chains = network(coords, [c.round(3) for c in coords] if keys is None else keys, level, speed)
+    parts, chains = network(
+        coords, [c.round(3) for c in coords] if keys is None else keys, level, speed
+    )
     nodes: dict[int, int] = {}
     for path, segment in chains:
         owner, line = parts.line[segment], LineString(parts.points[path])
         u, v = (nodes.setdefault(p, len(nodes)) for p in (path[0], path[-1]))
-        for node, point in ((u, path[0]), (v, path[-1])): g.add_node(node, x=float(parts.points[point, 0]), y=float(parts.points[point, 1]))
-        g.add_edge(u, v, geometry=line, length=float(line.length), speed_kph=float(speed[owner]),
-                   travel_time=float(line.length/speed[owner]*3.6), level=int(level[owner]))
+        for node, point in ((u, path[0]), (v, path[-1])):
+            g.add_node(node, x=float(parts.points[point, 0]), y=float(parts.points[point, 1]))
+        g.add_edge(
+            u,
+            v,
+            geometry=line,
+            length=float(line.length),
+            speed_kph=float(speed[owner]),
+            travel_time=float(line.length / speed[owner] * 3.6),
+            level=int(level[owner]),
+        )
     return g
 
 # %% ../nbs/00d_graph.ipynb #96e1cd9e
 def from_labels(
-    labels: str | Path | gpd.GeoDataFrame | Rows,   # GeoJSON, or its lines; speeds are inferred where they have none
+    labels: str
+    | Path
+    | gpd.GeoDataFrame
+    | Rows,  # GeoJSON, or its lines; speeds are inferred where they have none
     *,
-    crs: Any = None,                         # projected; None: the UTM zone of their middle
+    crs: Any = None,  # projected; None: the UTM zone of their middle
 ) -> nx.MultiGraph:
     "The graph of a label file, with speeds and levels."
     rows = rows_of(labels)
     if crs is None:
-        west, south, east, north = shapely.total_bounds(rows.lines) if len(rows.lines) else (0, 0, 0, 0)
-        crs = utm_of((west + east)/2, (south + north)/2)
-    if not len(rows.lines): return empty(crs)
-    speeds = np.array([speed_of(tags).mph for tags in rows.tags])*MPH_TO_KPH
-    return from_lines(move_lines(rows.lines, "EPSG:4326", crs), speeds, crs=crs, level=[level_of(tags) for tags in rows.tags], keys=vertex_keys(rows.lines))
+        west, south, east, north = (
+            shapely.total_bounds(rows.lines) if len(rows.lines) else (0, 0, 0, 0)
+        )
+        crs = utm_of((west + east) / 2, (south + north) / 2)
+    if not len(rows.lines):
+        return empty(crs)
+    speeds = np.array([speed_of(tags).mph for tags in rows.tags]) * MPH_TO_KPH
+    return from_lines(
+        move_lines(rows.lines, "EPSG:4326", crs),
+        speeds,
+        crs=crs,
+        level=[level_of(tags) for tags in rows.tags],
+        keys=vertex_keys(rows.lines),
+    )
+
 
 def vertex_keys(
-    lines: np.ndarray,       # LineStrings in longitude and latitude
-) -> list[np.ndarray]:       # per line (n, 2)
+    lines: np.ndarray,  # LineStrings in longitude and latitude
+) -> list[np.ndarray]:  # per line (n, 2)
     "What makes two vertices the same: equal to 0.1 mm in longitude and latitude, whatever CRS the lines are moved to."
     return [shapely.get_coordinates(line).round(9) for line in lines]
 
 # %% ../nbs/00d_graph.ipynb #1ed20395
 EMPTY_WKT = "LINESTRING EMPTY"
 
+
 def from_wkt_rows(
-    rows: pd.DataFrame,     # WKT_Pix and, where known, length_m and travel_time_s; one chip
-    transform: Any,         # the chip's affine transform
-    crs: Any,               # the chip's CRS
-) -> nx.MultiGraph:         # in the chip's UTM zone; each row's travel time is kept, its length is the geometry's
+    rows: pd.DataFrame,  # WKT_Pix and, where known, length_m and travel_time_s; one chip
+    transform: Any,  # the chip's affine transform
+    crs: Any,  # the chip's CRS
+) -> (
+    nx.MultiGraph
+):  # in the chip's UTM zone; each row's travel time is kept, its length is the geometry's
     "The graph of a chip's rows in a truth or submission CSV; it has no speeds where no row has a time."
-    try: lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object))
-    except shapely.errors.ShapelyError as e: raise DataError("WKT_Pix", f"is not valid WKT ({e})", "Mend or remove that row.") from e
+    try:
+        lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object))
+    except shapely.errors.ShapelyError as e:
+        raise DataError("WKT_Pix", f"is not valid WKT ({e})", "Mend or remove that row.") from e
     full = np.array([isinstance(line, LineString) and not line.is_empty for line in lines], bool)
-    if wrong := [line for line in lines if not isinstance(line, LineString)]: raise DataError("WKT_Pix", f"holds {wrong[0]!s:.60}, not a LINESTRING")
+    if wrong := [line for line in lines if not isinstance(line, LineString)]:
+        raise DataError("WKT_Pix", f"holds {wrong[0]!s:.60}, not a LINESTRING")
     pixels = [shapely.get_coordinates(line) for line in lines[full]]
     source = crs.to_wkt() if hasattr(crs, "to_wkt") else crs
-    x0, y0 = transform*tuple(pixels[0][0] if pixels else (0, 0))
+    x0, y0 = transform * tuple(pixels[0][0] if pixels else (0, 0))
     utm = utm_of(*Transformer.from_crs(source, "EPSG:4326", always_xy=True).transform(x0, y0))
     to_utm = Transformer.from_crs(source, utm, always_xy=True)
-    metres = [LineString(np.c_[to_utm.transform(*(transform*(p[:, 0], p[:, 1])))]) for p in pixels]
+    metres = [
+        LineString(np.c_[to_utm.transform(*(transform * (p[:, 0], p[:, 1])))]) for p in pixels
+    ]
     lengths = np.array([line.length for line in metres])
-    times = pd.to_numeric(rows.get("travel_time_s", pd.Series(np.nan, index=rows.index)), errors="coerce").to_numpy(float)[full]
-    known = (times > 0) & np.isfinite(times) | (lengths == 0)   # a line without length is no road
+    times = pd.to_numeric(
+        rows.get("travel_time_s", pd.Series(np.nan, index=rows.index)), errors="coerce"
+    ).to_numpy(float)[full]
+    known = (times > 0) & np.isfinite(times) | (lengths == 0)  # a line without length is no road
     if not known.all() and (times > 0).any():
-        raise DataError("travel_time_s", f"is missing or not positive in row {rows.index[full][~known][0]}, and there in others", "Give every row a time, or none.")
-    speed = np.where(times > 0, np.maximum(lengths, 1e-9)/np.where(times > 0, times, 1)*3.6, 1.)
+        raise DataError(
+            "travel_time_s",
+            f"is missing or not positive in row {rows.index[full][~known][0]}, and there in others",
+            "Give every row a time, or none.",
+        )
+    speed = np.where(
+        times > 0, np.maximum(lengths, 1e-9) / np.where(times > 0, times, 1) * 3.6, 1.0
+    )
     g = from_lines(metres, speed, crs=utm, keys=[p.round(6) for p in pixels])
     return g if known.all() else without_speeds(g)
 
+
 def without_speeds(
-    g: nx.MultiGraph,       # changed in place
+    g: nx.MultiGraph,  # changed in place
 ) -> nx.MultiGraph:
     "Take speeds and times off a graph that has no right to them."
-    for _, _, data in g.edges(data=True): data.pop("speed_kph", None), data.pop("travel_time", None)
+    for _, _, data in g.edges(data=True):
+        data.pop("speed_kph", None), data.pop("travel_time", None)
     return g
 
 # %% ../nbs/00d_graph.ipynb #25885ba3
 def to_wkt_rows(
     g: nx.MultiGraph,
-    transform: Any,         # of the chip's own image
+    transform: Any,  # of the chip's own image
     crs: Any,
-    chip: str,              # ImageId
-) -> pd.DataFrame:          # ImageId, WKT_Pix, length_m, travel_time_s
+    chip: str,  # ImageId
+) -> pd.DataFrame:  # ImageId, WKT_Pix, length_m, travel_time_s
     "A graph as rows that the scorer accepts; crossing roads share no vertex there either."
     validate(g)
-    move = Transformer.from_crs(g.graph["crs"], crs.to_wkt() if hasattr(crs, "to_wkt") else crs, always_xy=True)
-    def pixels(xy: np.ndarray) -> np.ndarray: return np.c_[~transform*move.transform(xy[:, 0], xy[:, 1])].round(2) + 0.0
+    move = Transformer.from_crs(
+        g.graph["crs"], crs.to_wkt() if hasattr(crs, "to_wkt") else crs, always_xy=True
+    )
+
+    def pixels(xy: np.ndarray) -> np.ndarray:
+        return np.c_[~transform * move.transform(xy[:, 0], xy[:, 1])].round(2) + 0.0
+
     nodes = {n: tuple(pixels(np.array([[d["x"], d["y"]]]))[0]) for n, d in g.nodes(data=True)}
     taken, sections, rows = set(nodes.values()), set(), []
-    for u, v, data in sorted(g.edges(data=True), key=lambda e: e[2]["travel_time"]):   # of twin sections the faster stays
+    for u, v, data in sorted(
+        g.edges(data=True), key=lambda e: e[2]["travel_time"]
+    ):  # of twin sections the faster stays
         line = shapely.get_coordinates(data["geometry"])
-        if np.hypot(*(line[0] - (g.nodes[u]["x"], g.nodes[u]["y"]))) > np.hypot(*(line[-1] - (g.nodes[u]["x"], g.nodes[u]["y"]))): line = line[::-1]
+        if np.hypot(*(line[0] - (g.nodes[u]["x"], g.nodes[u]["y"]))) > np.hypot(
+            *(line[-1] - (g.nodes[u]["x"], g.nodes[u]["y"]))
+        ):
+            line = line[::-1]
         path = [nodes[u], *_own_vertices(pixels(line[1:-1]), taken, (nodes[u], nodes[v])), nodes[v]]
         pairs = {frozenset(pair) for pair in zip(path, path[1:], strict=False)}
-        if len(path) == 2 and (path[0] == path[1] or pairs & sections): continue   # shorter than 0.01 px, or the straight twin of a faster road
+        if len(path) == 2 and (path[0] == path[1] or pairs & sections):
+            continue  # shorter than 0.01 px, or the straight twin of a faster road
         sections |= pairs
-        rows.append((chip, f"LINESTRING ({', '.join(f'{x:.2f} {y:.2f}' for x, y in path)})", data["length"], data["travel_time"]))
-    return pd.DataFrame(rows or [(chip, EMPTY_WKT, 0.0, 0.0)], columns=["ImageId", "WKT_Pix", "length_m", "travel_time_s"])
+        rows.append(
+            (
+                chip,
+                f"LINESTRING ({', '.join(f'{x:.2f} {y:.2f}' for x, y in path)})",
+                data["length"],
+                data["travel_time"],
+            )
+        )
+    return pd.DataFrame(
+        rows or [(chip, EMPTY_WKT, 0.0, 0.0)],
+        columns=["ImageId", "WKT_Pix", "length_m", "travel_time_s"],
+    )
+
 
 def _own_vertices(inner: np.ndarray, taken: set, ends: tuple) -> list[tuple[float, float]]:
     "Inner vertices of one road, none of which another road or node has; they are added to `taken`."
     out = []
     for x, y in inner.tolist():
-        if (out and (x, y) == out[-1]) or (x, y) in ends: continue
-        while (x, y) in taken: x = round(x + 0.01, 2)
-        taken.add((x, y)); out.append((x, y))
+        if (out and (x, y) == out[-1]) or (x, y) in ends:
+            continue
+        while (x, y) in taken:
+            x = round(x + 0.01, 2)
+        taken.add((x, y))
+        out.append((x, y))
     return out

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .core import Channels, HeadConfig, LossConfig, section
-from .topology import Vgg19, cldice_loss, exact, perceptual_loss, persistence_loss, soft_skeleton  # noqa: F401
+from spacenet5_nb.topology import (  # noqa: F401
+    Vgg19,
+    cldice_loss,
+    exact,
+    perceptual_loss,
+    persistence_loss,
+    soft_skeleton,
+)
 
 _all_ = ["cldice_loss", "soft_skeleton"]
 
@@ -34,27 +41,34 @@ def bce_loss(
 # %% ../nbs/03b_losses.ipynb #3092a090
 def focal_loss(
     logits: Tensor,
-    targets: Tensor,      # same shape, 0 to 1
+    targets: Tensor,  # same shape, 0 to 1
     *,
     gamma: float = 2.0,
 ) -> Tensor:
     "Mean focal loss without class weights (Lin et al. 2017; the original's gamma 2)."
-    return _focal(F.binary_cross_entropy_with_logits(exact(logits), targets.to(exact(logits).dtype), reduction="none"), gamma).mean()
+    return _focal(
+        F.binary_cross_entropy_with_logits(
+            exact(logits), targets.to(exact(logits).dtype), reduction="none"
+        ),
+        gamma,
+    ).mean()
 
-def _focal(bce: Tensor, gamma: float) -> Tensor: return (-torch.expm1(-bce))**gamma*bce
+
+def _focal(bce: Tensor, gamma: float) -> Tensor:
+    return (-torch.expm1(-bce)) ** gamma * bce
 
 # %% ../nbs/03b_losses.ipynb #1f955780
 def dice_loss(
-    logits: Tensor,            # (N, ...)
-    targets: Tensor,           # same shape, 0 to 1
+    logits: Tensor,  # (N, ...)
+    targets: Tensor,  # same shape, 0 to 1
     *,
-    per_image: bool = False,   # mean over images instead of one sum over the batch
+    per_image: bool = False,  # mean over images instead of one sum over the batch
     smooth: float = 1e-5,
 ) -> Tensor:
     "One minus soft dice."
     p, t = exact(logits).sigmoid(), targets.to(exact(logits).dtype)
     dims = tuple(range(1, p.ndim)) if per_image else tuple(range(p.ndim))
-    return (1 - (2*(p*t).sum(dims) + smooth)/(p.sum(dims) + t.sum(dims) + smooth)).mean()
+    return (1 - (2 * (p * t).sum(dims) + smooth) / (p.sum(dims) + t.sum(dims) + smooth)).mean()
 
 # %% ../nbs/03b_losses.ipynb #3151ba4c
 class _ChannelTerms(torch.autograd.Function):
@@ -63,67 +77,86 @@ class _ChannelTerms(torch.autograd.Function):
     With z the logit turned so that high is wrong, s = sigmoid(z) is 1 - p_t and softplus(z) the cross-entropy b. Autograd would keep some
     thirty arrays for the same; on a CPU that costs as much as the encoder.
     """
+
     @staticmethod
-    def forward(ctx, x: Tensor, t: Tensor, min_pixels: int, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-        dims, size = (0, 2, 3), t.numel()/t.shape[1]
-        turn = t.to(x.dtype).mul_(-2).add_(1)   # -1 on the target, 1 beside it
-        z = x*turn
+    def forward(
+        ctx, x: Tensor, t: Tensor, min_pixels: int, gamma: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dims, size = (0, 2, 3), t.numel() / t.shape[1]
+        turn = t.to(x.dtype).mul_(-2).add_(1)  # -1 on the target, 1 beside it
+        z = x * turn
         s, b = z.sigmoid(), F.softplus(z, threshold=40)
-        n, wrong = (size - turn.sum(dims))/2, (s.sum(dims) - (s*turn).sum(dims))/2
-        both, either = n - wrong, s.sum(dims) - 2*wrong + 2*n
+        n, wrong = (size - turn.sum(dims)) / 2, (s.sum(dims) - (s * turn).sum(dims)) / 2
+        both, either = n - wrong, s.sum(dims) - 2 * wrong + 2 * n
         kept = n > min_pixels - 0.5
         ctx.save_for_backward(turn, s, b, both, either, kept)
         ctx.gamma = gamma
-        return (1 - (2*both + 1e-5)/(either + 1e-5))*kept, (s**gamma*b).mean(dims), b.mean(dims)
+        return (
+            (1 - (2 * both + 1e-5) / (either + 1e-5)) * kept,
+            (s**gamma * b).mean(dims),
+            b.mean(dims),
+        )
 
     @staticmethod
-    def backward(ctx, g_dice: Tensor, g_focal: Tensor, g_bce: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(
+        ctx, g_dice: Tensor, g_focal: Tensor, g_bce: Tensor
+    ) -> tuple[Tensor, None, None, None]:
         turn, s, b, both, either, kept = ctx.saved_tensors
-        c, size = (1, -1, 1, 1), turn.numel()/turn.shape[1]
-        outside = (2*both + 1e-5)/(either + 1e-5)**2*g_dice*kept
-        inside = 2/(either + 1e-5)*g_dice*kept - outside
+        c, size = (1, -1, 1, 1), turn.numel() / turn.shape[1]
+        outside = (2 * both + 1e-5) / (either + 1e-5) ** 2 * g_dice * kept
+        inside = 2 / (either + 1e-5) * g_dice * kept - outside
         rest = 1 - s
-        g = (rest*b).mul_(ctx.gamma).add_(s).mul_(s**ctx.gamma).mul_((g_focal/size).view(c))
-        if g_bce.any(): g.addcmul_(s, (g_bce/size).view(c))
-        dice = turn*((outside - inside)/2).view(c)
-        g.addcmul_(dice.add_(((outside + inside)/2).view(c)), rest.mul_(s))
+        g = (rest * b).mul_(ctx.gamma).add_(s).mul_(s**ctx.gamma).mul_((g_focal / size).view(c))
+        if g_bce.any():
+            g.addcmul_(s, (g_bce / size).view(c))
+        dice = turn * ((outside - inside) / 2).view(c)
+        g.addcmul_(dice.add_(((outside + inside) / 2).view(c)), rest.mul_(s))
         return g.mul_(turn), None, None, None
 
+
 def channel_terms(
-    logits: Tensor,            # (N, C, H, W)
-    targets: Tensor,           # same shape; 0 or 1, or bool
+    logits: Tensor,  # (N, C, H, W)
+    targets: Tensor,  # same shape; 0 or 1, or bool
     *,
-    min_pixels: int = 100,     # channels with fewer target pixels have dice 0
+    min_pixels: int = 100,  # channels with fewer target pixels have dice 0
     gamma: float = 2.0,
-) -> dict[str, Tensor]:        # each (C,)
+) -> dict[str, Tensor]:  # each (C,)
     "Dice, focal and cross-entropy of each channel over the batch."
-    terms = _ChannelTerms.apply(exact(logits), targets if targets.dtype == torch.bool else targets > 0.5, min_pixels, gamma)
+    terms = _ChannelTerms.apply(
+        exact(logits), targets if targets.dtype == torch.bool else targets > 0.5, min_pixels, gamma
+    )
     return dict(zip(("dice", "focal", "bce"), terms, strict=True))
 
 # %% ../nbs/03b_losses.ipynb #7640506f
 def soft_terms(
-    logits: Tensor,            # (N, C, H, W)
-    targets: Tensor,           # same shape, 0 to 1
+    logits: Tensor,  # (N, C, H, W)
+    targets: Tensor,  # same shape, 0 to 1
     *,
-    min_pixels: int = 100,     # channels with fewer pixels above 0 have dice 0
+    min_pixels: int = 100,  # channels with fewer pixels above 0 have dice 0
     gamma: float = 2.0,
-) -> dict[str, Tensor]:        # each (C,)
+) -> dict[str, Tensor]:  # each (C,)
     "`channel_terms` for targets between 0 and 1: each is least where the probability equals the target."
     x, dims = exact(logits), (0, 2, 3)
     p, t = x.sigmoid(), targets.to(x.dtype)
     bce = F.binary_cross_entropy_with_logits(x, t, reduction="none")
-    dice = 1 - (2*(p*t).sum(dims) + 1e-5)/((p*p).sum(dims) + (t*t).sum(dims) + 1e-5)
-    return {"dice": dice*((t > 0).sum(dims) >= min_pixels), "focal": ((p - t).abs()**gamma*bce).mean(dims), "bce": bce.mean(dims)}
+    dice = 1 - (2 * (p * t).sum(dims) + 1e-5) / ((p * p).sum(dims) + (t * t).sum(dims) + 1e-5)
+    return {
+        "dice": dice * ((t > 0).sum(dims) >= min_pixels),
+        "focal": ((p - t).abs() ** gamma * bce).mean(dims),
+        "bce": bce.mean(dims),
+    }
 
 # %% ../nbs/03b_losses.ipynb #2fba8893
 class HeadLoss(nn.Module):
     "Weighted sum of a head's terms."
-    def __init__(self,
+
+    def __init__(
+        self,
         weights: HeadConfig | Mapping[str, Any],  # {"dice": 0.5, "focal": 2}
         *,
         min_pixels: int = 100,
-        soft: bool = False,                       # targets between 0 and 1: continuous speed
-        vgg: nn.Module | None = None,             # what `perceptual` sees with; None: VGG19 from timm's hub
+        soft: bool = False,  # targets between 0 and 1: continuous speed
+        vgg: nn.Module | None = None,  # what `perceptual` sees with; None: VGG19 from timm's hub
     ):
         super().__init__()
         self.weights, self.min_pixels = section(weights, HeadConfig), min_pixels
@@ -131,53 +164,91 @@ class HeadLoss(nn.Module):
         self.vgg = vgg or Vgg19() if self.weights.perceptual else None
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return self.combine(self.terms(logits, targets, min_pixels=self.min_pixels), logits, targets)
+        return self.combine(
+            self.terms(logits, targets, min_pixels=self.min_pixels), logits, targets
+        )
 
     def combine(self, terms: Mapping[str, Tensor], logits: Tensor, targets: Tensor) -> Tensor:
         "The head's loss from its channels' terms, and the further losses that have a weight."
         w = self.weights
-        total = w.dice*terms["dice"].sum() + w.focal*terms["focal"].mean() + w.bce*terms["bce"].mean()
-        if w.cldice: total = total + w.cldice*cldice_loss(logits, targets)
-        if w.persistence: total = total + w.persistence*persistence_loss(logits, targets)
-        if w.perceptual: total = total + w.perceptual*perceptual_loss(logits, targets, features=self.vgg)
-        if w.mse: total = total + w.mse*F.mse_loss(exact(logits).sigmoid(), targets.to(exact(logits).dtype))
+        total = (
+            w.dice * terms["dice"].sum()
+            + w.focal * terms["focal"].mean()
+            + w.bce * terms["bce"].mean()
+        )
+        if w.cldice:
+            total = total + w.cldice * cldice_loss(logits, targets)
+        if w.persistence:
+            total = total + w.persistence * persistence_loss(logits, targets)
+        if w.perceptual:
+            total = total + w.perceptual * perceptual_loss(logits, targets, features=self.vgg)
+        if w.mse:
+            total = total + w.mse * F.mse_loss(
+                exact(logits).sigmoid(), targets.to(exact(logits).dtype)
+            )
         return total
 
 # %% ../nbs/03b_losses.ipynb #deaabf8d
 class ComboLoss(nn.Module):
     "The sum of the heads' losses; `parts` keeps each head's last value for the logs."
-    def __init__(self,
-        weights: LossConfig | Mapping[str, Any] | str,   # the table, or a preset's name
+
+    def __init__(
+        self,
+        weights: LossConfig | Mapping[str, Any] | str,  # the table, or a preset's name
         *,
-        channels: Channels | None = None,                # default: the original's twelve
+        channels: Channels | None = None,  # default: the original's twelve
     ):
         super().__init__()
         self.config, self.channels = section(weights, LossConfig), channels or Channels.selim_sef()
         tables = {name: getattr(self.config, name) for name in head_slices(self.channels)}
         vgg = Vgg19(self.config.vgg) if any(t.perceptual for t in tables.values()) else None
-        self.heads = nn.ModuleDict({name: HeadLoss(t, min_pixels=self.config.min_pixels, vgg=vgg) for name, t in tables.items()})
+        self.heads = nn.ModuleDict(
+            {
+                name: HeadLoss(t, min_pixels=self.config.min_pixels, vgg=vgg)
+                for name, t in tables.items()
+            }
+        )
         self.parts: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         "Loss of (N, channels, H, W) logits against 0/1 targets; a continuous speed is floating point, 0 to 1 for 0 to 255."
         if logits.shape != targets.shape or logits.shape[1] != len(self.channels):
-            raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have the same shape and {len(self.channels)} channels")
+            raise ValueError(
+                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have the same shape and {len(self.channels)} channels"
+            )
         terms = self.terms(logits, targets)
-        losses = {name: self.heads[name].combine({k: v[s] for k, v in terms.items()}, logits[:, s], targets[:, s])
-                  for name, s in head_slices(self.channels).items()}
+        losses = {
+            name: self.heads[name].combine(
+                {k: v[s] for k, v in terms.items()}, logits[:, s], targets[:, s]
+            )
+            for name, s in head_slices(self.channels).items()
+        }
         self.parts = {name: v.detach() for name, v in losses.items()}
         return sum(losses.values())
 
     def terms(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         "All channels' terms in one pass, but for a continuous speed."
-        n, limit = self.channels.n_bins*self.channels.continuous, dict(min_pixels=self.config.min_pixels)
+        n, limit = (
+            self.channels.n_bins * self.channels.continuous,
+            dict(min_pixels=self.config.min_pixels),
+        )
         rest = channel_terms(logits[:, n:], targets[:, n:], **limit)
-        if not n: return rest
-        if not targets.is_floating_point(): raise ValueError(f"targets of a continuous speed are floating point, 0 to 1, not {targets.dtype}")
-        return {k: torch.cat([v, rest[k]]) for k, v in soft_terms(logits[:, :n], targets[:, :n], **limit).items()}
+        if not n:
+            return rest
+        if not targets.is_floating_point():
+            raise ValueError(
+                f"targets of a continuous speed are floating point, 0 to 1, not {targets.dtype}"
+            )
+        return {
+            k: torch.cat([v, rest[k]])
+            for k, v in soft_terms(logits[:, :n], targets[:, :n], **limit).items()
+        }
+
 
 def head_slices(channels: Channels) -> dict[str, slice]:
     "Each head's channels."
     single = {"road": channels.road, "junction": channels.junction, "crossing": channels.crossing}
-    slices = {"speed": channels.speed} | {name: slice(i, i + 1) for name, i in single.items() if i is not None}
+    slices = {"speed": channels.speed} | {
+        name: slice(i, i + 1) for name, i in single.items() if i is not None
+    }
     return slices | ({"orientation": channels.orientation} if channels.orientations else {})

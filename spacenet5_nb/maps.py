@@ -12,7 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .core import parse_chip, write_bytes, write_text  # before rasterio: sets what GDAL may open
+from spacenet5_nb.core import (
+    parse_chip,
+    write_bytes,
+    write_text,
+)  # before rasterio: sets what GDAL may open
 
 import folium
 import geopandas as gpd
@@ -25,13 +29,29 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from .mapping.html_page import OfflineMap, PageData
-from .mapping.image_overlays import Overlay, as_overlays, picture_layer, probability_overlay
-from .mapping.road_table import UNKNOWN, WGS84, SpeedScale, Unit, class_of, encode_lines, road_frame, road_layer, scales_of_page, speed_scale
+from spacenet5_nb.mapping.image_overlays import (
+    Overlay,
+    as_overlays,
+    picture_layer,
+    probability_overlay,
+)
+from spacenet5_nb.mapping.road_table import (
+    UNKNOWN,
+    WGS84,
+    SpeedScale,
+    Unit,
+    class_of,
+    encode_lines,
+    road_frame,
+    road_layer,
+    scales_of_page,
+    speed_scale,
+)
 
 # %% ../nbs/08_maps.ipynb #f92fb05c
 def differences(
-    roads: gpd.GeoDataFrame,   # from road_frame
-    truth: gpd.GeoDataFrame,   # from road_frame
+    roads: gpd.GeoDataFrame,  # from road_frame
+    truth: gpd.GeoDataFrame,  # from road_frame
     *,
     tolerance_m: float = 6.0,
 ) -> dict[str, list[shapely.LineString]]:  # "missed" and "extra", EPSG:4326
@@ -42,107 +62,185 @@ def differences(
         utm = here["missed"].estimate_utm_crs()
         lines = {k: v.to_crs(utm).geometry.to_numpy() for k, v in here.items()}
         for key, other in (("missed", "extra"), ("extra", "missed")):
-            out[key] += list(gpd.GeoSeries(_alone(lines[key], lines[other], tolerance_m), crs=utm).to_crs(WGS84))
+            out[key] += list(
+                gpd.GeoSeries(_alone(lines[key], lines[other], tolerance_m), crs=utm).to_crs(WGS84)
+            )
     return out
+
 
 def _alone(lines: np.ndarray, other: np.ndarray, reach: float) -> list[shapely.LineString]:
     "Stretches of lines, longer than `reach`, that have no other line within it; only lines that are near are compared."
     i, j = shapely.STRtree(other).query(lines, predicate="dwithin", distance=reach)
-    order, near = np.argsort(i, kind="stable"), np.full(len(lines), shapely.MultiLineString(), object)
-    if len(i): shapely.multilinestrings(other[j[order]], indices=i[order], out=near)
+    order, near = (
+        np.argsort(i, kind="stable"),
+        np.full(len(lines), shapely.MultiLineString(), object),
+    )
+    if len(i):
+        shapely.multilinestrings(other[j[order]], indices=i[order], out=near)
     rest = shapely.get_parts(shapely.difference(lines, shapely.buffer(near, reach, quad_segs=4)))
     merged = shapely.get_parts(shapely.line_merge(shapely.multilinestrings(rest)))
     return [part for part in merged if part.length > reach]
 
 # %% ../nbs/08_maps.ipynb #6125a817
 def chip_boxes(
-    roads: gpd.GeoDataFrame,                 # from road_frame
+    roads: gpd.GeoDataFrame,  # from road_frame
     imagery: Mapping[str, Overlay],
-    scores: pd.DataFrame | None = None,      # chip, minx, miny, maxx, maxy
-) -> pd.DataFrame:                           # chip (index), w, s, e, n (degrees), city
+    scores: pd.DataFrame | None = None,  # chip, minx, miny, maxx, maxy
+) -> pd.DataFrame:  # chip (index), w, s, e, n (degrees), city
     "The ground that each chip covers: its roads, its image and its footprint together."
     boxes = [(c, *b) for c, b in zip(roads.chip, roads.bounds.to_numpy().tolist(), strict=True)]
     boxes += [(chip, *o.bounds) for chip, o in imagery.items()]
-    if scores is not None: boxes += list(scores[["chip", "minx", "miny", "maxx", "maxy"]].itertuples(index=False, name=None))
-    table = pd.DataFrame(boxes, columns=["chip", "w", "s", "e", "n"]).groupby("chip").agg({"w": "min", "s": "min", "e": "max", "n": "max"})
+    if scores is not None:
+        boxes += list(
+            scores[["chip", "minx", "miny", "maxx", "maxy"]].itertuples(index=False, name=None)
+        )
+    table = (
+        pd.DataFrame(boxes, columns=["chip", "w", "s", "e", "n"])
+        .groupby("chip")
+        .agg({"w": "min", "s": "min", "e": "max", "n": "max"})
+    )
     named = dict(zip(roads.chip, roads.city, strict=True))
-    return table.assign(city=[named.get(c) or parse_chip(c).city or c or "Roads" for c in table.index])
+    return table.assign(
+        city=[named.get(c) or parse_chip(c).city or c or "Roads" for c in table.index]
+    )
+
 
 def _near(boxes: pd.DataFrame) -> list[int]:
     "Number of the place of each chip: chips of a city whose boxes, widened by a chip's width, touch."
     reach = (boxes.n - boxes.s).median()
-    wide = reach/np.cos(np.radians((boxes.s + boxes.n)/2).clip(-1.5, 1.5))
+    wide = reach / np.cos(np.radians((boxes.s + boxes.n) / 2).clip(-1.5, 1.5))
     grown = shapely.box(boxes.w - wide, boxes.s - reach, boxes.e + wide, boxes.n + reach)
     blobs = shapely.get_parts(shapely.union_all(grown))
     return [int(np.flatnonzero(shapely.intersects(blobs, g))[0]) for g in grown]
 
+
 def places(
-    boxes: pd.DataFrame,                  # from chip_boxes
-    scores: pd.DataFrame | None = None,   # chip, apls_length
-) -> list[dict[str, Any]]:                # name, note, chips, bounds [[south, west], [north, east]]
+    boxes: pd.DataFrame,  # from chip_boxes
+    scores: pd.DataFrame | None = None,  # chip, apls_length
+) -> list[dict[str, Any]]:  # name, note, chips, bounds [[south, west], [north, east]]
     "Where there is something to see: a city, or a group of chips where a city's chips lie apart."
     out = []
     for city, here in boxes.groupby("city", sort=True):
         groups = [t for _, t in here.groupby(_near(here))]
-        for i, t in enumerate(sorted(groups, key=lambda t: (-len(t), parse_chip(t.index[0]).number)), 1):
-            part = "" if len(groups) == 1 else f" {t.index[0].rsplit('_', 1)[-1]}" if len(t) == 1 else f" {i}"
-            out.append({"name": city.replace("_", " ") + part, "note": _note(list(t.index), scores), "chips": list(t.index),
-                        "bounds": [[t.s.min(), t.w.min()], [t.n.max(), t.e.max()]]})
+        for i, t in enumerate(
+            sorted(groups, key=lambda t: (-len(t), parse_chip(t.index[0]).number)), 1
+        ):
+            part = (
+                ""
+                if len(groups) == 1
+                else f" {t.index[0].rsplit('_', 1)[-1]}"
+                if len(t) == 1
+                else f" {i}"
+            )
+            out.append(
+                {
+                    "name": city.replace("_", " ") + part,
+                    "note": _note(list(t.index), scores),
+                    "chips": list(t.index),
+                    "bounds": [[t.s.min(), t.w.min()], [t.n.max(), t.e.max()]],
+                }
+            )
     return out
+
 
 def _note(chips: Sequence[str], scores: pd.DataFrame | None) -> str:
     "How many chips a place has and how they scored."
-    text = f"{len(chips)} chip{'s'*(len(chips) != 1)}"
+    text = f"{len(chips)} chip{'s' * (len(chips) != 1)}"
     mean = math.nan if scores is None else scores[scores.chip.isin(chips)].apls_length.mean()
     return text if math.isnan(mean) else f"{text}, APLS {mean:.2f}"
+
 
 def score_boxes(
     scores: pd.DataFrame,  # chip, apls_length, apls_time, minx, miny, maxx, maxy (degrees)
 ) -> list[dict[str, Any]]:
     "Footprint and scores of each chip, as the page's script wants them."
     known = lambda v: None if math.isnan(v) else float(v)
-    return [{"chip": r.chip, "bounds": [[r.miny, r.minx], [r.maxy, r.maxx]],
-             "values": [["length", known(r.apls_length)], ["time", known(r.apls_time)]]} for r in scores.itertuples()]
+    return [
+        {
+            "chip": r.chip,
+            "bounds": [[r.miny, r.minx], [r.maxy, r.maxx]],
+            "values": [["length", known(r.apls_length)], ["time", known(r.apls_time)]],
+        }
+        for r in scores.itertuples()
+    ]
 
 # %% ../nbs/08_maps.ipynb #9aaf112b
 def speed_map(
-    g: Any,                          # road graph, mapping chip -> graph, table of roads, or a file of them
+    g: Any,  # road graph, mapping chip -> graph, table of roads, or a file of them
     *,
-    truth: Any = None,               # the same, from labels
-    imagery: Mapping[str, Any] | None = None,        # chip -> image path or Overlay
+    truth: Any = None,  # the same, from labels
+    imagery: Mapping[str, Any] | None = None,  # chip -> image path or Overlay
     probabilities: Mapping[str, Any] | None = None,  # chip -> path of probabilities or Overlay
-    scores: pd.DataFrame | None = None,              # chip, apls_length, apls_time, minx, miny, maxx, maxy (degrees)
-    unit: Unit = "km/h",             # at first; the reader can switch
+    scores: pd.DataFrame
+    | None = None,  # chip, apls_length, apls_time, minx, miny, maxx, maxy (degrees)
+    unit: Unit = "km/h",  # at first; the reader can switch
     title: str = "Predicted speed",
-    attribution: str = "",           # of the imagery
-    max_px: int | None = None,       # longer side of a chip's picture; None: what keeps all pictures near 5 MB
-    height: str = "600px",           # in a notebook
+    attribution: str = "",  # of the imagery
+    max_px: int
+    | None = None,  # longer side of a chip's picture; None: what keeps all pictures near 5 MB
+    height: str = "600px",  # in a notebook
 ) -> folium.Map:
     "Roads coloured by speed on a map that needs no network, with hover, legend, layers, places and the quickest route between two clicks."
     scale, roads = speed_scale(unit), road_frame(g)
     true_roads = road_frame(truth if truth is not None else {})
     pictures = as_overlays(imagery or {}, max_px=max_px)
     layers = [road_layer(roads, key="predicted", name=title)]
-    if truth is not None: layers.append(road_layer(true_roads, key="truth", name="Truth", show=False, casing="#ffffff"))
-    m, spots = OfflineMap(title=title, height=height), places(chip_boxes(roads, pictures, scores), scores)
-    m.add_child(PageData({
-        "unit": unit, "units": scales_of_page(), "colors": scale.colors, "unknown": UNKNOWN, "title": title, "attribution": attribution, "roads": layers,
-        "has_confidence": bool(roads.speed_confidence.notna().any()), "differences": _difference_layers(roads, true_roads),
-        "images": _picture_layers(pictures, probabilities or {}, max_px), "scores": score_boxes(scores) if scores is not None else [], "places": spots,
-        "start": max(range(len(spots)), key=lambda i: roads[roads.chip.isin(spots[i]["chips"])]["length"].sum(), default=0)}))
+    if truth is not None:
+        layers.append(
+            road_layer(true_roads, key="truth", name="Truth", show=False, casing="#ffffff")
+        )
+    m, spots = (
+        OfflineMap(title=title, height=height),
+        places(chip_boxes(roads, pictures, scores), scores),
+    )
+    m.add_child(
+        PageData(
+            {
+                "unit": unit,
+                "units": scales_of_page(),
+                "colors": scale.colors,
+                "unknown": UNKNOWN,
+                "title": title,
+                "attribution": attribution,
+                "roads": layers,
+                "has_confidence": bool(roads.speed_confidence.notna().any()),
+                "differences": _difference_layers(roads, true_roads),
+                "images": _picture_layers(pictures, probabilities or {}, max_px),
+                "scores": score_boxes(scores) if scores is not None else [],
+                "places": spots,
+                "start": max(
+                    range(len(spots)),
+                    key=lambda i: roads[roads.chip.isin(spots[i]["chips"])]["length"].sum(),
+                    default=0,
+                ),
+            }
+        )
+    )
     return m
 
-def _picture_layers(pictures: Mapping[str, Overlay], probabilities: Mapping[str, Any], max_px: int | None) -> list[dict[str, Any]]:
+
+def _picture_layers(
+    pictures: Mapping[str, Overlay], probabilities: Mapping[str, Any], max_px: int | None
+) -> list[dict[str, Any]]:
     "Imagery, shown at first, and road probabilities, off at first, where there are any; a blurred probability needs few pixels."
     probs = as_overlays(probabilities, probability_overlay, max_px=max_px, budget_mb=1.0)
-    layers = (picture_layer(pictures, pane="s5-image", name="Imagery"),
-              picture_layer(probs, pane="s5-probability", name="Road probability", show=False, opacity=0.95))
+    layers = (
+        picture_layer(pictures, pane="s5-image", name="Imagery"),
+        picture_layer(
+            probs, pane="s5-probability", name="Road probability", show=False, opacity=0.95
+        ),
+    )
     return [layer for layer in layers if layer["pictures"]]
+
 
 def _difference_layers(roads: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> list[dict[str, Any]]:
     "The layers of what was missed and what is extra; none without a truth."
-    if not len(truth): return []
-    return [{"key": key, "name": f"{key.capitalize()} roads", "line": encode_lines(lines)} for key, lines in differences(roads, truth).items()]
+    if not len(truth):
+        return []
+    return [
+        {"key": key, "name": f"{key.capitalize()} roads", "line": encode_lines(lines)}
+        for key, lines in differences(roads, truth).items()
+    ]
 
 # %% ../nbs/08_maps.ipynb #57bc0543
 def save(
@@ -154,59 +252,131 @@ def save(
 
 # %% ../nbs/08_maps.ipynb #8c270891
 def plot_speeds(
-    g: Any,                          # as for speed_map
+    g: Any,  # as for speed_map
     *,
     imagery: Mapping[str, Any] | None = None,  # chip -> image path or Overlay
     scores: pd.DataFrame | None = None,
     unit: Unit = "km/h",
     title: str = "Predicted speed",
     columns: int = 3,
-    most: int = 9,                   # panels; the places with most chips are shown
+    most: int = 9,  # panels; the places with most chips are shown
 ) -> Figure:
     "A static map: a panel for each place, roads coloured by speed, confidence as opacity."
-    roads, scale, pictures = road_frame(g), speed_scale(unit), as_overlays(imagery or {}, max_px=400)
+    roads, scale, pictures = (
+        road_frame(g),
+        speed_scale(unit),
+        as_overlays(imagery or {}, max_px=400),
+    )
     towns = places(chip_boxes(roads, pictures, scores), scores)
     if len(towns) > most:
         title += f" ({most} of {len(towns)} places)"
-        towns = sorted(sorted(towns, key=lambda t: -len(t["chips"]))[:most], key=lambda t: t["name"])
+        towns = sorted(
+            sorted(towns, key=lambda t: -len(t["chips"]))[:most], key=lambda t: t["name"]
+        )
     towns = towns or [{"name": "no roads", "note": "", "bounds": [[0, 0], [1, 1]]}]
     n = min(columns, len(towns))
-    heights = [max(map(_tallness, towns[i:i + n])) for i in range(0, len(towns), n)]
-    fig, axes = plt.subplots(len(heights), n, figsize=(max(8.5, 4.2*n), 4.2*sum(heights) + 1.0), squeeze=False, layout="constrained",
-                             gridspec_kw={"height_ratios": heights})
-    for ax in axes.flat[len(towns):]: ax.set_axis_off()
-    for ax, town in zip(axes.flat, towns, strict=False): _plot_place(ax, town, roads, pictures, scale)
-    handles = [plt.Line2D([], [], color=c, lw=2.5 + 0.5*i, label=t) for i, (t, c) in enumerate(zip(scale.labels, scale.colors, strict=True))]
-    if roads.speed_kph.isna().any(): handles.append(plt.Line2D([], [], color=UNKNOWN, lw=2.5, label="unknown"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), title=f"Speed, {unit}" + "; fainter: less sure"*bool(roads.speed_confidence.notna().any()),
-               facecolor="#1c232b", framealpha=1, labelcolor="white", fontsize=9).get_title().set_color("white")
+    heights = [max(map(_tallness, towns[i : i + n])) for i in range(0, len(towns), n)]
+    fig, axes = plt.subplots(
+        len(heights),
+        n,
+        figsize=(max(8.5, 4.2 * n), 4.2 * sum(heights) + 1.0),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"height_ratios": heights},
+    )
+    for ax in axes.flat[len(towns) :]:
+        ax.set_axis_off()
+    for ax, town in zip(axes.flat, towns, strict=False):
+        _plot_place(ax, town, roads, pictures, scale)
+    handles = [
+        plt.Line2D([], [], color=c, lw=2.5 + 0.5 * i, label=t)
+        for i, (t, c) in enumerate(zip(scale.labels, scale.colors, strict=True))
+    ]
+    if roads.speed_kph.isna().any():
+        handles.append(plt.Line2D([], [], color=UNKNOWN, lw=2.5, label="unknown"))
+    fig.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        title=f"Speed, {unit}"
+        + "; fainter: less sure" * bool(roads.speed_confidence.notna().any()),
+        facecolor="#1c232b",
+        framealpha=1,
+        labelcolor="white",
+        fontsize=9,
+    ).get_title().set_color("white")
     fig.suptitle(title)
     return fig
+
 
 def _tallness(town: Mapping) -> float:
     "A place's height over its width on the ground, for panels: between 0.25 and 1."
     (s, w), (n, e) = town["bounds"]
-    return min(1.0, max(0.25, (n - s)/max((e - w)*math.cos(math.radians((s + n)/2)), 1e-9)))
+    return min(1.0, max(0.25, (n - s) / max((e - w) * math.cos(math.radians((s + n) / 2)), 1e-9)))
 
-def _plot_place(ax: plt.Axes, town: Mapping, roads: gpd.GeoDataFrame, pictures: Mapping[str, Overlay], scale: SpeedScale) -> None:
+
+def _plot_place(
+    ax: plt.Axes,
+    town: Mapping,
+    roads: gpd.GeoDataFrame,
+    pictures: Mapping[str, Overlay],
+    scale: SpeedScale,
+) -> None:
     "One place's panel."
     (s, w), (n, e) = town["bounds"]
-    pad = 0.02*max(n - s, e - w)
-    ax.set(facecolor="#1c232b", xlim=(w - pad, e + pad), ylim=(s - pad, n + pad), xticks=[], yticks=[], aspect=1/math.cos(math.radians((s + n)/2)))
-    ax.set_title(f"{town['name']}  ({town['note']})" if town["note"] else town["name"], fontsize=10, parse_math=False)
+    pad = 0.02 * max(n - s, e - w)
+    ax.set(
+        facecolor="#1c232b",
+        xlim=(w - pad, e + pad),
+        ylim=(s - pad, n + pad),
+        xticks=[],
+        yticks=[],
+        aspect=1 / math.cos(math.radians((s + n) / 2)),
+    )
+    ax.set_title(
+        f"{town['name']}  ({town['note']})" if town["note"] else town["name"],
+        fontsize=10,
+        parse_math=False,
+    )
     for o in pictures.values():
         if o.bounds[0] <= e and o.bounds[2] >= w and o.bounds[1] <= n and o.bounds[3] >= s:
-            ax.imshow(o.rgba.transpose(1, 2, 0), extent=(o.bounds[0], o.bounds[2], o.bounds[1], o.bounds[3]), aspect=ax.get_aspect(), alpha=0.85)
+            ax.imshow(
+                o.rgba.transpose(1, 2, 0),
+                extent=(o.bounds[0], o.bounds[2], o.bounds[1], o.bounds[3]),
+                aspect=ax.get_aspect(),
+                alpha=0.85,
+            )
     ax.set(xlim=(w - pad, e + pad), ylim=(s - pad, n + pad))
-    here = roads.cx[w - pad:e + pad, s - pad:n + pad].sort_values(["level", "speed_kph"])
+    here = roads.cx[w - pad : e + pad, s - pad : n + pad].sort_values(["level", "speed_kph"])
     for level, part in here.groupby(here.level.fillna(0)):
-        cls, lines = class_of(part.speed_kph, scale), [np.asarray(line.coords)[:, :2] for line in part.geometry]
+        cls, lines = (
+            class_of(part.speed_kph, scale),
+            [np.asarray(line.coords)[:, :2] for line in part.geometry],
+        )
         shades = [matplotlib.colors.to_rgb(scale.colors[c] if c >= 0 else UNKNOWN) for c in cls]
-        alpha = 0.5 + 0.5*part.speed_confidence.fillna(1).clip(0, 1)
-        width = (1.6 + 0.25*cls)*min(1, (600/len(here))**0.4)   # a whole town's streets are thinner than a chip's
-        ax.add_collection(LineCollection(lines, colors="#0b0f14", alpha=1 if level else 0.6, linewidths=width + (2.2 if level else 0.9), zorder=3 + 2*level))
-        ax.add_collection(LineCollection(lines, colors=[(*c, a) for c, a in zip(shades, alpha, strict=True)],
-                                         linewidths=width, capstyle="round", zorder=4 + 2*level))
+        alpha = 0.5 + 0.5 * part.speed_confidence.fillna(1).clip(0, 1)
+        width = (1.6 + 0.25 * cls) * min(
+            1, (600 / len(here)) ** 0.4
+        )  # a whole town's streets are thinner than a chip's
+        ax.add_collection(
+            LineCollection(
+                lines,
+                colors="#0b0f14",
+                alpha=1 if level else 0.6,
+                linewidths=width + (2.2 if level else 0.9),
+                zorder=3 + 2 * level,
+            )
+        )
+        ax.add_collection(
+            LineCollection(
+                lines,
+                colors=[(*c, a) for c, a in zip(shades, alpha, strict=True)],
+                linewidths=width,
+                capstyle="round",
+                zorder=4 + 2 * level,
+            )
+        )
+
 
 def save_png(fig: Figure, path: str | Path, *, dpi: int = 110) -> Path:
     "Write a figure as PNG, all or nothing."

@@ -12,14 +12,38 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .core import Channels, DataError, MasksConfig, PresetError, Run, StageError, write_json
+from spacenet5_nb.core import (
+    Channels,
+    DataError,
+    MasksConfig,
+    PresetError,
+    Run,
+    StageError,
+    write_json,
+)
 from .explore import load_chips
 from .graph import vertex_keys
 from .base.labels import Rows, rows_of
 from .base.parallel import Failure, parallel
 from .raster import Grid, as_grid, read_chip, read_named, read_valid, target_grid, write
-from .targets.target_shapes import (Canvas, Network, Strokes, canvas_of, direction_classes, find_crossings, junction_arms, mark, network_of, paint,
-                                 reference_index, reference_junctions, spots_at, strokes_along, to_canvas, to_pixels)
+from spacenet5_nb.targets.target_shapes import (
+    Canvas,
+    Network,
+    Strokes,
+    canvas_of,
+    direction_classes,
+    find_crossings,
+    junction_arms,
+    mark,
+    network_of,
+    paint,
+    reference_index,
+    reference_junctions,
+    spots_at,
+    strokes_along,
+    to_canvas,
+    to_pixels,
+)
 from .speed_limits import level_of, speed_of
 
 # isort: split
@@ -34,14 +58,20 @@ from scipy import ndimage
 def speed_values(
     mph: np.ndarray,
     channels: Channels,
-) -> np.ndarray:         # 1-255 each: number of the bin from 1 on, or the continuous value
+) -> np.ndarray:  # 1-255 each: number of the bin from 1 on, or the continuous value
     "What a road of a given speed is painted with."
-    if channels.continuous: return np.clip(255*np.asarray(mph)/channels.edges_mph[0], 1, 255).astype(int)   # cut off, not rounded: the original's
+    if channels.continuous:
+        return np.clip(255 * np.asarray(mph) / channels.edges_mph[0], 1, 255).astype(
+            int
+        )  # cut off, not rounded: the original's
     return np.array([channels.bin_of(v) + 1 for v in mph], int)
 
+
 def paint_speed(
-    out: np.ndarray,               # uint8 (bands, H, W), zeros; its speed and road bands are filled
-    layers: Iterable[tuple[int, np.ndarray]],   # value of speed_values and the pixels that have it, the highest value first
+    out: np.ndarray,  # uint8 (bands, H, W), zeros; its speed and road bands are filled
+    layers: Iterable[
+        tuple[int, np.ndarray]
+    ],  # value of speed_values and the pixels that have it, the highest value first
     channels: Channels,
 ) -> None:
     "Fill the speed and road bands of a target."
@@ -54,7 +84,7 @@ def paint_speed(
 
 # %% ../nbs/02_masks.ipynb #aef164b7
 def paint_directions(
-    out: np.ndarray,             # uint8 (classes, H, W), zeros
+    out: np.ndarray,  # uint8 (classes, H, W), zeros
     strokes: Strokes,
     half_width_m: float,
     canvas: Canvas,
@@ -67,53 +97,98 @@ def paint_directions(
 
 # %% ../nbs/02_masks.ipynb #b0ee13a5
 def make_masks(
-    labels: str | Path | gpd.GeoDataFrame | Rows,     # label file, or its lines
-    grid: Grid | str | Path,                          # (shape, transform, crs), or the image whose grid it is
+    labels: str | Path | gpd.GeoDataFrame | Rows,  # label file, or its lines
+    grid: Grid | str | Path,  # (shape, transform, crs), or the image whose grid it is
     channels: Channels = Channels.selim_sef(),
     *,
-    style: str = "spacenet",                          # "spacenet", or "reference": the original's rules and pixel sizes
+    style: str = "spacenet",  # "spacenet", or "reference": the original's rules and pixel sizes
     road_half_width_m: float = 2.0,
     junction_arm_m: float = 9.6,
     junction_width_m: float = 4.8,
     crossing_radius_m: float = 6.0,
-) -> np.ndarray:                                      # uint8 (bands, H, W), bands as in channels.names; 0 or 255, but for continuous speed
+) -> (
+    np.ndarray
+):  # uint8 (bands, H, W), bands as in channels.names; 0 or 255, but for continuous speed
     "Turn labels into a network's target on an image's grid."
-    if style not in ("spacenet", "reference"): raise PresetError("masks.style", f"'{style}' is unknown", "Use 'spacenet' or 'reference'.")
+    if style not in ("spacenet", "reference"):
+        raise PresetError("masks.style", f"'{style}' is unknown", "Use 'spacenet' or 'reference'.")
     grid, rows = as_grid(grid), rows_of(labels)
-    out, canvas, reference = np.zeros((len(channels), *grid.shape), "uint8"), canvas_of(grid), style == "reference"
-    speed, paths = speed_values([speed_of(tags).mph for tags in rows.tags], channels), to_canvas(rows.lines, canvas)
-    half = max(road_half_width_m, 0.75*max(canvas.pixel))   # never narrower than one and a half pixels
-    paint_speed(out, _burnt(rows.lines, speed, grid) if reference else _painted(paths, speed, half, canvas), channels)
-    if reference and channels.has_junction: out[channels.junction] = reference_junctions(_vertices(to_pixels(rows.lines, grid)), grid.shape)
+    out, canvas, reference = (
+        np.zeros((len(channels), *grid.shape), "uint8"),
+        canvas_of(grid),
+        style == "reference",
+    )
+    speed, paths = (
+        speed_values([speed_of(tags).mph for tags in rows.tags], channels),
+        to_canvas(rows.lines, canvas),
+    )
+    half = max(
+        road_half_width_m, 0.75 * max(canvas.pixel)
+    )  # never narrower than one and a half pixels
+    paint_speed(
+        out,
+        _burnt(rows.lines, speed, grid) if reference else _painted(paths, speed, half, canvas),
+        channels,
+    )
+    if reference and channels.has_junction:
+        out[channels.junction] = reference_junctions(
+            _vertices(to_pixels(rows.lines, grid)), grid.shape
+        )
     if (channels.has_junction and not reference) or channels.has_crossing:
         net = network_of(paths, [level_of(tags) for tags in rows.tags], vertex_keys(rows.lines))
-        if channels.has_junction and not reference: paint_junctions(out[channels.junction], net, junction_arm_m, junction_width_m/2, canvas)
-        if channels.has_crossing: mark(out[channels.crossing], paint(spots_at(find_crossings(net)), crossing_radius_m, canvas))
-    if channels.orientations: paint_directions(out[channels.orientation], strokes_along(paths), half, canvas)
+        if channels.has_junction and not reference:
+            paint_junctions(
+                out[channels.junction], net, junction_arm_m, junction_width_m / 2, canvas
+            )
+        if channels.has_crossing:
+            mark(
+                out[channels.crossing],
+                paint(spots_at(find_crossings(net)), crossing_radius_m, canvas),
+            )
+    if channels.orientations:
+        paint_directions(out[channels.orientation], strokes_along(paths), half, canvas)
     return out
 
-def _painted(paths: list[np.ndarray], speed: np.ndarray, half_width_m: float, canvas: Canvas) -> Iterator[tuple[int, np.ndarray]]:
+
+def _painted(
+    paths: list[np.ndarray], speed: np.ndarray, half_width_m: float, canvas: Canvas
+) -> Iterator[tuple[int, np.ndarray]]:
     "Each speed's pixels, the fastest first."
     for value in np.unique(speed)[::-1].tolist():
-        yield value, paint(strokes_along([paths[k] for k in np.flatnonzero(speed == value)]), half_width_m, canvas)
+        yield (
+            value,
+            paint(
+                strokes_along([paths[k] for k in np.flatnonzero(speed == value)]),
+                half_width_m,
+                canvas,
+            ),
+        )
+
 
 def _burnt(lines: np.ndarray, speed: np.ndarray, grid: Grid) -> Iterator[tuple[int, np.ndarray]]:
     "The same by the original's rules."
     order = np.argsort(speed, kind="stable")
     index = reference_index(lines[order], speed[order], grid).reshape(-1)
-    for value in np.unique(speed)[::-1].tolist(): yield value, np.flatnonzero(index == value)
+    for value in np.unique(speed)[::-1].tolist():
+        yield value, np.flatnonzero(index == value)
 
-def paint_junctions(band: np.ndarray, net: Network, arm_m: float, half_width_m: float, canvas: Canvas) -> None:
+
+def paint_junctions(
+    band: np.ndarray, net: Network, arm_m: float, half_width_m: float, canvas: Canvas
+) -> None:
     "Fill the junction band: flat-ended arms around a round centre."
     arms, centres = junction_arms(net, arm_m=arm_m)
-    for strokes in (strokes_along(arms, ends=False), spots_at(centres)): mark(band, paint(strokes, half_width_m, canvas))
+    for strokes in (strokes_along(arms, ends=False), spots_at(centres)):
+        mark(band, paint(strokes, half_width_m, canvas))
 
-def _vertices(lines: np.ndarray) -> list[np.ndarray]: return [shapely.get_coordinates(line) for line in lines]
+
+def _vertices(lines: np.ndarray) -> list[np.ndarray]:
+    return [shapely.get_coordinates(line) for line in lines]
 
 # %% ../nbs/02_masks.ipynb #5c3024d8
 def plot_masks(
-    image: np.ndarray,        # uint8 (3 or more, H, W); the first three are shown
-    masks: np.ndarray,        # uint8 (bands, H, W)
+    image: np.ndarray,  # uint8 (3 or more, H, W); the first three are shown
+    masks: np.ndarray,  # uint8 (bands, H, W)
     channels: Channels,
     *,
     ax: plt.Axes | None = None,
@@ -121,61 +196,106 @@ def plot_masks(
 ) -> plt.Axes:
     "Draw a target over its image: road by speed, junctions and crossings as outlines."
     ax = ax if ax is not None else plt.subplots(figsize=(5, 5), dpi=70)[1]
-    mph = masks[0]*(channels.edges_mph[0]/255) if channels.continuous else np.array(channels.values_mph)[masks[channels.speed].argmax(0)]
+    mph = (
+        masks[0] * (channels.edges_mph[0] / 255)
+        if channels.continuous
+        else np.array(channels.values_mph)[masks[channels.speed].argmax(0)]
+    )
     ax.imshow(np.moveaxis(image[:3], 0, -1))
-    ax.speeds = ax.imshow(np.where(masks[channels.road] > 0, mph, np.nan), cmap="plasma", vmin=5, vmax=65, alpha=0.75, interpolation="nearest")
+    ax.speeds = ax.imshow(
+        np.where(masks[channels.road] > 0, mph, np.nan),
+        cmap="plasma",
+        vmin=5,
+        vmax=65,
+        alpha=0.75,
+        interpolation="nearest",
+    )
     for band, colour in ((channels.junction, "white"), (channels.crossing, "magenta")):
-        if band is not None and masks[band].any(): ax.contour(masks[band] > 0, levels=[0.5], colors=colour, linewidths=0.8)
-    ax.set_title(title, fontsize=9); ax.axis("off")
+        if band is not None and masks[band].any():
+            ax.contour(masks[band] > 0, levels=[0.5], colors=colour, linewidths=0.8)
+    ax.set_title(title, fontsize=9)
+    ax.axis("off")
     return ax
 
 # %% ../nbs/02_masks.ipynb #7246d830
 def compare_masks(
-    a: np.ndarray,           # (bands, H, W)
-    b: np.ndarray,           # likewise
+    a: np.ndarray,  # (bands, H, W)
+    b: np.ndarray,  # likewise
     names: Sequence[str],
-) -> pd.DataFrame:           # per band: pixels of each, shared, and the smaller share of the two
+) -> pd.DataFrame:  # per band: pixels of each, shared, and the smaller share of the two
     "How far two targets agree on their positive pixels."
     rows = []
     for name, x, y in zip(names, np.asarray(a) > 0, np.asarray(b) > 0, strict=False):
         n, m, both = int(x.sum()), int(y.sum()), int((x & y).sum())
-        rows.append((name, n, m, both, both/max(n, m) if max(n, m) else 1.0))
-    return pd.DataFrame(rows, columns=["channel", "a", "b", "both", "agreement"]).set_index("channel")
+        rows.append((name, n, m, both, both / max(n, m) if max(n, m) else 1.0))
+    return pd.DataFrame(rows, columns=["channel", "a", "b", "both", "agreement"]).set_index(
+        "channel"
+    )
 
 # %% ../nbs/02_masks.ipynb #0ca5c8c0
 def hide_nodata(
-    masks: np.ndarray,       # (bands, H, W); changed in place
-    valid: np.ndarray,       # (H, W) bool
-) -> np.ndarray:             # the same array
+    masks: np.ndarray,  # (bands, H, W); changed in place
+    valid: np.ndarray,  # (H, W) bool
+) -> np.ndarray:  # the same array
     "Clear a target where the image has no data; specks narrower than seven pixels do not count."
-    if valid.all(): return masks
+    if valid.all():
+        return masks
     missing = ndimage.binary_opening(np.pad(~valid, 4, mode="edge"), iterations=3)[4:-4, 4:-4]
-    for band in masks: band[missing] = 0
+    for band in masks:
+        band[missing] = 0
     return masks
 
 # %% ../nbs/02_masks.ipynb #8c3b0478
 def make_chip_mask(
-    job: tuple[str, str, str, float | None, Channels, MasksConfig],   # image, label, target path, gsd_m, channels, options
-) -> dict[str, dict[str, float]]:       # per channel: `pixels` of the chip's, `places`: separate patches
+    job: tuple[
+        str, str, str, float | None, Channels, MasksConfig
+    ],  # image, label, target path, gsd_m, channels, options
+) -> dict[str, dict[str, float]]:  # per channel: `pixels` of the chip's, `places`: separate patches
     "Write one chip's target; the work of one process."
     image, label, path, gsd_m, channels, config = job
     grid, valid = read_valid(image, 3, gsd_m=gsd_m)
     rows = rows_of(label)
     masks = hide_nodata(make_masks(rows, grid, channels, **asdict(config)), valid)
     write(path, masks, grid=grid, descriptions=channels.names)
-    amounts = {name: _amount(band, name == "junction") for name, band in zip(channels.names, masks, strict=True)}
-    return {"crossing": {"pixels": 0, "of": valid.size}} | amounts | {"crossing": amounts.get("crossing", {"pixels": 0, "of": valid.size}) | {"places": count_crossings(rows, grid)}}
+    amounts = {
+        name: _amount(band, name == "junction")
+        for name, band in zip(channels.names, masks, strict=True)
+    }
+    return (
+        {"crossing": {"pixels": 0, "of": valid.size}}
+        | amounts
+        | {
+            "crossing": amounts.get("crossing", {"pixels": 0, "of": valid.size})
+            | {"places": count_crossings(rows, grid)}
+        }
+    )
+
 
 def count_crossings(rows: Rows, grid: Grid) -> int:
     "How many crossings a chip's labels have within the chip, whether there is a channel for them or not."
     canvas = canvas_of(grid)
-    at = find_crossings(network_of(to_canvas(rows.lines, canvas), [level_of(tags) for tags in rows.tags], vertex_keys(rows.lines)))/canvas.pixel
+    at = (
+        find_crossings(
+            network_of(
+                to_canvas(rows.lines, canvas),
+                [level_of(tags) for tags in rows.tags],
+                vertex_keys(rows.lines),
+            )
+        )
+        / canvas.pixel
+    )
     return int(((at >= 0) & (at < grid.shape[::-1])).all(1).sum())
+
 
 def _amount(band: np.ndarray, is_place: bool) -> dict[str, float]:
     "How much of a channel there is."
     pixels = int(np.count_nonzero(band))
-    return {"pixels": pixels, "of": band.size, "places": int(ndimage.label(band, np.ones((3, 3)))[1]) if is_place and pixels else 0}
+    return {
+        "pixels": pixels,
+        "of": band.size,
+        "places": int(ndimage.label(band, np.ones((3, 3)))[1]) if is_place and pixels else 0,
+    }
+
 
 def check_mask(
     path: str | Path,
@@ -184,52 +304,104 @@ def check_mask(
 ) -> None:
     "Read a written target back: its bands, grid and values must be what they should be."
     masks, found, names = read_named(path)
-    if names != channels.names: raise DataError(path, f"bands are {names}, not {channels.names}", "Delete the file and run 02_masks again.")
+    if names != channels.names:
+        raise DataError(
+            path,
+            f"bands are {names}, not {channels.names}",
+            "Delete the file and run 02_masks again.",
+        )
     if found.shape != grid.shape or not found.transform.almost_equals(grid.transform, 1e-9):
-        raise DataError(path, f"lies on another grid than its image ({found.shape}, not {grid.shape})", "Delete the file and run 02_masks again.")
+        raise DataError(
+            path,
+            f"lies on another grid than its image ({found.shape}, not {grid.shape})",
+            "Delete the file and run 02_masks again.",
+        )
     for band in masks[1:] if channels.continuous else masks:
-        if ((band != 0) & (band != 255)).any(): raise DataError(path, "holds values other than 0 and 255", "Delete the file and run 02_masks again.")
+        if ((band != 0) & (band != 255)).any():
+            raise DataError(
+                path, "holds values other than 0 and 255", "Delete the file and run 02_masks again."
+            )
 
 # %% ../nbs/02_masks.ipynb #1999efea
 def mask_jobs(
     r: Run,
-    chips: pd.DataFrame,       # chip, image, label
-) -> list[tuple]:                  # arguments of make_chip_mask, one a labelled chip
+    chips: pd.DataFrame,  # chip, image, label
+) -> list[tuple]:  # arguments of make_chip_mask, one a labelled chip
     "What has to be done for each chip that has a label."
-    return [(c.image, c.label, str(r.mask(c.chip)), r.preset.data.gsd_m, r.preset.channels, r.preset.masks) for c in chips.itertuples() if c.label]
+    return [
+        (
+            c.image,
+            c.label,
+            str(r.mask(c.chip)),
+            r.preset.data.gsd_m,
+            r.preset.channels,
+            r.preset.masks,
+        )
+        for c in chips.itertuples()
+        if c.label
+    ]
+
 
 def make_all_masks(
     r: Run,
-    jobs: Sequence[tuple],     # of mask_jobs
-) -> tuple[pd.DataFrame, list[dict[str, str]]]:   # chip, channel, pixels, of, places; what failed
+    jobs: Sequence[tuple],  # of mask_jobs
+) -> tuple[pd.DataFrame, list[dict[str, str]]]:  # chip, channel, pixels, of, places; what failed
     "Write every chip's target; a chip that fails does not stop the others and stands in masks.json."
     found = parallel(make_chip_mask, jobs, desc="masks", module="masks", errors="collect")
-    rows = [(Path(job[2]).stem, name, *amount.values()) for job, result in zip(jobs, found, strict=True) if not isinstance(result, Failure)
-            for name, amount in result.items()]
-    failed = [{"chip": Path(job[2]).stem, "file": result.subject, "problem": result.problem, "cure": result.cure}
-              for job, result in zip(jobs, found, strict=True) if isinstance(result, Failure)]
-    write_json(r.folder/"masks.json", {"made": len(jobs) - len(failed), "failed": failed})
+    rows = [
+        (Path(job[2]).stem, name, *amount.values())
+        for job, result in zip(jobs, found, strict=True)
+        if not isinstance(result, Failure)
+        for name, amount in result.items()
+    ]
+    failed = [
+        {
+            "chip": Path(job[2]).stem,
+            "file": result.subject,
+            "problem": result.problem,
+            "cure": result.cure,
+        }
+        for job, result in zip(jobs, found, strict=True)
+        if isinstance(result, Failure)
+    ]
+    write_json(r.folder / "masks.json", {"made": len(jobs) - len(failed), "failed": failed})
     return pd.DataFrame(rows, columns=["chip", "channel", "pixels", "of", "places"]), failed
+
 
 def stop_on_failures(r: Run, failed: Sequence[dict[str, str]], n: int) -> None:
     "The stage's end: an error where a chip has failed."
-    if not failed: return
-    raise StageError(failed[0]["file"], f"{failed[0]['problem']} ({len(failed)} of {n} chips failed: {', '.join(f['chip'] for f in failed[:5])}; all others are "
-                     f"done, {r.folder/'masks.json'} lists them)", failed[0]["cure"] or "Mend or remove it, then run 01_explore and 02_masks again.")
+    if not failed:
+        return
+    raise StageError(
+        failed[0]["file"],
+        f"{failed[0]['problem']} ({len(failed)} of {n} chips failed: {', '.join(f['chip'] for f in failed[:5])}; all others are "
+        f"done, {r.folder / 'masks.json'} lists them)",
+        failed[0]["cure"] or "Mend or remove it, then run 01_explore and 02_masks again.",
+    )
 
 # %% ../nbs/02_masks.ipynb #c471ab74
 def road_dice(
-    prediction: str | Path,      # raster with a band named road, 0-255
-    truth: str | Path,           # likewise, on the same grid
+    prediction: str | Path,  # raster with a band named road, 0-255
+    truth: str | Path,  # likewise, on the same grid
     *,
-    threshold: float = 0.5,      # of the prediction's 255
-) -> float:                      # 0 to 1; two empty bands agree: 1
+    threshold: float = 0.5,  # of the prediction's 255
+) -> float:  # 0 to 1; two empty bands agree: 1
     "Dice of the road bands of a probability raster and a mask."
     bands = []
     for path in (prediction, truth):
         image, grid, names = read_named(path)
-        if "road" not in names: raise DataError(path, f"has no band named 'road' (it has {', '.join(names)})", "Give a raster of 02_masks or 05_ensemble.")
-        bands.append(image[names.index("road")] > 255*threshold)
-    if bands[0].shape != bands[1].shape: raise DataError(prediction, f"has {bands[0].shape} pixels, its mask {bands[1].shape}", "Run 02_masks and 05_ensemble again.")
+        if "road" not in names:
+            raise DataError(
+                path,
+                f"has no band named 'road' (it has {', '.join(names)})",
+                "Give a raster of 02_masks or 05_ensemble.",
+            )
+        bands.append(image[names.index("road")] > 255 * threshold)
+    if bands[0].shape != bands[1].shape:
+        raise DataError(
+            prediction,
+            f"has {bands[0].shape} pixels, its mask {bands[1].shape}",
+            "Run 02_masks and 05_ensemble again.",
+        )
     total = bands[0].sum() + bands[1].sum()
-    return float(2*(bands[0] & bands[1]).sum()/total) if total else 1.0
+    return float(2 * (bands[0] & bands[1]).sum() / total) if total else 1.0

@@ -23,32 +23,60 @@ import torch
 from torch import Tensor
 
 from .core import Channels, CheckpointError, FoldConfig, Preset, StageError
-from .networks.encoder import feature_shapes, hub_weights, load_pretrained, make_encoder, normalisation  # noqa: F401
+from spacenet5_nb.networks.encoder import (  # noqa: F401
+    feature_shapes,
+    hub_weights,
+    load_pretrained,
+    make_encoder,
+    normalisation,
+)
 from .networks.encoder import file_weights, pad_valid_convolutions, stem_weights  # noqa: F401  they are offered here too
 from .networks.unet import DecoderBlock, RoadUNet, pad_to_multiple, recompute  # noqa: F401
 
 core.cure_torchvision()
 import timm  # noqa: E402  (after the cure: timm imports torchvision)
 
-_all_ = ["DecoderBlock", "RoadUNet", "feature_shapes", "hub_weights", "load_pretrained", "make_encoder", "normalisation", "pad_to_multiple",
-         "pad_valid_convolutions", "recompute", "stem_weights"]
+_all_ = [
+    "DecoderBlock",
+    "RoadUNet",
+    "feature_shapes",
+    "hub_weights",
+    "load_pretrained",
+    "make_encoder",
+    "normalisation",
+    "pad_to_multiple",
+    "pad_valid_convolutions",
+    "recompute",
+    "stem_weights",
+]
 
 # %% ../nbs/03_model.ipynb #5eda806c
 def find_device(
     device: str = "auto",  # auto, cpu, cuda, cuda:1, ...
 ) -> torch.device:
     "The device a parameter names; an absent GPU is an error that names the cure."
-    if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
-    try: found = torch.device(device)
-    except RuntimeError as e: raise StageError(f"device={device!r}", "is not a device", "Use auto, cpu, cuda or cuda:1.") from e
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError as e:
+        raise StageError(
+            f"device={device!r}", "is not a device", "Use auto, cpu, cuda or cuda:1."
+        ) from e
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise StageError(f"device={device!r}", f"is not here ({torch.cuda.device_count()} GPUs found)", "Use -p device auto, or cpu.")
+        raise StageError(
+            f"device={device!r}",
+            f"is not here ({torch.cuda.device_count()} GPUs found)",
+            "Use -p device auto, or cpu.",
+        )
     return found
+
 
 def set_threads() -> int:
     "Give torch one thread per available core, or `$SPACENET5_THREADS`, or `$OMP_NUM_THREADS`; returns the number."
     text = os.environ.get("SPACENET5_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
-    if text and not (text.isdigit() and int(text)): raise core.SettingsError("$SPACENET5_THREADS", f"must be a positive number, not '{text}'")
+    if text and not (text.isdigit() and int(text)):
+        raise core.SettingsError("$SPACENET5_THREADS", f"must be a positive number, not '{text}'")
     torch.set_num_threads(int(text) if text else len(os.sched_getaffinity(0)))
     return torch.get_num_threads()
 
@@ -56,18 +84,27 @@ def set_threads() -> int:
 def keep_memory() -> bool:
     "Ask glibc to keep freed memory for the next step; False where there is no glibc to ask, which changes nothing but the speed."
     import ctypes
-    try: mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError): return False
-    m_trim_threshold, m_mmap_threshold, m_top_pad = -1, -3, -2   # malloc.h
-    return all([mallopt(m_mmap_threshold, 1 << 30), mallopt(m_trim_threshold, (1 << 31) - 1), mallopt(m_top_pad, 1 << 26)])
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    m_trim_threshold, m_mmap_threshold, m_top_pad = -1, -3, -2  # malloc.h
+    return all(
+        [
+            mallopt(m_mmap_threshold, 1 << 30),
+            mallopt(m_trim_threshold, (1 << 31) - 1),
+            mallopt(m_top_pad, 1 << 26),
+        ]
+    )
 
 # %% ../nbs/03_model.ipynb #91bb094a
 def probabilities(
     net: RoadUNet,
-    images: Tensor,        # uint8 (N, bands, H, W), on any device
+    images: Tensor,  # uint8 (N, bands, H, W), on any device
     *,
-    bf16: bool = False,    # compute in bfloat16 where that is safe
-) -> Tensor:               # float32 (N, channels, H, W), on the network's device
+    bf16: bool = False,  # compute in bfloat16 where that is safe
+) -> Tensor:  # float32 (N, channels, H, W), on the network's device
     "Sigmoid outputs in evaluation mode, without gradients; the network's mode is left as it was."
     was = net.training
     with torch.inference_mode(), torch.autocast(net.mean.device.type, torch.bfloat16, enabled=bf16):
@@ -76,171 +113,332 @@ def probabilities(
     net.train(was)
     return p
 
+
 def to_bytes(
-    p: Tensor,       # 0 to 1
-) -> Tensor:         # uint8, 0 to 255
+    p: Tensor,  # 0 to 1
+) -> Tensor:  # uint8, 0 to 255
     "Probabilities as bytes, rounded (truncation would lower all of them by half a step)."
-    return (p*255).round().to(torch.uint8)
+    return (p * 255).round().to(torch.uint8)
 
 # %% ../nbs/03_model.ipynb #30647b15
 def fold_config(preset: Preset, fold: int) -> FoldConfig:
     "A fold's network; a fold that is not there is an error that names those that are."
     if not 0 <= fold < len(preset.folds):
-        raise StageError(f"fold={fold}", f"preset '{preset.name}' has folds 0 to {len(preset.folds) - 1}", "Choose one of them: -p fold 0")
+        raise StageError(
+            f"fold={fold}",
+            f"preset '{preset.name}' has folds 0 to {len(preset.folds) - 1}",
+            "Choose one of them: -p fold 0",
+        )
     return preset.folds[fold]
+
 
 def is_member(source: object) -> bool:
     "Whether a preset's `pretrained` names a member of this workspace, and not an encoder's weights."
-    if not isinstance(source, str) or not source.endswith(".safetensors") or not Path(source).is_file(): return False
-    try: return bool(read_info(source))
-    except CheckpointError: return False
+    if (
+        not isinstance(source, str)
+        or not source.endswith(".safetensors")
+        or not Path(source).is_file()
+    ):
+        return False
+    try:
+        return bool(read_info(source))
+    except CheckpointError:
+        return False
+
 
 def begin_with(
-    net: RoadUNet,        # changed in place
-    path: str | Path,     # a member of the same kind
+    net: RoadUNet,  # changed in place
+    path: str | Path,  # a member of the same kind
     channels: Channels,
 ) -> None:
     "Take a member's weights; CheckpointError where it is another network."
-    member = load(path, channels=channels, encoder=net.spec["encoder"], bands=net.spec["in_channels"])
+    member = load(
+        path, channels=channels, encoder=net.spec["encoder"], bands=net.spec["in_channels"]
+    )
     other = [k for k, v in net.spec.items() if member.spec[k] != v]
-    if other: raise CheckpointError(path, f"has {', '.join(f'{k} {member.spec[k]}, not {net.spec[k]}' for k in other)}", "Name a member that was trained with this preset's decoder.")
+    if other:
+        raise CheckpointError(
+            path,
+            f"has {', '.join(f'{k} {member.spec[k]}, not {net.spec[k]}' for k in other)}",
+            "Name a member that was trained with this preset's decoder.",
+        )
     net.load_state_dict(member.state_dict())
+
 
 def build(preset: Preset, fold: int) -> RoadUNet:
     "The network of one fold of a preset, with `info` filled for its checkpoints; where `pretrained` is a member, its decoder and head are taken, too."
     f = fold_config(preset, fold)
     member = is_member(f.pretrained)
-    net = RoadUNet(f.encoder, f.bands, len(preset.channels), pretrained=False if member else f.pretrained, decoder=preset.decoder, norm=preset.decoder_norm, stem=f.stem)
-    net.info = dict(channels=channels_info(preset.channels), gsd_m=preset.data.gsd_m, stretch=preset.data.stretch, fold=fold, preset=preset.name,
-                    pretrained=str(f.pretrained), stem=f.stem)
-    if member: begin_with(net, str(f.pretrained), preset.channels)
+    net = RoadUNet(
+        f.encoder,
+        f.bands,
+        len(preset.channels),
+        pretrained=False if member else f.pretrained,
+        decoder=preset.decoder,
+        norm=preset.decoder_norm,
+        stem=f.stem,
+    )
+    net.info = dict(
+        channels=channels_info(preset.channels),
+        gsd_m=preset.data.gsd_m,
+        stretch=preset.data.stretch,
+        fold=fold,
+        preset=preset.name,
+        pretrained=str(f.pretrained),
+        stem=f.stem,
+    )
+    if member:
+        begin_with(net, str(f.pretrained), preset.channels)
     return tune(net, recomputed=f.recompute, compiled=f.compile)
+
 
 def tune(
     net: RoadUNet,
     *,
-    channels_last: bool = True,   # pixel by pixel in memory, as convolutions want it
-    recomputed: bool = False,     # gradient checkpointing: less memory, about a third more time
-    compiled: bool = False,       # torch.compile at the first call; checkpoints stay the same
-) -> RoadUNet:                    # the same object
+    channels_last: bool = True,  # pixel by pixel in memory, as convolutions want it
+    recomputed: bool = False,  # gradient checkpointing: less memory, about a third more time
+    compiled: bool = False,  # torch.compile at the first call; checkpoints stay the same
+) -> RoadUNet:  # the same object
     "How a network is computed; what it computes does not change."
-    if channels_last: net.to(memory_format=torch.channels_last)
-    if recomputed: recompute(net)
-    if compiled: net.compile(dynamic=False)   # crops have one size; kernels for any size are slower, and take longer to make
+    if channels_last:
+        net.to(memory_format=torch.channels_last)
+    if recomputed:
+        recompute(net)
+    if compiled:
+        net.compile(
+            dynamic=False
+        )  # crops have one size; kernels for any size are slower, and take longer to make
     return net
+
 
 def channels_info(channels: Channels) -> dict[str, Any]:
     "Channels as JSON can hold them."
-    return dict(edges_mph=list(channels.edges_mph), values_mph=list(channels.values_mph), has_junction=channels.has_junction,
-                has_crossing=channels.has_crossing, orientations=channels.orientations, continuous=channels.continuous, names=list(channels.names))
+    return dict(
+        edges_mph=list(channels.edges_mph),
+        values_mph=list(channels.values_mph),
+        has_junction=channels.has_junction,
+        has_crossing=channels.has_crossing,
+        orientations=channels.orientations,
+        continuous=channels.continuous,
+        names=list(channels.names),
+    )
+
 
 def info_channels(info: Mapping[str, Any]) -> Channels:
     "Channels from a checkpoint's `info`."
     c = info["channels"]
-    return Channels(tuple(map(float, c["edges_mph"])), tuple(map(float, c["values_mph"])), c["has_junction"], c["has_crossing"],
-                    c.get("orientations", 0), c.get("continuous", False))   # checkpoints of before these were there
+    return Channels(
+        tuple(map(float, c["edges_mph"])),
+        tuple(map(float, c["values_mph"])),
+        c["has_junction"],
+        c["has_crossing"],
+        c.get("orientations", 0),
+        c.get("continuous", False),
+    )  # checkpoints of before these were there
 
 # %% ../nbs/03_model.ipynb #cdd9ae8d
 FORMAT = "spacenet5_nb.RoadUNet/1"
 
+
 def header(
     model: RoadUNet,
-    **info: Any,          # added to model.info: epoch=..., metrics=...
-) -> dict[str, Any]:      # plain values, as JSON holds them
+    **info: Any,  # added to model.info: epoch=..., metrics=...
+) -> dict[str, Any]:  # plain values, as JSON holds them
     "What a checkpoint says besides its weights: all that inference needs, and where it comes from."
-    versions = {"spacenet5_nb": __version__, "torch": torch.__version__.split("+")[0], "timm": timm.__version__}
-    return dict(model.info, **info, format=FORMAT, spec=model.spec, mean=model.mean.flatten().tolist(), std=model.std.flatten().tolist(), versions=versions)
+    versions = {
+        "spacenet5_nb": __version__,
+        "torch": torch.__version__.split("+")[0],
+        "timm": timm.__version__,
+    }
+    return dict(
+        model.info,
+        **info,
+        format=FORMAT,
+        spec=model.spec,
+        mean=model.mean.flatten().tolist(),
+        std=model.std.flatten().tolist(),
+        versions=versions,
+    )
+
 
 def save(
     model: RoadUNet,
     path: str | Path,
-    **info: Any,          # as in `header`
+    **info: Any,  # as in `header`
 ) -> Path:
     "Write a member, all or nothing."
     from safetensors.torch import save as to_bytes
+
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return core.write_bytes(path, to_bytes(state, {"info": json.dumps(header(model, **info), sort_keys=True)}))  # one key: safetensors writes several in any order
+    return core.write_bytes(
+        path, to_bytes(state, {"info": json.dumps(header(model, **info), sort_keys=True)})
+    )  # one key: safetensors writes several in any order
 
 # %% ../nbs/03_model.ipynb #e5443887
 def read_info(path: str | Path) -> dict[str, Any]:
     "A member's header, without reading its weights; CheckpointError where the file is not a member."
     path = Path(path)
-    if not path.is_file(): raise CheckpointError(path, "no such checkpoint", "Train its fold first: spacenet5 run 04_train -p fold K")
+    if not path.is_file():
+        raise CheckpointError(
+            path, "no such checkpoint", "Train its fold first: spacenet5 run 04_train -p fold K"
+        )
     try:
-        with open(path, "rb") as f: header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0] if path.stat().st_size > 8 else 0))
+        with open(path, "rb") as f:
+            header = json.loads(
+                f.read(struct.unpack("<Q", f.read(8))[0] if path.stat().st_size > 8 else 0)
+            )
         info = json.loads(header["__metadata__"]["info"])
-        if info.pop("format") != FORMAT: raise KeyError("format")
+        if info.pop("format") != FORMAT:
+            raise KeyError("format")
         return info
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, OverflowError, MemoryError) as e:
-        raise CheckpointError(path, "is not a checkpoint of this workspace, or is damaged", "Train its fold again.") from e
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        struct.error,
+        OverflowError,
+        MemoryError,
+    ) as e:
+        raise CheckpointError(
+            path, "is not a checkpoint of this workspace, or is damaged", "Train its fold again."
+        ) from e
 
 # %% ../nbs/03_model.ipynb #f8e579a0
 def load(
     path: str | Path,
     *,
     device: str | torch.device = "cpu",
-    channels: Channels | None = None,   # where given, the checkpoint must have exactly these
-    encoder: str | None = None,         # likewise
-    bands: int | None = None,           # likewise
-) -> RoadUNet:                          # in evaluation mode
+    channels: Channels | None = None,  # where given, the checkpoint must have exactly these
+    encoder: str | None = None,  # likewise
+    bands: int | None = None,  # likewise
+) -> RoadUNet:  # in evaluation mode
     "Read a member; CheckpointError names the file where architecture or channels differ from what is asked for."
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
     info = read_info(path)
     spec = info["spec"]
-    for what, wanted, got in [("encoder", encoder, spec["encoder"]), ("bands", bands, spec["in_channels"]),
-                              ("channels", channels and list(channels.names), info.get("channels", {}).get("names"))]:
+    for what, wanted, got in [
+        ("encoder", encoder, spec["encoder"]),
+        ("bands", bands, spec["in_channels"]),
+        ("channels", channels and list(channels.names), info.get("channels", {}).get("names")),
+    ]:
         if wanted is not None and wanted != got:
-            raise CheckpointError(path, f"has {what} {got}, not {wanted}", "Train it again with this preset, or name the preset it was trained with.")
-    net = RoadUNet(**{k: v for k, v in spec.items() if k not in ("encoder", "in_channels", "out_channels")},
-                   **{k: spec[k] for k in ("encoder", "in_channels", "out_channels")})
-    try: net.load_state_dict(load_file(path))
+            raise CheckpointError(
+                path,
+                f"has {what} {got}, not {wanted}",
+                "Train it again with this preset, or name the preset it was trained with.",
+            )
+    net = RoadUNet(
+        **{k: v for k, v in spec.items() if k not in ("encoder", "in_channels", "out_channels")},
+        **{k: spec[k] for k in ("encoder", "in_channels", "out_channels")},
+    )
+    try:
+        net.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError) as e:
-        raise CheckpointError(path, f"holds other weights than its header says ({str(e).splitlines()[-1].strip()[:120]})", "Train its fold again.") from e
-    net.mean.copy_(torch.tensor(info["mean"]).view_as(net.mean)); net.std.copy_(torch.tensor(info["std"]).view_as(net.std))
+        raise CheckpointError(
+            path,
+            f"holds other weights than its header says ({str(e).splitlines()[-1].strip()[:120]})",
+            "Train its fold again.",
+        ) from e
+    net.mean.copy_(torch.tensor(info["mean"]).view_as(net.mean))
+    net.std.copy_(torch.tensor(info["std"]).view_as(net.std))
     net.info = {k: v for k, v in info.items() if k not in ("spec", "mean", "std", "versions")}
     return tune(net.eval()).to(device)
 
 # %% ../nbs/03_model.ipynb #6cc56057
-SELIM_SEF = {"dpn_unet": ("dpn92", 3), "dpn_unet_mc": ("dpn92", 8), "irv_unet": ("inception_resnet_v2", 3), "irv_unet_mc": ("inception_resnet_v2", 8)}
+SELIM_SEF = {
+    "dpn_unet": ("dpn92", 3),
+    "dpn_unet_mc": ("dpn92", 8),
+    "irv_unet": ("inception_resnet_v2", 3),
+    "irv_unet_mc": ("inception_resnet_v2", 8),
+}
+
 
 def from_selim_sef(
-    state_dict: Mapping[str, Any],   # as published: under `state_dict`, names prefixed `module.`; or the bare state dict
-    network: str,                    # dpn_unet, dpn_unet_mc, irv_unet, irv_unet_mc
-) -> RoadUNet:                       # in evaluation mode, output for output the original's
+    state_dict: Mapping[
+        str, Any
+    ],  # as published: under `state_dict`, names prefixed `module.`; or the bare state dict
+    network: str,  # dpn_unet, dpn_unet_mc, irv_unet, irv_unet_mc
+) -> RoadUNet:  # in evaluation mode, output for output the original's
     "Turn a state dict of the original into ours; CheckpointError where it is not that network's."
-    if network not in SELIM_SEF: raise CheckpointError(f"network '{network}'", "is none of the original's", f"Known: {', '.join(SELIM_SEF)}.")
+    if network not in SELIM_SEF:
+        raise CheckpointError(
+            f"network '{network}'", "is none of the original's", f"Known: {', '.join(SELIM_SEF)}."
+        )
     encoder, bands = SELIM_SEF[network]
-    his = {k.removeprefix("module."): v for k, v in state_dict.get("state_dict", state_dict).items()}
+    his = {
+        k.removeprefix("module."): v for k, v in state_dict.get("state_dict", state_dict).items()
+    }
     net = RoadUNet(encoder, bands, len(Channels.selim_sef()), align_corners=True)
     names = _his_names(net, his)
-    wrong = [k for k, v in net.state_dict().items() if names.get(k) not in his or his[names[k]].shape != v.shape]
-    if wrong or len(his) != len(names): raise CheckpointError(network, f"{len(wrong) or len(his) - len(names)} tensors do not fit, first {(wrong or ['?'])[0]}", "Name its network.")
+    wrong = [
+        k
+        for k, v in net.state_dict().items()
+        if names.get(k) not in his or his[names[k]].shape != v.shape
+    ]
+    if wrong or len(his) != len(names):
+        raise CheckpointError(
+            network,
+            f"{len(wrong) or len(his) - len(names)} tensors do not fit, first {(wrong or ['?'])[0]}",
+            "Name its network.",
+        )
     net.load_state_dict({k: his[v] for k, v in names.items()})
-    if network != "dpn_unet": net.mean.fill_(127.5); net.std.fill_(127.5)   # only his RGB DPN was fed with ImageNet's statistics
-    net.info = dict(channels=channels_info(Channels.selim_sef()), gsd_m=0.3, stretch="chip", preset="selim_sef", network=network)
+    if network != "dpn_unet":
+        net.mean.fill_(127.5)
+        net.std.fill_(127.5)  # only his RGB DPN was fed with ImageNet's statistics
+    net.info = dict(
+        channels=channels_info(Channels.selim_sef()),
+        gsd_m=0.3,
+        stretch="chip",
+        preset="selim_sef",
+        network=network,
+    )
     return net.eval()
+
 
 def _his_names(net: RoadUNet, his: Mapping[str, Any]) -> dict[str, str]:
     "Our names to his: encoders by position, decoder and head by name."
-    names = dict(zip([k for k in net.state_dict() if k.startswith("encoder.")], [k for k in his if k.startswith("encoder_stages.")], strict=False))
+    names = dict(
+        zip(
+            [k for k in net.state_dict() if k.startswith("encoder.")],
+            [k for k in his if k.startswith("encoder_stages.")],
+            strict=False,
+        )
+    )
     for part in ("weight", "bias"):
         names[f"head.{part}"] = f"final.0.{part}"
-        for i in range(4): names |= {f"decoder.{i}.up.0.{part}": f"decoder_stages.{3 - i}.layer.1.{part}", f"decoder.{i}.merge.0.{part}": f"bottlenecks.{i}.seq.0.{part}"}
+        for i in range(4):
+            names |= {
+                f"decoder.{i}.up.0.{part}": f"decoder_stages.{3 - i}.layer.1.{part}",
+                f"decoder.{i}.merge.0.{part}": f"bottlenecks.{i}.seq.0.{part}",
+            }
     return names
 
 # %% ../nbs/03_model.ipynb #493effc3
 def import_selim_sef(
-    path: str | Path,     # a checkpoint as published
+    path: str | Path,  # a checkpoint as published
     network: str | None,  # one of SELIM_SEF; None: by its file name, which holds the network's name
-    out: str | Path,      # our member, .safetensors
+    out: str | Path,  # our member, .safetensors
 ) -> Path:
     "Turn one of the original's checkpoints into a member that `ensemble` takes; CheckpointError where it is none."
     import numpy as np
+
     path = Path(path)
-    network = network or next((n for n in sorted(SELIM_SEF, key=len, reverse=True) if n in path.name), path.name)
-    scalars = [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"), np._core.multiarray.scalar]
-    with torch.serialization.safe_globals(scalars): state = file_weights(path)
+    network = network or next(
+        (n for n in sorted(SELIM_SEF, key=len, reverse=True) if n in path.name), path.name
+    )
+    scalars = [
+        np.dtype,
+        np.dtypes.Float64DType,
+        np.dtypes.Float32DType,
+        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+        np._core.multiarray.scalar,
+    ]
+    with torch.serialization.safe_globals(scalars):
+        state = file_weights(path)
     return save(from_selim_sef(state, network), out, source=path.name)
 
 # %% ../nbs/03_model.ipynb #81fb0220
@@ -248,12 +446,30 @@ def describe(net: RoadUNet, size: int = 256) -> list[dict[str, Any]]:
     "One row per encoder feature, decoder block and head: channels, height, width, thousands of parameters."
     with torch.no_grad():
         features = net.eval().encoder(torch.zeros(1, net.spec["in_channels"], size, size))
-        rows = [dict(part=f"encoder {i}", channels=f.shape[1], height=f.shape[2], width=f.shape[3]) for i, f in enumerate(features)]
+        rows = [
+            dict(part=f"encoder {i}", channels=f.shape[1], height=f.shape[2], width=f.shape[3])
+            for i, f in enumerate(features)
+        ]
         y, skips = features[-1], features[:-1]
         for i, block in enumerate(net.decoder):
             y = block(y, skips[-1 - i] if i < len(skips) else None)
-            rows.append(dict(part=f"decoder {i}", channels=y.shape[1], height=y.shape[2], width=y.shape[3],
-                             parameters_k=sum(p.numel() for p in block.parameters())/1e3))
-    rows[len(features) - 1]["parameters_k"] = sum(p.numel() for p in net.encoder.parameters())/1e3
-    return [*rows, dict(part="head", channels=net.spec["out_channels"], height=size, width=size,
-                        parameters_k=sum(p.numel() for p in net.head.parameters())/1e3)]
+            rows.append(
+                dict(
+                    part=f"decoder {i}",
+                    channels=y.shape[1],
+                    height=y.shape[2],
+                    width=y.shape[3],
+                    parameters_k=sum(p.numel() for p in block.parameters()) / 1e3,
+                )
+            )
+    rows[len(features) - 1]["parameters_k"] = sum(p.numel() for p in net.encoder.parameters()) / 1e3
+    return [
+        *rows,
+        dict(
+            part="head",
+            channels=net.spec["out_channels"],
+            height=size,
+            width=size,
+            parameters_k=sum(p.numel() for p in net.head.parameters()) / 1e3,
+        ),
+    ]

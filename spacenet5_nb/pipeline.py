@@ -14,22 +14,77 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from .base.console import EXIT_TEXT, DryRun, LineLog, close_bars, equip, farewell, run_app
+from spacenet5_nb.base.console import (
+    EXIT_TEXT,
+    DryRun,
+    LineLog,
+    close_bars,
+    equip,
+    farewell,
+    run_app,
+)
 
 # isort: split
 import typer
 
 from .workflow import dry_runs
 from .core import Run, StageError, load_settings, open_run, preset_names
-from .workflow.run_summary import LEFT_OUT, left_out, make_score, report_left_out, say_remarks, score_probs, summarize  # noqa: F401  (known by this module's name too)
-from .workflow.notebook_runner import check_parameters, find_notebook, read_parameters, run_notebook  # noqa: F401
-from .workflow.stage_scheduler import base_parameters, check_ready, check_writable, find_devices, only_one, only_one_of, run_folds, run_stage, visible_gpu  # noqa: F401
-from .workflow.stage_table import STAGES, Stage, check_reads, find_stage, is_done, stamp_path
+from spacenet5_nb.workflow.run_summary import (  # noqa: F401  (known by this module's name too)
+    LEFT_OUT,
+    left_out,
+    make_score,
+    report_left_out,
+    say_remarks,
+    score_probs,
+    summarize,
+)
+from spacenet5_nb.workflow.notebook_runner import (  # noqa: F401
+    check_parameters,
+    find_notebook,
+    read_parameters,
+    run_notebook,
+)
+from spacenet5_nb.workflow.stage_scheduler import (  # noqa: F401
+    base_parameters,
+    check_ready,
+    check_writable,
+    find_devices,
+    only_one,
+    only_one_of,
+    run_folds,
+    run_stage,
+    visible_gpu,
+)
+from spacenet5_nb.workflow.stage_table import (
+    STAGES,
+    Stage,
+    check_reads,
+    find_stage,
+    is_done,
+    stamp_path,
+)
 from .workflow.completion_stamps import read_stamp
 from .workflow.file_commands import say, tools
 
-_all_ = ["LEFT_OUT", "base_parameters", "check_ready", "check_writable", "find_devices", "left_out", "make_score", "only_one", "only_one_of", "report_left_out", "run_folds",
-         "run_notebook", "run_stage", "say_remarks", "score_probs", "summarize", "visible_gpu"]
+_all_ = [
+    "LEFT_OUT",
+    "base_parameters",
+    "check_ready",
+    "check_writable",
+    "find_devices",
+    "left_out",
+    "make_score",
+    "only_one",
+    "only_one_of",
+    "report_left_out",
+    "run_folds",
+    "run_notebook",
+    "run_stage",
+    "say_remarks",
+    "score_probs",
+    "summarize",
+    "visible_gpu",
+]
 
 # %% auto #0
 __all__ = ['app', 'run', 'main', 'LEFT_OUT', 'base_parameters', 'check_ready', 'check_writable', 'find_devices', 'left_out',
@@ -38,15 +93,15 @@ __all__ = ['app', 'run', 'main', 'LEFT_OUT', 'base_parameters', 'check_ready', '
 
 # %% ../nbs/09_pipeline.ipynb #b790ed24
 def run(
-    preset: str,             # name or path
+    preset: str,  # name or path
     *,
-    run: str = "",           # folder under outputs_root; empty: the preset's name
-    data_root: str = "",     # chips; empty: settings.ini's, or the generated cities
-    devices: str = "",       # see find_devices
-    start: str = "",         # first stage to run, whether it is complete or not
-    stop: str = "",          # last stage to run
-    skip_problems: bool = False,   # leave out chips that have problems, and list them
-    dry_run: bool = False,   # say what would run
+    run: str = "",  # folder under outputs_root; empty: the preset's name
+    data_root: str = "",  # chips; empty: settings.ini's, or the generated cities
+    devices: str = "",  # see find_devices
+    start: str = "",  # first stage to run, whether it is complete or not
+    stop: str = "",  # last stage to run
+    skip_problems: bool = False,  # leave out chips that have problems, and list them
+    dry_run: bool = False,  # say what would run
 ) -> Run:
     "Run every stage and fold of a preset in order, skipping what is complete; say at the end where the results are."
     r = open_run(run, preset, data_root)
@@ -54,34 +109,70 @@ def run(
     check_ready(r, stages, preset, dry_run)
     slots, began = find_devices(devices, len(r.preset.folds)), time.monotonic()
     say(f"spacenet5 pipeline: preset {r.preset.name}, chips {r.data_root}, results {r.folder}")
-    if dry_run: _say_data(r)
+    if dry_run:
+        _say_data(r)
     with contextlib.nullcontext() if dry_run else only_one(r):
         for i, stage in enumerate(stages, 1):
             forced = bool(start) and stage.name == stages[0].name
-            own = base_parameters(r, preset, slots[0]) | ({"on_problem": "skip"} if skip_problems and stage.name == "01_explore" else {})
+            own = base_parameters(r, preset, slots[0]) | (
+                {"on_problem": "skip"} if skip_problems and stage.name == "01_explore" else {}
+            )
             _advance(r, stage, f"[{i}/{len(stages)}] {stage.name}", own, slots, forced, dry_run)
-    if not dry_run: say(f"Finished in {time.monotonic() - began:.0f} s."); summarize(r)
+    if not dry_run:
+        say(f"Finished in {time.monotonic() - began:.0f} s.")
+        summarize(r)
     return r
 
 # %% ../nbs/09_pipeline.ipynb #09b00001
-def _advance(r: Run, stage: Stage, title: str, parameters: dict, slots: list[str], forced: bool, dry_run: bool) -> None:
+def _advance(
+    r: Run,
+    stage: Stage,
+    title: str,
+    parameters: dict,
+    slots: list[str],
+    forced: bool,
+    dry_run: bool,
+) -> None:
     "Run one stage, or the folds of it that are not complete."
     folds = range(len(r.preset.folds)) if stage.per_fold else [None]
-    todo = [k for k in folds if forced or not is_done(r, stage, parameters | ({} if k is None else {"fold": k}), k)]
+    todo = [
+        k
+        for k in folds
+        if forced or not is_done(r, stage, parameters | ({} if k is None else {"fold": k}), k)
+    ]
     names = f"folds {', '.join(map(str, todo))}" if stage.per_fold else "running"
-    say(f"{title}: " + ("complete" if not todo else f"would run{f' {names}'*stage.per_fold}{_last_time(r, stage, todo)}" if dry_run else names))
-    if not todo or dry_run: return
+    say(
+        f"{title}: "
+        + (
+            "complete"
+            if not todo
+            else f"would run{f' {names}' * stage.per_fold}{_last_time(r, stage, todo)}"
+            if dry_run
+            else names
+        )
+    )
+    if not todo or dry_run:
+        return
     began = time.monotonic()
-    if stage.per_fold: check_reads(r, stage, {}); run_folds(r, stage, todo, parameters | ({"fresh": True} if forced else {}), slots)
-    else: run_stage(r, stage, parameters)
+    if stage.per_fold:
+        check_reads(r, stage, {})
+        run_folds(r, stage, todo, parameters | ({"fresh": True} if forced else {}), slots)
+    else:
+        run_stage(r, stage, parameters)
     say(f"   done in {time.monotonic() - began:.0f} s")
-    if stage.name == "01_explore": say_remarks(r)
+    if stage.name == "01_explore":
+        say_remarks(r)
 
 # %% ../nbs/09_pipeline.ipynb #09b00002
 def _last_time(r: Run, stage: Stage, folds: list[int | None]) -> str:
     "How long a stage took when it last ran, one fold after the other."
     stamps = [read_stamp(stamp_path(r, stage, k)) for k in folds]
-    return f", took {sum(s['seconds'] for s in stamps):.0f} s last time" if stamps and all(stamps) else ""
+    return (
+        f", took {sum(s['seconds'] for s in stamps):.0f} s last time"
+        if stamps and all(stamps)
+        else ""
+    )
+
 
 def _say_data(r: Run) -> None:
     "What a dry run says of the chips."
@@ -91,56 +182,123 @@ def _say_data(r: Run) -> None:
 def _chosen(start: str, stop: str) -> list[Stage]:
     "The stages from `start` to `stop`."
     names = list(STAGES)
-    i, j = names.index(find_stage(start).name) if start else 0, names.index(find_stage(stop).name) if stop else len(names) - 1
-    if i > j: raise StageError(f"--from {start} --to {stop}", "leaves no stage to run", f"The order is: {', '.join(names)}.")
-    return [STAGES[n] for n in names[i:j + 1]]
+    i, j = (
+        names.index(find_stage(start).name) if start else 0,
+        names.index(find_stage(stop).name) if stop else len(names) - 1,
+    )
+    if i > j:
+        raise StageError(
+            f"--from {start} --to {stop}",
+            "leaves no stage to run",
+            f"The order is: {', '.join(names)}.",
+        )
+    return [STAGES[n] for n in names[i : j + 1]]
 
 # %% ../nbs/09_pipeline.ipynb #fd217e6b
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=EXIT_TEXT)   # rich would take [default: ...] for markup, and leave it out
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=EXIT_TEXT
+)  # rich would take [default: ...] for markup, and leave it out
+
 
 @app.callback()
-def _all_commands(debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error; after a command's name too")] = False) -> None:
+def _all_commands(
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="show the traceback of an error; after a command's name too"),
+    ] = False,
+) -> None:
     "Satellite chips to a routable road graph with speeds, its APLS score and a map."
+
 
 @app.command("pipeline")
 def _pipeline_command(
     preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
-    run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")] = "",
-    data_root: Annotated[str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")] = "",
-    devices: Annotated[str, typer.Option(help="where folds run side by side: 0,1,2,3 or cpu [default: every GPU, else the cores shared]")] = "",
+    run_name: Annotated[
+        str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")
+    ] = "",
+    data_root: Annotated[
+        str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")
+    ] = "",
+    devices: Annotated[
+        str,
+        typer.Option(
+            help="where folds run side by side: 0,1,2,3 or cpu [default: every GPU, else the cores shared]"
+        ),
+    ] = "",
     start: Annotated[str, typer.Option("--from", help="begin here, even if it is complete")] = "",
     stop: Annotated[str, typer.Option("--to", help="end here")] = "",
-    skip_problems: Annotated[bool, typer.Option("--skip-problems", help="leave out chips that have problems, and list them")] = False,
-    scheduler: Annotated[str, typer.Option(help="tcp://host:8786 of a Dask cluster that takes chips and folds [default: settings.ini's; none: this machine]")] = "",
+    skip_problems: Annotated[
+        bool,
+        typer.Option("--skip-problems", help="leave out chips that have problems, and list them"),
+    ] = False,
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            help="tcp://host:8786 of a Dask cluster that takes chips and folds [default: settings.ini's; none: this machine]"
+        ),
+    ] = "",
     dry_run: DryRun = False,
 ) -> None:
     "Run every stage and fold in order. What is complete is skipped, what was interrupted goes on."
     _use_cluster(scheduler)
-    r = run(preset or load_settings().preset, run=run_name, data_root=data_root, devices=devices, start=start, stop=stop, skip_problems=skip_problems,
-            dry_run=dry_run)
-    if not dry_run: report_left_out(r)
+    r = run(
+        preset or load_settings().preset,
+        run=run_name,
+        data_root=data_root,
+        devices=devices,
+        start=start,
+        stop=stop,
+        skip_problems=skip_problems,
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        report_left_out(r)
+
 
 @app.command("prepare")
 def _prepare_command(
     preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
-    run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")] = "",
-    data_root: Annotated[str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")] = "",
-    scheduler: Annotated[str, typer.Option(help="tcp://host:8786 of a Dask cluster [default: settings.ini's; none: this machine]")] = "",
+    run_name: Annotated[
+        str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")
+    ] = "",
+    data_root: Annotated[
+        str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")
+    ] = "",
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            help="tcp://host:8786 of a Dask cluster [default: settings.ini's; none: this machine]"
+        ),
+    ] = "",
     dry_run: DryRun = False,
 ) -> None:
     "Check every chip, make folds and targets (stages 01 and 02). Broken chips are left out and listed, and the exit code is 3."
     _use_cluster(scheduler)
-    r = run(preset or load_settings().preset, run=run_name, data_root=data_root, stop="02_masks", skip_problems=True, dry_run=dry_run)
-    if not dry_run: report_left_out(r)
+    r = run(
+        preset or load_settings().preset,
+        run=run_name,
+        data_root=data_root,
+        stop="02_masks",
+        skip_problems=True,
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        report_left_out(r)
+
 
 def _use_cluster(scheduler: str) -> None:
     "Stages are notebooks in processes of their own: they learn the address from the environment."
-    if scheduler: os.environ["SPACENET5_SCHEDULER"] = scheduler
+    if scheduler:
+        os.environ["SPACENET5_SCHEDULER"] = scheduler
+
 
 @app.command("run")
 def _run_command(
     stage: Annotated[str, typer.Argument(help="a stage notebook, such as 04_train")],
-    p: Annotated[list[str] | None, typer.Option("-p", metavar="NAME VALUE", help="a parameter of the notebook; repeatable")] = None,
+    p: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="NAME VALUE", help="a parameter of the notebook; repeatable"),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     "Run one stage notebook. Its executed copy goes to outputs/<run>/runs/."
@@ -150,42 +308,92 @@ def _run_command(
     r = open_run(*(str(values.get(k, "")) for k in ("run", "preset", "data_root")))
     preset = str(values.get("preset") or load_settings().preset)
     check_ready(r, [chosen], preset, dry_run)
-    if dry_run: return _plan_stage(r, chosen, values)
+    if dry_run:
+        return _plan_stage(r, chosen, values)
     own = base_parameters(r, preset, str(values.get("device", "auto")))
-    alone = only_one(r) if not os.environ.get("SPACENET5_CHILD") else only_one_of(r, int(values["fold"])) if chosen.per_fold else contextlib.nullcontext()
-    with alone: out = run_stage(r, chosen, values | own)
+    alone = (
+        only_one(r)
+        if not os.environ.get("SPACENET5_CHILD")
+        else only_one_of(r, int(values["fold"]))
+        if chosen.per_fold
+        else contextlib.nullcontext()
+    )
+    with alone:
+        out = run_stage(r, chosen, values | own)
     say(f"{chosen.name}: done; executed copy {out}")
-    if chosen.name == "01_explore": report_left_out(r)
+    if chosen.name == "01_explore":
+        report_left_out(r)
+
 
 def _plan_stage(r: Run, stage: Stage, values: Mapping[str, Any]) -> None:
     "What `run` would do."
-    fold = (values.get("fold", read_parameters(stage.name)["fold"].default)) if stage.per_fold else None
-    if stage.name != "01_explore": check_reads(r, stage, values if fold is None else {**values, "fold": fold})
-    if stage.uses_data: _say_data(r)
+    fold = (
+        (values.get("fold", read_parameters(stage.name)["fold"].default))
+        if stage.per_fold
+        else None
+    )
+    if stage.name != "01_explore":
+        check_reads(r, stage, values if fold is None else {**values, "fold": fold})
+    if stage.uses_data:
+        _say_data(r)
     out = r.notebook(stage.name, fold)
-    say(f"would run {find_notebook(stage.name)}{_last_time(r, stage, [fold])}; its executed copy would be {out}{' (replacing it)' if out.exists() else ''}")
+    say(
+        f"would run {find_notebook(stage.name)}{_last_time(r, stage, [fold])}; its executed copy would be {out}{' (replacing it)' if out.exists() else ''}"
+    )
 
 # %% ../nbs/09_pipeline.ipynb #c1a50021
 @app.command("train")
 def _train_command(
     fold: Annotated[int, typer.Option(min=0, help="the fold that is held out")],
     preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
-    run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")] = "",
-    data_root: Annotated[str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")] = "",
+    run_name: Annotated[
+        str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")
+    ] = "",
+    data_root: Annotated[
+        str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs that train together, where neither torchrun nor SLURM has started this")] = 1,
-    until: Annotated[int, typer.Option(min=0, help="so many training stages now; 0: all. One GPU may do the first, several the second")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="train again even if it is finished")] = False,
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="GPUs that train together, where neither torchrun nor SLURM has started this",
+        ),
+    ] = 1,
+    until: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="so many training stages now; 0: all. One GPU may do the first, several the second",
+        ),
+    ] = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="train again even if it is finished")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     "Train one fold without a notebook. Alone, or as `torchrun --nproc-per-node 4 --no-python spacenet5 train ...`, or under srun."
     from spacenet5_nb.explore import load_chips
     from spacenet5_nb.train import fit, training_chips
+
     r = open_run(run_name, preset or load_settings().preset, data_root)
-    if dry_run: return dry_runs.plan_train(r, fold, say)
-    rows = fit(r.preset, fold, training_chips(r, load_chips(r)), score=make_score(r), out=r.fold(fold), cache=r.cache, device=device, devices=devices, until=until or None,
-               seed=r.seed, fresh=fresh)
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0": say(f"fold {fold}: {len(rows)} epochs, {r.fold(fold)}")
+    if dry_run:
+        return dry_runs.plan_train(r, fold, say)
+    rows = fit(
+        r.preset,
+        fold,
+        training_chips(r, load_chips(r)),
+        score=make_score(r),
+        out=r.fold(fold),
+        cache=r.cache,
+        device=device,
+        devices=devices,
+        until=until or None,
+        seed=r.seed,
+        fresh=fresh,
+    )
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        say(f"fold {fold}: {len(rows)} epochs, {r.fold(fold)}")
 
 # %% ../nbs/09_pipeline.ipynb #c1a50020
 @app.command("extract")
@@ -193,75 +401,172 @@ def _extract_command(
     image: Annotated[str, typer.Argument(help="GeoTIFF, or VRT of GeoTIFFs, of any size")],
     members: Annotated[str, typer.Option(help="folder of checkpoints, such as outputs/demo/folds")],
     out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
-    tta: Annotated[str, typer.Option(help="views: none, flips, rotations, selim_sef, d4 [default: the members' preset's]")] = "",
-    preset: Annotated[str, typer.Option(help="how probabilities become roads [default: the members' own]")] = "",
-    stretch: Annotated[str, typer.Option(help="how 16 bits become 8 [default: as the members were trained]")] = "",
-    devices: Annotated[str, typer.Option(help="auto (every GPU, else the CPU), or those that share the windows: 0,1 or cuda:0,cuda:1 or cpu; on a cluster each worker's own")] = "auto",
-    scheduler: Annotated[str, typer.Option(help="tcp://host:8786 of a Dask cluster that takes windows: the workers tagged GPU, where there are any [default: settings.ini's; none: this machine]")] = "",
+    tta: Annotated[
+        str,
+        typer.Option(
+            help="views: none, flips, rotations, selim_sef, d4 [default: the members' preset's]"
+        ),
+    ] = "",
+    preset: Annotated[
+        str, typer.Option(help="how probabilities become roads [default: the members' own]")
+    ] = "",
+    stretch: Annotated[
+        str, typer.Option(help="how 16 bits become 8 [default: as the members were trained]")
+    ] = "",
+    devices: Annotated[
+        str,
+        typer.Option(
+            help="auto (every GPU, else the CPU), or those that share the windows: 0,1 or cuda:0,cuda:1 or cpu; on a cluster each worker's own"
+        ),
+    ] = "auto",
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            help="tcp://host:8786 of a Dask cluster that takes windows: the workers tagged GPU, where there are any [default: settings.ini's; none: this machine]"
+        ),
+    ] = "",
     html: Annotated[bool, typer.Option("--map/--no-map", help="a map beside the roads")] = True,
     dry_run: DryRun = False,
 ) -> None:
     "Roads with speeds of your own image. Probabilities, graph, map; what was interrupted goes on."
     _use_cluster(scheduler)
-    if dry_run: return dry_runs.plan_extract(image, members, out, tta=tta, preset=preset, devices=devices, html=html, say=say)
+    if dry_run:
+        return dry_runs.plan_extract(
+            image, members, out, tta=tta, preset=preset, devices=devices, html=html, say=say
+        )
     _check_result(out, tta)
     from spacenet5_nb.extract import extract
-    extract(image, members, out, tta=tta, preset=preset, stretch=stretch, devices=devices, html=html, say=say)
+
+    extract(
+        image,
+        members,
+        out,
+        tta=tta,
+        preset=preset,
+        stretch=stretch,
+        devices=devices,
+        html=html,
+        say=say,
+    )
+
 
 def _check_result(out: str, tta: str) -> None:
     "What would fail after hours fails at once."
     from spacenet5_nb.ensemble import VIEWS
-    if tta and tta not in VIEWS: raise StageError(f"--tta {tta}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
-    if out: dry_runs.check_place(out)
+
+    if tta and tta not in VIEWS:
+        raise StageError(f"--tta {tta}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
+    if out:
+        dry_runs.check_place(out)
+
 
 @app.command("train-own")
 def _train_own_command(
     image: Annotated[str, typer.Argument(help="one GeoTIFF")],
-    osm: Annotated[str, typer.Option(help="OpenStreetMap extract of the place: .osm.pbf, .osm, .osm.gz or .osm.bz2; or")] = "",
+    osm: Annotated[
+        str,
+        typer.Option(
+            help="OpenStreetMap extract of the place: .osm.pbf, .osm, .osm.gz or .osm.bz2; or"
+        ),
+    ] = "",
     labels: Annotated[str, typer.Option(help="GeoJSON or GeoPackage of road lines")] = "",
-    node_crossings: Annotated[bool, typer.Option("--node-crossings", help="roads of --labels that cross without a common vertex meet there, but for bridges and tunnels that are tagged")] = False,
-    run_name: Annotated[str, typer.Option("--run", help="folder under outputs/ [default: the image's name]")] = "",
+    node_crossings: Annotated[
+        bool,
+        typer.Option(
+            "--node-crossings",
+            help="roads of --labels that cross without a common vertex meet there, but for bridges and tunnels that are tagged",
+        ),
+    ] = False,
+    run_name: Annotated[
+        str, typer.Option("--run", help="folder under outputs/ [default: the image's name]")
+    ] = "",
     preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "small",
-    begin_with: Annotated[str, typer.Option(help="folder of members to go on from, such as outputs/demo/folds [default: fresh weights]")] = "",
-    out: Annotated[str, typer.Option("--out", "-o", help="roads of the whole image [default: in the run's folder]")] = "",
-    country: Annotated[str, typer.Option(help="code such as RU or FR, for the speeds of OpenStreetMap's roads")] = "",
+    begin_with: Annotated[
+        str,
+        typer.Option(
+            help="folder of members to go on from, such as outputs/demo/folds [default: fresh weights]"
+        ),
+    ] = "",
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="roads of the whole image [default: in the run's folder]"),
+    ] = "",
+    country: Annotated[
+        str, typer.Option(help="code such as RU or FR, for the speeds of OpenStreetMap's roads")
+    ] = "",
     tta: Annotated[str, typer.Option(help="views, as for extract")] = "",
     devices: Annotated[str, typer.Option(help="as for pipeline")] = "",
     dry_run: DryRun = False,
 ) -> None:
     "Train on your own image and street map, and extract its roads. Labels, folds, scores on windows that were kept out; what was interrupted goes on."
     from spacenet5_nb.extract import name_of, train_own
-    if node_crossings and not labels: raise StageError("--node-crossings", "is for a street map given as --labels", "OpenStreetMap's roads have common vertices already: leave it out.")
+
+    if node_crossings and not labels:
+        raise StageError(
+            "--node-crossings",
+            "is for a street map given as --labels",
+            "OpenStreetMap's roads have common vertices already: leave it out.",
+        )
     run_name = run_name or name_of(image)
-    if dry_run: return dry_runs.plan_own(image, osm, labels, node_crossings, open_run(run_name, preset), out, say)
+    if dry_run:
+        return dry_runs.plan_own(
+            image, osm, labels, node_crossings, open_run(run_name, preset), out, say
+        )
     _check_result(out, tta)
-    if labels and (node_crossings or labels.lower().endswith(".gpkg")): labels = _own_streets(open_run(run_name, preset), labels, node_crossings)
-    train_own(image, train=run, osm=osm, labels=labels, run=run_name, preset=preset, begin_with=begin_with, out=out, country=country, tta=tta, devices=devices, say=say)
+    if labels and (node_crossings or labels.lower().endswith(".gpkg")):
+        labels = _own_streets(open_run(run_name, preset), labels, node_crossings)
+    train_own(
+        image,
+        train=run,
+        osm=osm,
+        labels=labels,
+        run=run_name,
+        preset=preset,
+        begin_with=begin_with,
+        out=out,
+        country=country,
+        tta=tta,
+        devices=devices,
+        say=say,
+    )
+
 
 def _own_streets(r: Run, labels: str, node: bool) -> str:
     "A street map as labels, in the run's folder; the map itself stays as it is."
     from spacenet5_nb.acquire.street_topology import node_file
+
     check_writable(r.folder)
-    made = r.folder/"streets.geojson"
+    made = r.folder / "streets.geojson"
     places = node_file(labels, made, node)
-    if node: say(f"{made}: {places} places of {labels} where roads cross or end on each other have a common vertex now")
+    if node:
+        say(
+            f"{made}: {places} places of {labels} where roads cross or end on each other have a common vertex now"
+        )
     return str(made)
 
 # %% ../nbs/09_pipeline.ipynb #c1a50022
 @app.command("submit")
 def _submit_command(
     folders: Annotated[list[str], typer.Argument(help="folders of chips, labelled or not")],
-    members: Annotated[str, typer.Option(help="folder of checkpoints, such as outputs/faithful/folds")],
+    members: Annotated[
+        str, typer.Option(help="folder of checkpoints, such as outputs/faithful/folds")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="CSV to write")] = "solution.csv",
-    preset: Annotated[str, typer.Option(help="how probabilities become roads [default: the members' own]")] = "",
+    preset: Annotated[
+        str, typer.Option(help="how probabilities become roads [default: the members' own]")
+    ] = "",
     tta: Annotated[str, typer.Option(help="views, as for extract")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto",
     dry_run: DryRun = False,
 ) -> None:
     "The scorer's CSV for all chips of some folders. What was interrupted goes on."
-    if dry_run: return dry_runs.plan_submit(folders, members, out, tta=tta, preset=preset, device=device, say=say)
+    if dry_run:
+        return dry_runs.plan_submit(
+            folders, members, out, tta=tta, preset=preset, device=device, say=say
+        )
     _check_result(out, tta)
     from spacenet5_nb.workflow.submission import submit
+
     submit(folders, members, out, preset=preset, tta=tta, device=device, say=say)
 
 # %% ../nbs/09_pipeline.ipynb #acbc6e5a
@@ -270,41 +575,80 @@ def _stages_command() -> None:
     "List stages with their parameters, and presets."
     for name in STAGES:
         say(name)
-        for q in read_parameters(name).values(): say(f"  -p {q.name} {q.default!r} ({q.kind.__name__})  {q.comment}")
+        for q in read_parameters(name).values():
+            say(f"  -p {q.name} {q.default!r} ({q.kind.__name__})  {q.comment}")
     say(f"presets: {', '.join(preset_names())}")
 
+
 _SEPARATOR = "\x1f"
+
 
 def _joined(arguments: list[str]) -> list[str]:
     "papermill writes `-p fold 2`; typer knows no repeatable options of two values, so name and value travel as one."
     out, i = [], 0
     while i < len(arguments):
         if arguments[i] == "-p" and i + 2 < len(arguments):
-            out += ["-p", arguments[i + 1] + _SEPARATOR + arguments[i + 2]]; i += 3
-        else: out.append(arguments[i]); i += 1
+            out += ["-p", arguments[i + 1] + _SEPARATOR + arguments[i + 2]]
+            i += 3
+        else:
+            out.append(arguments[i])
+            i += 1
     return out
+
 
 def _pairs(joined: list[str]) -> dict[str, str]:
     "Names and values again."
     for text in joined:
-        if _SEPARATOR not in text: raise StageError(f"-p {text}", "needs a name and a value", "For example: -p fold 2")
+        if _SEPARATOR not in text:
+            raise StageError(f"-p {text}", "needs a name and a value", "For example: -p fold 2")
     return dict(text.split(_SEPARATOR, 1) for text in joined)
 
-_ORDER = ("pipeline", "prepare", "run", "train", "extract", "train-own", "vectorize", "stitch", "submit", "check", "score", "download", "labels", "node", "bins", "stages")
+
+_ORDER = (
+    "pipeline",
+    "prepare",
+    "run",
+    "train",
+    "extract",
+    "train-own",
+    "vectorize",
+    "stitch",
+    "submit",
+    "check",
+    "score",
+    "download",
+    "labels",
+    "node",
+    "bins",
+    "stages",
+)
 _RESUME = {"pipeline", "prepare", "run", "train", "extract", "train-own", "submit", "download"}
-app.registered_commands = sorted([*app.registered_commands, *tools.registered_commands], key=lambda c: (*_ORDER, c.name).index(c.name))
+app.registered_commands = sorted(
+    [*app.registered_commands, *tools.registered_commands],
+    key=lambda c: (*_ORDER, c.name).index(c.name),
+)
 equip(app)
+
 
 def main() -> None:
     "The `spacenet5` command: an error that a user can mend is one line; --debug shows the traceback."
     debug, arguments = "--debug" in sys.argv, _joined([a for a in sys.argv[1:] if a != "--debug"])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # an exit that lets `finally` end the folds' processes
-    if not debug: warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # an exit that lets `finally` end the folds' processes
+    if not debug:
+        warnings.formatwarning = lambda message, *_, **__: (
+            f"warning: {' '.join(str(message).split())}\n"
+        )
     log = None if sys.stderr.isatty() else LineLog(sys.stderr)
-    if log: sys.stderr = log
+    if log:
+        sys.stderr = log
     try:
         code = run_app(app, arguments, name="spacenet5", debug=debug)
-        if code == 130: close_bars(); print(farewell(arguments, _RESUME), file=sys.stderr)
+        if code == 130:
+            close_bars()
+            print(farewell(arguments, _RESUME), file=sys.stderr)
     finally:
-        if log: log.end()
+        if log:
+            log.end()
     sys.exit(code)

@@ -10,7 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .core import DataError, load_settings, write_bytes  # before rasterio: sets what GDAL may open
+from spacenet5_nb.core import (
+    DataError,
+    load_settings,
+    write_bytes,
+)  # before rasterio: sets what GDAL may open
 from .base.labels import transformer
 from .base.pansharpen import pansharpen
 from .base.path_options import split_source, window_of
@@ -35,76 +39,132 @@ __all__ = ['FIXED_LIMITS', 'open_raster', 'valid_pixels', 'check_budget', 'read'
 # %% ../nbs/00b_raster.ipynb #a82d6566
 @contextlib.contextmanager
 def open_raster(
-    path: str | Path,           # a GeoTIFF on this machine, or a source: one window of it, or sharpened
+    path: str | Path,  # a GeoTIFF on this machine, or a source: one window of it, or sharpened
 ) -> Iterator[DatasetReader]:
     "Open a georeferenced GeoTIFF for reading, and nothing else; DataError says what is wrong with the file."
     file, parts = split_source(path)
-    if not file.is_file(): raise DataError(file, "no such file", "Check the path; chips are read from data_root.")
-    try: source = rasterio.open(str(file.resolve()), driver="GTiff", sharing=False)
-    except RasterioError as e: raise DataError(file, f"is truncated or no GeoTIFF ({_reason(e)})", _TIFF_CURE) from e
+    if not file.is_file():
+        raise DataError(file, "no such file", "Check the path; chips are read from data_root.")
+    try:
+        source = rasterio.open(str(file.resolve()), driver="GTiff", sharing=False)
+    except RasterioError as e:
+        raise DataError(file, f"is truncated or no GeoTIFF ({_reason(e)})", _TIFF_CURE) from e
     with contextlib.ExitStack() as stack:
         stack.enter_context(source)
         if source.crs is None or source.transform.is_identity:
-            raise DataError(file, "has no coordinate reference system or no geotransform", "Assign both with rasterio's `rio edit-info`.")
+            raise DataError(
+                file,
+                "has no coordinate reference system or no geotransform",
+                "Assign both with rasterio's `rio edit-info`.",
+            )
         if not (source.crs.is_geographic or source.crs.is_projected):
-            raise DataError(file, f"has a CRS without a place on the Earth ({source.crs.to_wkt()[:60]}...)",
-                            "Assign the right one with rasterio's `rio edit-info --crs EPSG:...`.")
-        if source.transform.is_degenerate: raise DataError(file, "has a geotransform without an area", "Export it again as GeoTIFF.")
-        if "pan" in parts: source = _Sharpened(source, stack.enter_context(open_raster(parts["pan"])))
+            raise DataError(
+                file,
+                f"has a CRS without a place on the Earth ({source.crs.to_wkt()[:60]}...)",
+                "Assign the right one with rasterio's `rio edit-info --crs EPSG:...`.",
+            )
+        if source.transform.is_degenerate:
+            raise DataError(
+                file, "has a geotransform without an area", "Export it again as GeoTIFF."
+            )
+        if "pan" in parts:
+            source = _Sharpened(source, stack.enter_context(open_raster(parts["pan"])))
         yield _Part(source, window_of(path)) if "window" in parts else source
 
-_TIFF_CURE = "Download or copy it again; other formats are converted with `gdal_translate -of GTiff`."
+
+_TIFF_CURE = (
+    "Download or copy it again; other formats are converted with `gdal_translate -of GTiff`."
+)
 
 # %% ../nbs/00b_raster.ipynb #64cbc206
 def valid_pixels(
-    image: np.ndarray,            # (bands, H, W)
+    image: np.ndarray,  # (bands, H, W)
     nodata: float | None = None,  # the file's own, beside 0
-) -> np.ndarray:                  # (H, W) bool
+) -> np.ndarray:  # (H, W) bool
     "Where any band holds a finite value that is neither 0 nor the no-data value."
     out = np.zeros(image.shape[1:], bool)
     for band in image:
         known = band != 0
-        if image.dtype.kind == "f": known &= np.isfinite(band)
-        if nodata is not None: known &= band != nodata
+        if image.dtype.kind == "f":
+            known &= np.isfinite(band)
+        if nodata is not None:
+            known &= band != nodata
         out |= known
     return out
 
 # %% ../nbs/00b_raster.ipynb #7c194bf6
 class _View:
     "A raster that shows another one differently; what is not said here is the other's."
-    def __init__(self, source: DatasetReader, shape: tuple[int, int], transform: Affine):
-        self._source, self.shape, (self.height, self.width), self.transform = source, shape, shape, transform
-        self.bounds = rasterio.coords.BoundingBox(*bounds(Window(0, 0, self.width, self.height), transform))
 
-    def __getattr__(self, name: str): return getattr(self._source, name)
+    def __init__(self, source: DatasetReader, shape: tuple[int, int], transform: Affine):
+        self._source, self.shape, (self.height, self.width), self.transform = (
+            source,
+            shape,
+            shape,
+            transform,
+        )
+        self.bounds = rasterio.coords.BoundingBox(
+            *bounds(Window(0, 0, self.width, self.height), transform)
+        )
+
+    def __getattr__(self, name: str):
+        return getattr(self._source, name)
+
 
 class _Part(_View):
     "A window of a raster."
-    def __init__(self, source: DatasetReader, window: tuple[int, int, int, int]):   # column, row, width, height
+
+    def __init__(
+        self, source: DatasetReader, window: tuple[int, int, int, int]
+    ):  # column, row, width, height
         column, row, width, height = self._place = window
         if column + width > source.width or row + height > source.height:
-            raise DataError(source.name, f"has {source.width} x {source.height} pixels; the window {window} leaves it", "Run 01_explore again.")
-        super().__init__(source, (height, width), source.transform*Affine.translation(column, row))
+            raise DataError(
+                source.name,
+                f"has {source.width} x {source.height} pixels; the window {window} leaves it",
+                "Run 01_explore again.",
+            )
+        super().__init__(
+            source, (height, width), source.transform * Affine.translation(column, row)
+        )
 
     def read(self, bands: Sequence[int], *, window: Window | None = None) -> np.ndarray:
         column, row, width, height = self._place
         window = window or Window(0, 0, width, height)
-        return self._source.read(bands, window=Window(column + window.col_off, row + window.row_off, window.width, window.height))
+        return self._source.read(
+            bands,
+            window=Window(
+                column + window.col_off, row + window.row_off, window.width, window.height
+            ),
+        )
+
 
 class _Sharpened(_View):
     "A multispectral raster on the grid of a panchromatic one."
+
     def __init__(self, source: DatasetReader, pan: DatasetReader):
-        if pan.count != 1: raise DataError(pan.name, f"has {pan.count} bands, not one", "Give a panchromatic image, or leave it out.")
-        if pan.crs != source.crs: raise DataError(pan.name, f"has another CRS than {source.name}", "Warp one of the two with `rio warp`.")
+        if pan.count != 1:
+            raise DataError(
+                pan.name,
+                f"has {pan.count} bands, not one",
+                "Give a panchromatic image, or leave it out.",
+            )
+        if pan.crs != source.crs:
+            raise DataError(
+                pan.name,
+                f"has another CRS than {source.name}",
+                "Warp one of the two with `rio warp`.",
+            )
         super().__init__(source, pan.shape, pan.transform)
-        self._pan, self.nodata = pan, None   # what either lacks is 0 in what is read
+        self._pan, self.nodata = pan, None  # what either lacks is 0 in what is read
 
     def read(self, bands: Sequence[int], *, window: Window | None = None) -> np.ndarray:
-        check_budget(self._source, (2*self._source.count, *self.shape))   # as 32-bit floats
+        check_budget(self._source, (2 * self._source.count, *self.shape))  # as 32-bit floats
         ms, pan = (_known(source) for source in (self._source, self._pan))
         image = pansharpen(ms, pan, grid_in(self._source), grid_in(self._pan))
         rows, columns = window.toslices() if window else (slice(None), slice(None))
         return image[[b - 1 for b in bands]][:, rows, columns]
+
 
 def _known(source: DatasetReader) -> np.ndarray:
     "All pixels of a raster, 0 where it has no data."
@@ -115,35 +175,58 @@ def _known(source: DatasetReader) -> np.ndarray:
 # %% ../nbs/00b_raster.ipynb #5a635937
 def check_budget(
     source: DatasetReader,
-    shape: tuple[int, int, int],   # bands, rows, columns that are about to be decoded
+    shape: tuple[int, int, int],  # bands, rows, columns that are about to be decoded
 ) -> None:
     "Refuse a read whose pixels, or one of whose blocks, would not fit `memory_gb`."
     itemsize = max(np.dtype(d).itemsize for d in source.dtypes)
-    block = int(np.prod(source.block_shapes[0], dtype=object))*itemsize*(source.count if source.interleaving == "pixel" else 1)
-    needed, budget = max(int(np.prod(shape, dtype=object))*itemsize, block)/1e9, load_settings().memory_gb
+    block = (
+        int(np.prod(source.block_shapes[0], dtype=object))
+        * itemsize
+        * (source.count if source.interleaving == "pixel" else 1)
+    )
+    needed, budget = (
+        max(int(np.prod(shape, dtype=object)) * itemsize, block) / 1e9,
+        load_settings().memory_gb,
+    )
     if needed > budget:
-        raise DataError(source.name, f"would take {needed:.1f} GB decoded ({source.count} x {source.height} x {source.width} {source.dtypes[0]}), "
-                        f"more than memory_gb = {budget:g}", "Check the file; where it is right, raise memory_gb in settings.ini or read a window.")
+        raise DataError(
+            source.name,
+            f"would take {needed:.1f} GB decoded ({source.count} x {source.height} x {source.width} {source.dtypes[0]}), "
+            f"more than memory_gb = {budget:g}",
+            "Check the file; where it is right, raise memory_gb in settings.ini or read a window.",
+        )
 
 # %% ../nbs/00b_raster.ipynb #fc08b41b
 def read(
     path: str | Path,
     *,
     bands: Sequence[int] | None = None,  # 1-based; None: all
-    window: Window | None = None,        # part of the image, in pixels; None: all of it
-) -> np.ndarray:                         # (bands, H, W) in the file's own type
+    window: Window | None = None,  # part of the image, in pixels; None: all of it
+) -> np.ndarray:  # (bands, H, W) in the file's own type
     "Read a GeoTIFF's pixels within the memory budget; a truncated file is a DataError."
-    with open_raster(path) as source: return _decode(source, path, bands, window)
+    with open_raster(path) as source:
+        return _decode(source, path, bands, window)
 
-def _decode(source: DatasetReader, path: object, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
+
+def _decode(
+    source: DatasetReader,
+    path: object,
+    bands: Sequence[int] | None = None,
+    window: Window | None = None,
+) -> np.ndarray:
     "Pixels of an open raster."
     bands = list(bands or source.indexes)
     if wrong := [b for b in bands if b not in source.indexes]:
-        raise DataError(path, f"has {source.count} bands, not {wrong[0]}", "Choose bands that it has.")
+        raise DataError(
+            path, f"has {source.count} bands, not {wrong[0]}", "Choose bands that it has."
+        )
     height, width = (int(window.height), int(window.width)) if window else source.shape
     check_budget(source, (len(bands), height, width))
-    try: return source.read(bands, window=window)
-    except RasterioIOError as e: raise DataError(path, f"is truncated or damaged ({_reason(e)})", _TIFF_CURE) from e
+    try:
+        return source.read(bands, window=window)
+    except RasterioIOError as e:
+        raise DataError(path, f"is truncated or damaged ({_reason(e)})", _TIFF_CURE) from e
+
 
 def _reason(error: Exception) -> str:
     "GDAL's own words, which rasterio keeps in the cause."
@@ -152,17 +235,20 @@ def _reason(error: Exception) -> str:
 # %% ../nbs/00b_raster.ipynb #610f7c53
 class Grid(NamedTuple):
     "Where an image's pixels lie."
-    shape: tuple[int, int]   # rows, columns
-    transform: Affine        # pixel (column, row) to CRS coordinates
+
+    shape: tuple[int, int]  # rows, columns
+    transform: Affine  # pixel (column, row) to CRS coordinates
     crs: CRS
+
 
 def grid_in(source: DatasetReader) -> Grid:
     "The grid of an open raster."
     return Grid(source.shape, source.transform, source.crs)
 
+
 def write(
     path: str | Path,
-    array: np.ndarray,                          # (bands, H, W) or (H, W)
+    array: np.ndarray,  # (bands, H, W) or (H, W)
     *,
     grid: Grid,
     descriptions: Sequence[str] | None = None,  # band names
@@ -170,207 +256,332 @@ def write(
 ) -> Path:
     "Write a deflated GeoTIFF with named bands, all or nothing."
     array = array[None] if array.ndim == 2 else array
-    if array.shape[1:] != tuple(grid.shape): raise DataError(path, f"array {array.shape} does not fit the grid {tuple(grid.shape)}")
-    if descriptions is not None and len(descriptions) != len(array): raise DataError(path, f"{len(descriptions)} names for {len(array)} bands")
+    if array.shape[1:] != tuple(grid.shape):
+        raise DataError(path, f"array {array.shape} does not fit the grid {tuple(grid.shape)}")
+    if descriptions is not None and len(descriptions) != len(array):
+        raise DataError(path, f"{len(descriptions)} names for {len(array)} bands")
     tiles = dict(tiled=True, blockxsize=256, blockysize=256) if min(array.shape[1:]) > 256 else {}
     predictor = 3 if array.dtype.kind == "f" else 2
     with MemoryFile() as memory:
-        with memory.open(driver="GTiff", count=len(array), height=grid.shape[0], width=grid.shape[1], dtype=array.dtype, crs=grid.crs, nodata=nodata,
-                         transform=grid.transform, compress="deflate", zlevel=1, predictor=predictor, interleave="band", **tiles) as target:
-            for i, text in enumerate(descriptions or (), 1): target.set_band_description(i, text)
+        with memory.open(
+            driver="GTiff",
+            count=len(array),
+            height=grid.shape[0],
+            width=grid.shape[1],
+            dtype=array.dtype,
+            crs=grid.crs,
+            nodata=nodata,
+            transform=grid.transform,
+            compress="deflate",
+            zlevel=1,
+            predictor=predictor,
+            interleave="band",
+            **tiles,
+        ) as target:
+            for i, text in enumerate(descriptions or (), 1):
+                target.set_band_description(i, text)
             target.write(array)
         return write_bytes(path, memory.read())
 
 # %% ../nbs/00b_raster.ipynb #1b7f4148
 def read_named(
     path: str | Path,
-) -> tuple[np.ndarray, Grid, tuple[str, ...]]:   # pixels, grid, band names ("" where a band has none)
+) -> tuple[
+    np.ndarray, Grid, tuple[str, ...]
+]:  # pixels, grid, band names ("" where a band has none)
     "Read a raster together with its grid and its band names."
     with open_raster(path) as source:
         return _decode(source, path), grid_in(source), tuple(d or "" for d in source.descriptions)
+
 
 def grid_of(
     path: str | Path,
 ) -> Grid:
     "The grid of a raster, from its header."
-    with open_raster(path) as source: return grid_in(source)
+    with open_raster(path) as source:
+        return grid_in(source)
+
 
 def as_grid(
-    grid: Grid | tuple | str | Path,   # (shape, transform, crs), the CRS in any form; or the image whose grid it is
+    grid: Grid
+    | tuple
+    | str
+    | Path,  # (shape, transform, crs), the CRS in any form; or the image whose grid it is
 ) -> Grid:
     "A grid from whatever says where pixels lie."
-    if not isinstance(grid, tuple): return grid_of(grid)
+    if not isinstance(grid, tuple):
+        return grid_of(grid)
     shape, transform, crs = grid
-    return Grid(tuple(shape), transform, crs if hasattr(crs, "to_wkt") else CRS.from_user_input(crs))
+    return Grid(
+        tuple(shape), transform, crs if hasattr(crs, "to_wkt") else CRS.from_user_input(crs)
+    )
 
 # %% ../nbs/00b_raster.ipynb #e2a35af2
 _GEOD = Geod(ellps="WGS84")
 
+
 def ground_size(
     grid: Grid,
-) -> tuple[float, float]:   # metres down a row, metres along a column
+) -> tuple[float, float]:  # metres down a row, metres along a column
     "Height and width of a pixel on the ground, measured through the grid's centre."
     height, width = grid.shape
-    ends = np.array([(0, height/2), (width, height/2), (width/2, 0), (width/2, height)])
-    xs, ys = np.array([grid.transform*tuple(p) for p in ends]).T
+    ends = np.array([(0, height / 2), (width, height / 2), (width / 2, 0), (width / 2, height)])
+    xs, ys = np.array([grid.transform * tuple(p) for p in ends]).T
     lon, lat = transformer(grid.crs.to_wkt(), "EPSG:4326").transform(xs, ys)
     _, _, metres = _GEOD.inv(lon[[0, 2]], lat[[0, 2]], lon[[1, 3]], lat[[1, 3]])
-    return float(metres[1]/height), float(metres[0]/width)
+    return float(metres[1] / height), float(metres[0] / width)
+
 
 def gsd_of(
     grid: Grid,
 ) -> float:
     "Ground sample distance in metres: the geometric mean of a pixel's height and width."
-    return float(np.prod(ground_size(grid))**0.5)
+    return float(np.prod(ground_size(grid)) ** 0.5)
 
 # %% ../nbs/00b_raster.ipynb #7a876efd
 def target_grid(
     path: str | Path | Grid,
-    gsd_m: float | None,      # metres on the ground; None: the image's own
+    gsd_m: float | None,  # metres on the ground; None: the image's own
     *,
     tolerance: float = 0.03,  # relative
 ) -> Grid:
     "The grid on which an image, its mask and its probabilities live."
     grid = path if isinstance(path, Grid) else grid_of(path)
     sizes = np.array(ground_size(grid))
-    if gsd_m is None or (abs(sizes/gsd_m - 1) <= tolerance).all(): return grid
-    height, width = (max(1, round(n*size/gsd_m)) for n, size in zip(grid.shape, sizes, strict=True))
-    return Grid((height, width), grid.transform*Affine.scale(grid.shape[1]/width, grid.shape[0]/height), grid.crs)
+    if gsd_m is None or (abs(sizes / gsd_m - 1) <= tolerance).all():
+        return grid
+    height, width = (
+        max(1, round(n * size / gsd_m)) for n, size in zip(grid.shape, sizes, strict=True)
+    )
+    return Grid(
+        (height, width),
+        grid.transform * Affine.scale(grid.shape[1] / width, grid.shape[0] / height),
+        grid.crs,
+    )
 
 # %% ../nbs/00b_raster.ipynb #56efd8cb
 def resample(
-    image: np.ndarray,   # (bands, H, W)
-    valid: np.ndarray,   # (H, W) bool
+    image: np.ndarray,  # (bands, H, W)
+    valid: np.ndarray,  # (H, W) bool
     source: Grid,
-    target: Grid,        # same CRS
-) -> tuple[np.ndarray, np.ndarray]:   # image and validity on the target grid
+    target: Grid,  # same CRS
+) -> tuple[np.ndarray, np.ndarray]:  # image and validity on the target grid
     "Bring an image to another grid; a target pixel is valid where at least half of it is."
-    if source == target: return image, valid
+    if source == target:
+        return image, valid
     finer = source.shape[0] < target.shape[0]
     method = Resampling.bilinear if finer else Resampling.average
-    stack = np.concatenate([image*valid, valid[None]]).astype("float32")
+    stack = np.concatenate([image * valid, valid[None]]).astype("float32")
     out = np.zeros((len(stack), *target.shape), "float32")
-    reproject(stack, out, src_transform=source.transform, src_crs=source.crs, dst_transform=target.transform, dst_crs=target.crs, resampling=method)
+    reproject(
+        stack,
+        out,
+        src_transform=source.transform,
+        src_crs=source.crs,
+        dst_transform=target.transform,
+        dst_crs=target.crs,
+        resampling=method,
+    )
     share = out[-1]
-    values = np.where(share > 1e-3, out[:-1]/np.maximum(share, 1e-3), 0)
-    if image.dtype.kind in "ui": values = np.clip(values.round(), 0, np.iinfo(image.dtype).max)
+    values = np.where(share > 1e-3, out[:-1] / np.maximum(share, 1e-3), 0)
+    if image.dtype.kind in "ui":
+        values = np.clip(values.round(), 0, np.iinfo(image.dtype).max)
     return values.astype(image.dtype), share >= 0.5
 
 # %% ../nbs/00b_raster.ipynb #2d29d741
 def stretch_limits(
-    image: np.ndarray,    # (bands, H, W)
+    image: np.ndarray,  # (bands, H, W)
     *,
-    low: float = 2,       # percentiles
+    low: float = 2,  # percentiles
     high: float = 98,
-) -> list[tuple[float, float]]:   # per band; (0, 0) where a band has no positive finite pixel
+) -> list[tuple[float, float]]:  # per band; (0, 0) where a band has no positive finite pixel
     "Percentiles of the positive, finite pixels of each band."
     limits = []
     for band in image:
         known = band[np.isfinite(band) & (band > 0)]
-        limits.append(tuple(map(float, np.percentile(known, (low, high)))) if known.size else (0.0, 0.0))
+        limits.append(
+            tuple(map(float, np.percentile(known, (low, high)))) if known.size else (0.0, 0.0)
+        )
     return limits
 
+
 def to_8bit(
-    image: np.ndarray,    # (bands, H, W), any type
+    image: np.ndarray,  # (bands, H, W), any type
     *,
     low: float = 2,
     high: float = 98,
-    limits: Sequence[tuple[float, float]] | None = None,  # fixed values per band instead of percentiles
-) -> np.ndarray:          # uint8; a band whose limits coincide is 0 below and 255 above them
+    limits: Sequence[tuple[float, float]]
+    | None = None,  # fixed values per band instead of percentiles
+) -> np.ndarray:  # uint8; a band whose limits coincide is 0 below and 255 above them
     "Stretch each band between two of its percentiles (or fixed limits) to 0-255; not finite means 0."
     limits = limits or stretch_limits(image, low=low, high=high)
-    if len(limits) != len(image): raise DataError("image", f"has {len(image)} bands, but {len(limits)} are given limits", "Give one pair a band.")
+    if len(limits) != len(image):
+        raise DataError(
+            "image",
+            f"has {len(image)} bands, but {len(limits)} are given limits",
+            "Give one pair a band.",
+        )
     out = np.empty(image.shape, "uint8")
     for band, target, (bottom, top) in zip(image, out, limits, strict=True):
-        if band.dtype.kind == "u" and band.dtype.itemsize <= 2: target[:] = _scaled(np.arange(np.iinfo(band.dtype).max + 1), bottom, top)[band]
-        else: target[:] = _scaled(np.nan_to_num(band.astype("float64"), nan=0, posinf=0, neginf=0), bottom, top)
+        if band.dtype.kind == "u" and band.dtype.itemsize <= 2:
+            target[:] = _scaled(np.arange(np.iinfo(band.dtype).max + 1), bottom, top)[band]
+        else:
+            target[:] = _scaled(
+                np.nan_to_num(band.astype("float64"), nan=0, posinf=0, neginf=0), bottom, top
+            )
     return out
+
 
 def _scaled(values: np.ndarray, bottom: float, top: float) -> np.ndarray:
     "`bottom` to 0 and `top` to 255, linear between, as `gdal_translate -ot Byte -scale` does."
-    return np.clip(np.floor((values - bottom)*(255/max(top - bottom, 1e-6)) + 0.5), 0, 255).astype("uint8")
+    return np.clip(
+        np.floor((values - bottom) * (255 / max(top - bottom, 1e-6)) + 0.5), 0, 255
+    ).astype("uint8")
 
 # %% ../nbs/00b_raster.ipynb #9bd7232b
 def band_order(
-    count: int,            # bands in the file
-    n: int,                # bands that the network wants: 3 or 8
+    count: int,  # bands in the file
+    n: int,  # bands that the network wants: 3 or 8
     *,
     name: object = "image",
-) -> tuple[int, ...]:      # 1-based
+) -> tuple[int, ...]:  # 1-based
     "Which bands of a file make a network's input: red, green, blue first, as the original ordered them."
-    orders = {(8, 3): (5, 3, 2), (8, 8): (5, 3, 2, 1, 4, 6, 7, 8), (3, 3): (1, 2, 3), (4, 3): (1, 2, 3)}
-    if (count, n) in orders: return orders[count, n]
-    raise DataError(name, f"has {count} bands; the preset wants {n}",
-                    "Give it the PS-MS image (8 bands), or a preset whose folds have `bands: 3` (3, 4 or 8 bands in the file).")
+    orders = {
+        (8, 3): (5, 3, 2),
+        (8, 8): (5, 3, 2, 1, 4, 6, 7, 8),
+        (3, 3): (1, 2, 3),
+        (4, 3): (1, 2, 3),
+    }
+    if (count, n) in orders:
+        return orders[count, n]
+    raise DataError(
+        name,
+        f"has {count} bands; the preset wants {n}",
+        "Give it the PS-MS image (8 bands), or a preset whose folds have `bands: 3` (3, 4 or 8 bands in the file).",
+    )
 
 # %% ../nbs/00b_raster.ipynb #6c629e64
-FIXED_LIMITS = ((154, 669), (122, 1061), (119, 1520), (62, 1497), (20, 1342), (36, 1505), (17, 1853), (7, 1559))   # WorldView-3 bands 1-8, 16 bits
+FIXED_LIMITS = (
+    (154, 669),
+    (122, 1061),
+    (119, 1520),
+    (62, 1497),
+    (20, 1342),
+    (36, 1505),
+    (17, 1853),
+    (7, 1559),
+)  # WorldView-3 bands 1-8, 16 bits
+
 
 def limits_of(
-    stretch: str,                   # "chip" (or ""), "fixed", or `154:669,122:1061,...`: one range a band of the file
-    bands: Sequence[int],           # 1-based, that will be read
-    count: int,                     # of the file
+    stretch: str,  # "chip" (or ""), "fixed", or `154:669,122:1061,...`: one range a band of the file
+    bands: Sequence[int],  # 1-based, that will be read
+    count: int,  # of the file
     *,
-    dtype: object = "uint16",       # of the file
+    dtype: object = "uint16",  # of the file
     name: object = "image",
-) -> list[tuple[float, float]] | None:   # per read band; None: the chip's own percentiles
+) -> list[tuple[float, float]] | None:  # per read band; None: the chip's own percentiles
     "The ranges that a word for the stretch stands for."
-    if stretch in ("", "chip"): return None
-    try: pairs = FIXED_LIMITS if stretch == "fixed" else [tuple(map(float, part.split(":"))) for part in stretch.split(",")]
-    except ValueError: pairs = []
-    if not pairs or any(len(p) != 2 for p in pairs): raise DataError(name, f"has a stretch '{stretch}'", "Use chip, fixed, or low:high for each band.")
+    if stretch in ("", "chip"):
+        return None
+    try:
+        pairs = (
+            FIXED_LIMITS
+            if stretch == "fixed"
+            else [tuple(map(float, part.split(":"))) for part in stretch.split(",")]
+        )
+    except ValueError:
+        pairs = []
+    if not pairs or any(len(p) != 2 for p in pairs):
+        raise DataError(
+            name, f"has a stretch '{stretch}'", "Use chip, fixed, or low:high for each band."
+        )
     if stretch == "fixed" and np.dtype(dtype).itemsize == 1:
-        raise DataError(name, "holds 8-bit values; the fixed ranges are for WorldView's 16 bits", "Use `stretch: chip` or `stretch: aoi` in the preset.")
-    if stretch == "fixed" and count == 3: pairs = [pairs[b - 1] for b in band_order(8, 3)]   # a 16-bit RGB of the same satellite
-    if len(pairs) != count: raise DataError(name, f"has {count} bands; its stretch has {len(pairs)} ranges", "Use `stretch: chip`, or give a range for each band.")
+        raise DataError(
+            name,
+            "holds 8-bit values; the fixed ranges are for WorldView's 16 bits",
+            "Use `stretch: chip` or `stretch: aoi` in the preset.",
+        )
+    if stretch == "fixed" and count == 3:
+        pairs = [pairs[b - 1] for b in band_order(8, 3)]  # a 16-bit RGB of the same satellite
+    if len(pairs) != count:
+        raise DataError(
+            name,
+            f"has {count} bands; its stretch has {len(pairs)} ranges",
+            "Use `stretch: chip`, or give a range for each band.",
+        )
     return [pairs[b - 1] for b in bands]
 
 # %% ../nbs/00b_raster.ipynb #87673121
 def checked_target(
-    path: str | Path,      # the image, for messages
-    source: Grid,          # its grid
+    path: str | Path,  # the image, for messages
+    source: Grid,  # its grid
     gsd_m: float | None,
     n_bands: int,
 ) -> Grid:
     "`target_grid`, refused where the image lies off the Earth or where bands and validity, as 32-bit floats, would not fit `memory_gb` there."
     if not np.isfinite(ground_size(source)).all():
-        raise DataError(path, "lies outside the area of its CRS", "Check its georeference; `rio info` shows bounds and CRS.")
+        raise DataError(
+            path,
+            "lies outside the area of its CRS",
+            "Check its georeference; `rio info` shows bounds and CRS.",
+        )
     target = target_grid(source, gsd_m)
-    needed, budget = (n_bands + 1)*target.shape[0]*target.shape[1]*4/1e9, load_settings().memory_gb
-    if source == target or needed <= budget: return target
-    raise DataError(path, f"would become {target.shape[0]} x {target.shape[1]} pixels of the preset's size and take {needed:.1f} GB (its own pixels are "
-                    f"{gsd_of(source):.3g} m on the ground), more than memory_gb = {budget:g}",
-                    "Check its georeference; where it is right, raise data.gsd_m in the preset or memory_gb in settings.ini.")
+    needed, budget = (
+        (n_bands + 1) * target.shape[0] * target.shape[1] * 4 / 1e9,
+        load_settings().memory_gb,
+    )
+    if source == target or needed <= budget:
+        return target
+    raise DataError(
+        path,
+        f"would become {target.shape[0]} x {target.shape[1]} pixels of the preset's size and take {needed:.1f} GB (its own pixels are "
+        f"{gsd_of(source):.3g} m on the ground), more than memory_gb = {budget:g}",
+        "Check its georeference; where it is right, raise data.gsd_m in the preset or memory_gb in settings.ini.",
+    )
+
 
 def read_valid(
     path: str | Path,
     n_bands: int = 3,
     *,
     gsd_m: float | None = None,
-) -> tuple[Grid, np.ndarray]:     # grid and validity (H, W), as read_chip has them
+) -> tuple[Grid, np.ndarray]:  # grid and validity (H, W), as read_chip has them
     "Where an image has data, without making a picture of it."
     with open_raster(path) as source:
         grid, bands = grid_in(source), band_order(source.count, n_bands, name=path)
         target = checked_target(path, grid, gsd_m, n_bands)
         valid = valid_pixels(_decode(source, path, bands), source.nodata)
-    if not valid.any(): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
+    if not valid.any():
+        raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
     return target, resample(np.zeros((0, *valid.shape), "uint8"), valid, grid, target)[1]
+
 
 def read_chip(
     path: str | Path,
-    n_bands: int,                 # 3 or 8
+    n_bands: int,  # 3 or 8
     *,
-    gsd_m: float | None = None,   # metres; None: the image's own
-    stretch: str = "chip",        # see limits_of; what the source itself says wins
-) -> tuple[np.ndarray, Grid, np.ndarray]:   # uint8 (n_bands, H, W); its grid; validity (H, W)
+    gsd_m: float | None = None,  # metres; None: the image's own
+    stretch: str = "chip",  # see limits_of; what the source itself says wins
+) -> tuple[np.ndarray, Grid, np.ndarray]:  # uint8 (n_bands, H, W); its grid; validity (H, W)
     "Read an image as a network sees it: bands in order, 8 bits, at the preset's ground sample distance."
     with open_raster(path) as source:
         grid = grid_in(source)
-        bands, target = band_order(source.count, n_bands, name=path), checked_target(path, grid, gsd_m, n_bands)
-        limits = limits_of(split_source(path)[1].get("stretch", stretch), bands, source.count, dtype=source.dtypes[0], name=path)
+        bands, target = (
+            band_order(source.count, n_bands, name=path),
+            checked_target(path, grid, gsd_m, n_bands),
+        )
+        limits = limits_of(
+            split_source(path)[1].get("stretch", stretch),
+            bands,
+            source.count,
+            dtype=source.dtypes[0],
+            name=path,
+        )
         image = _decode(source, path, bands)
         valid = valid_pixels(image, source.nodata)
-    if not valid.any(): raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
+    if not valid.any():
+        raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
     image = to_8bit(np.multiply(image, valid, out=image), limits=limits)
     image, valid = resample(image, valid, grid, target)
-    return image*valid, target, valid
+    return image * valid, target, valid

@@ -26,37 +26,40 @@ __all__ = ['FAR_M', 'NAMED', 'sample_points', 'samples_along', 'middles', 'read_
 # %% ../nbs/06b_speed.ipynb #a8aa9f75
 def sample_points(
     line: shapely.LineString,
-    step_m: float,        # distance between samples
+    step_m: float,  # distance between samples
     skip_m: float = 6.0,  # left out at both ends, as far as the edge is long enough
-) -> np.ndarray:          # (n, 2), at least one
+) -> np.ndarray:  # (n, 2), at least one
     "Places at equal distances along an edge, away from its ends."
     return samples_along([line], step_m, skip_m)[0]
+
 
 def samples_along(
     lines: list[shapely.LineString],
     step_m: float,
     skip_m: float = 6.0,
-) -> tuple[np.ndarray, np.ndarray]:   # (n, 2) places, line after line; how many each line has
+) -> tuple[np.ndarray, np.ndarray]:  # (n, 2) places, line after line; how many each line has
     "`sample_points` of many lines at once."
     lines = np.asarray(lines, object)
     length = shapely.length(lines)
-    skip = np.minimum(skip_m, length/3)
-    count = np.maximum(1, np.rint((length - 2*skip)/step_m)).astype(int)
+    skip = np.minimum(skip_m, length / 3)
+    count = np.maximum(1, np.rint((length - 2 * skip) / step_m)).astype(int)
     i = np.repeat(np.arange(len(lines)), count)
     nth = np.arange(len(i)) - np.repeat(count.cumsum() - count, count)
-    at = skip[i] + (nth + 0.5)*(length - 2*skip)[i]/count[i]
+    at = skip[i] + (nth + 0.5) * (length - 2 * skip)[i] / count[i]
     return shapely.get_coordinates(shapely.line_interpolate_point(lines[i], at)), count
+
 
 def middles(line: shapely.LineString) -> np.ndarray:
     "The middle of every straight piece, the reference's samples."
     xy = shapely.get_coordinates(line)
-    return (xy[1:] + xy[:-1])/2
+    return (xy[1:] + xy[:-1]) / 2
+
 
 def read_patches(
-    bands: np.ndarray,   # (bins, H, W)
-    rc: np.ndarray,      # (n, 2) rows and columns
-    half: int,           # a patch has 2 half + 1 pixels a side
-) -> np.ndarray:         # (bins, n, patch pixels)
+    bands: np.ndarray,  # (bins, H, W)
+    rc: np.ndarray,  # (n, 2) rows and columns
+    half: int,  # a patch has 2 half + 1 pixels a side
+) -> np.ndarray:  # (bins, n, patch pixels)
     "Squares around positions; outside the raster, the border's pixels."
     d = np.arange(-half, half + 1)
     r, c = np.rint(rc).astype(int).T
@@ -64,13 +67,21 @@ def read_patches(
     cols = np.clip(c[:, None, None] + d, 0, bands.shape[2] - 1)
     return bands[:, rows, cols].reshape(len(bands), len(rc), -1)
 
-def _patch_means(bands: np.ndarray, rc: np.ndarray, half: int) -> np.ndarray:   # (bins, n)
-    "The means of squares around positions."
-    if bands.dtype != np.uint8 or not isinstance(bands, np.ndarray): return read_patches(bands, rc, half).mean(2)   # floats, or a raster on disk
-    from spacenet5_nb.base.boxcar_means import patch_sums  # where a graph is made; reading one should not wait for numba
-    return patch_sums(bands, *np.rint(rc).astype(int).T, half)/(2*half + 1)**2
 
-def _patch_percentiles(bands: np.ndarray, rc: np.ndarray, half: int, percentile: float) -> np.ndarray:   # (bins, n)
+def _patch_means(bands: np.ndarray, rc: np.ndarray, half: int) -> np.ndarray:  # (bins, n)
+    "The means of squares around positions."
+    if bands.dtype != np.uint8 or not isinstance(bands, np.ndarray):
+        return read_patches(bands, rc, half).mean(2)  # floats, or a raster on disk
+    from spacenet5_nb.base.boxcar_means import (
+        patch_sums,
+    )  # where a graph is made; reading one should not wait for numba
+
+    return patch_sums(bands, *np.rint(rc).astype(int).T, half) / (2 * half + 1) ** 2
+
+
+def _patch_percentiles(
+    bands: np.ndarray, rc: np.ndarray, half: int, percentile: float
+) -> np.ndarray:  # (bins, n)
     "A percentile of squares around positions; of bytes a whole number, as the reference has it."
     seen = np.percentile(read_patches(bands, rc, half), percentile, axis=2)
     return np.floor(seen) if bands.dtype == np.uint8 else seen
@@ -78,65 +89,84 @@ def _patch_percentiles(bands: np.ndarray, rc: np.ndarray, half: int, percentile:
 # %% ../nbs/06b_speed.ipynb #e795be3c
 def edge_evidence(
     lines: list[shapely.LineString],
-    bands: np.ndarray,     # (bins, H, W), the speed bins
+    bands: np.ndarray,  # (bins, H, W), the speed bins
     frame: Frame,
     config: SpeedConfig,
 ) -> tuple[np.ndarray, np.ndarray]:  # (edges, bins) summed over samples, 0-1 each; samples per edge
     "How strongly each bin is seen along each edge."
-    if not lines: return np.zeros((0, len(bands))), np.zeros(0, int)
+    if not lines:
+        return np.zeros((0, len(bands))), np.zeros(0, int)
     if config.rule == "argmax":
         middle = [middles(s) for s in lines]
         points, count = np.vstack(middle), np.array([len(p) for p in middle])
-    else: points, count = samples_along(lines, config.step_m)
-    half = max(0, round((config.patch_m/frame.gsd_m - 1)/2))
-    seen = _patch_means(bands, frame.to_pixels(points), half) if config.rule != "argmax" else _patch_percentiles(bands, frame.to_pixels(points), half, config.percentile)
+    else:
+        points, count = samples_along(lines, config.step_m)
+    half = max(0, round((config.patch_m / frame.gsd_m - 1) / 2))
+    seen = (
+        _patch_means(bands, frame.to_pixels(points), half)
+        if config.rule != "argmax"
+        else _patch_percentiles(bands, frame.to_pixels(points), half, config.percentile)
+    )
     sums = np.add.reduceat(seen, np.r_[0, count.cumsum()[:-1]], axis=1).T
-    return sums/(255 if bands.dtype == np.uint8 else 1), count
+    return sums / (255 if bands.dtype == np.uint8 else 1), count
 
 # %% ../nbs/06b_speed.ipynb #d5ed6619
 def continuations(
     g: nx.MultiGraph,
     max_deg: float = 30.0,  # a turn up to this is straight on
-) -> list[tuple[int, int]]: # pairs of edge numbers, in the order of g.edges
+) -> list[tuple[int, int]]:  # pairs of edge numbers, in the order of g.edges
     "Edges that continue each other straight through a node; at each node an edge has at most one."
     arms: dict[Any, list[tuple[int, tuple]]] = {n: [] for n in g}
     lines = np.array([d["geometry"] for *_, d in g.edges(data=True)], object)
     first, last, into, back = _directions(lines)
     for i, (u, v) in enumerate(g.edges()):
         x, y = g.nodes[u]["x"], g.nodes[u]["y"]
-        turned = math.hypot(first[i][0] - x, first[i][1] - y) > math.hypot(last[i][0] - x, last[i][1] - y)
-        arms[u].append((i, back[i] if turned else into[i])); arms[v].append((i, into[i] if turned else back[i]))
+        turned = math.hypot(first[i][0] - x, first[i][1] - y) > math.hypot(
+            last[i][0] - x, last[i][1] - y
+        )
+        arms[u].append((i, back[i] if turned else into[i]))
+        arms[v].append((i, into[i] if turned else back[i]))
     pairs = []
     for at in arms.values():
-        turns = sorted((_turn(a, b), i, j) for n, (i, a) in enumerate(at) for j, b in at[:n] if i != j)
+        turns = sorted(
+            (_turn(a, b), i, j) for n, (i, a) in enumerate(at) for j, b in at[:n] if i != j
+        )
         used: set[int] = set()
         for turn, i, j in turns:
-            if turn <= max_deg and i not in used and j not in used: pairs.append((i, j)); used |= {i, j}
+            if turn <= max_deg and i not in used and j not in used:
+                pairs.append((i, j))
+                used |= {i, j}
     return pairs
+
 
 def _directions(lines: np.ndarray) -> tuple[list, list, list, list]:
     "First and last points of lines, and the unit vectors from each into the line, over about ten metres."
-    if not len(lines): return [], [], [], []
+    if not len(lines):
+        return [], [], [], []
     length = shapely.length(lines)
-    at = np.minimum(10.0, length/2)
+    at = np.minimum(10.0, length / 2)
     ends = [shapely.get_coordinates(shapely.get_point(lines, i)) for i in (0, -1)]
-    inside = [shapely.get_coordinates(shapely.line_interpolate_point(lines, s)) for s in (at, length - at)]
+    inside = [
+        shapely.get_coordinates(shapely.line_interpolate_point(lines, s)) for s in (at, length - at)
+    ]
     steps = [b - a for a, b in zip(ends, inside, strict=True)]
-    units = [s/np.maximum(np.hypot(*s.T), 1e-9)[:, None] for s in steps]
+    units = [s / np.maximum(np.hypot(*s.T), 1e-9)[:, None] for s in steps]
     return tuple(a.tolist() for a in (*ends, *units))
+
 
 def _turn(a: Sequence[float], b: Sequence[float]) -> float:
     "Degrees by which one turns going in along a and out along b."
-    return math.degrees(math.acos(max(-1.0, min(1.0, -a[0]*b[0] - a[1]*b[1]))))
+    return math.degrees(math.acos(max(-1.0, min(1.0, -a[0] * b[0] - a[1] * b[1]))))
 
 # %% ../nbs/06b_speed.ipynb #5tr00001
-FAR_M = 100.0   # of a road's continuation that may tell its speed
+FAR_M = 100.0  # of a road's continuation that may tell its speed
+
 
 def onward(
-    straight: dict[int, list[int]],   # per edge, those that continue it
-    i: int,                           # from here
-    j: int,                           # by way of this one
-) -> Iterator[int]:                   # edge numbers, nearest first
+    straight: dict[int, list[int]],  # per edge, those that continue it
+    i: int,  # from here
+    j: int,  # by way of this one
+) -> Iterator[int]:  # edge numbers, nearest first
     "The edges of one road beyond an edge, each once."
     seen = {i}
     while j not in seen:
@@ -144,167 +174,229 @@ def onward(
         seen.add(j)
         i, j = j, next((k for k in straight[j] if k != i), i)
 
+
 def both_ways(pairs: list[tuple[int, int]]) -> dict[int, list[int]]:
     "Per edge, the edges that continue it, at most one at either end."
     straight: dict[int, list[int]] = {}
-    for i, j in pairs: straight.setdefault(i, []).append(j); straight.setdefault(j, []).append(i)
+    for i, j in pairs:
+        straight.setdefault(i, []).append(j)
+        straight.setdefault(j, []).append(i)
     return straight
 
 # %% ../nbs/06b_speed.ipynb #5tr00003
 def borrow(
-    evidence: np.ndarray,    # (edges, bins), per sample
-    length: np.ndarray,      # metres of each edge
+    evidence: np.ndarray,  # (edges, bins), per sample
+    length: np.ndarray,  # metres of each edge
     pairs: list[tuple[int, int]],
-    clarity: np.ndarray,     # (edges,) 0-1: how little each edge needs help
-    metres: float,           # of a continuation's evidence, to each side
-) -> np.ndarray:             # (edges, bins), per sample
+    clarity: np.ndarray,  # (edges,) 0-1: how little each edge needs help
+    metres: float,  # of a continuation's evidence, to each side
+) -> np.ndarray:  # (edges, bins), per sample
     "Mix unclear evidence with that of the same road straight on, by length."
-    total, weight, straight = evidence*length[:, None], length.copy(), both_ways(pairs)
+    total, weight, straight = evidence * length[:, None], length.copy(), both_ways(pairs)
     for i in straight:
-        need = max(0.0, 1 - 2*clarity[i])
+        need = max(0.0, 1 - 2 * clarity[i])
         for j in straight[i] if need > 0 else []:
             left, far = metres, 0.0
             for k in onward(straight, i, j):
-                w = min(left, length[k]*clarity[k])   # a faint edge gives little, and the next one is asked
-                total[i] += evidence[k]*w*need; weight[i] += w*need
+                w = min(
+                    left, length[k] * clarity[k]
+                )  # a faint edge gives little, and the next one is asked
+                total[i] += evidence[k] * w * need
+                weight[i] += w * need
                 left, far = left - w, far + length[k]
-                if left <= 0 or far > FAR_M: break
-    return total/np.maximum(weight, 1e-9)[:, None]
+                if left <= 0 or far > FAR_M:
+                    break
+    return total / np.maximum(weight, 1e-9)[:, None]
 
 # %% ../nbs/06b_speed.ipynb #08a66490
 def speed_of(
-    evidence: np.ndarray,       # (edges, bins), per sample
-    values_mph: np.ndarray,     # (bins,)
+    evidence: np.ndarray,  # (edges, bins), per sample
+    values_mph: np.ndarray,  # (bins,)
     config: SpeedConfig,
 ) -> tuple[np.ndarray, np.ndarray]:  # mph (NaN: no evidence), confidence 0-1
     "Speed and confidence from evidence."
     seen = evidence.sum(1)
-    share = evidence/np.maximum(seen, 1e-12)[:, None]
-    if config.rule == "argmax": mph = values_mph[evidence.argmax(1)] if len(evidence) else seen
+    share = evidence / np.maximum(seen, 1e-12)[:, None]
+    if config.rule == "argmax":
+        mph = values_mph[evidence.argmax(1)] if len(evidence) else seen
     else:
         weight = share**config.sharpness
-        mph = (weight*values_mph).sum(1)/np.maximum(weight.sum(1), 1e-12)
-    spread = np.sqrt((share*(values_mph - mph[:, None])**2).sum(1))
-    confidence = np.minimum(1, seen)*np.exp(-spread/15)
+        mph = (weight * values_mph).sum(1) / np.maximum(weight.sum(1), 1e-12)
+    spread = np.sqrt((share * (values_mph - mph[:, None]) ** 2).sum(1))
+    confidence = np.minimum(1, seen) * np.exp(-spread / 15)
     none = seen < config.min_evidence
     return np.where(none, np.nan, mph), np.where(none, 0.0, confidence)
 
+
 def continuous_speed(
-    evidence: np.ndarray,       # (edges, 1), per sample: the share of `max_mph`
+    evidence: np.ndarray,  # (edges, 1), per sample: the share of `max_mph`
     max_mph: float,
     config: SpeedConfig,
 ) -> tuple[np.ndarray, np.ndarray]:  # as speed_of
     "Speed from one band that rises with it; how sure it is such a band cannot say."
     none = evidence[:, 0] < config.min_evidence
-    return np.where(none, np.nan, evidence[:, 0]*max_mph), np.where(none, 0.0, 1.0)
+    return np.where(none, np.nan, evidence[:, 0] * max_mph), np.where(none, 0.0, 1.0)
 
 # %% ../nbs/06b_speed.ipynb #a39648d2
 def road_widths(
     lines: list[shapely.LineString],
-    road: np.ndarray,        # (1, H, W) the road channel
+    road: np.ndarray,  # (1, H, W) the road channel
     frame: Frame,
-    step_m: float = 20.0,    # between the places that are measured
-    reach_m: float = 15.0,   # to each side
-) -> np.ndarray:             # metres, one per line
+    step_m: float = 20.0,  # between the places that are measured
+    reach_m: float = 15.0,  # to each side
+) -> np.ndarray:  # metres, one per line
     "How wide the road is drawn across each line: as far as it is at least half as bright as in the middle."
     lines = np.asarray(lines, object)
     points, count = samples_along(lines, step_m)
     along = lines[np.repeat(np.arange(len(lines)), count)]
     at = shapely.line_locate_point(along, shapely.points(points))
-    step = np.subtract(*(shapely.get_coordinates(shapely.line_interpolate_point(along, np.maximum(at + d, 0))) for d in (1, -1)))
-    left = np.stack([-step[:, 1], step[:, 0]], axis=1)/np.maximum(np.hypot(*step.T), 1e-9)[:, None]
-    half = round(reach_m/frame.gsd_m)
-    places = points[:, None] + np.arange(-half, half + 1)[:, None]*frame.gsd_m*left[:, None]
-    seen = read_patches(road, frame.to_pixels(places.reshape(-1, 2)), 0).reshape(len(points), -1).astype(float)
-    on = (seen >= seen[:, half:half + 1]/2) & (seen > 0)
-    across = np.cumprod(on[:, half:], axis=1).sum(1) + np.cumprod(on[:, half::-1], axis=1).sum(1) - 1
-    return np.array([np.median(w) for w in np.split(np.maximum(across, 0), count.cumsum()[:-1])])*frame.gsd_m
+    step = np.subtract(
+        *(
+            shapely.get_coordinates(shapely.line_interpolate_point(along, np.maximum(at + d, 0)))
+            for d in (1, -1)
+        )
+    )
+    left = (
+        np.stack([-step[:, 1], step[:, 0]], axis=1) / np.maximum(np.hypot(*step.T), 1e-9)[:, None]
+    )
+    half = round(reach_m / frame.gsd_m)
+    places = points[:, None] + np.arange(-half, half + 1)[:, None] * frame.gsd_m * left[:, None]
+    seen = (
+        read_patches(road, frame.to_pixels(places.reshape(-1, 2)), 0)
+        .reshape(len(points), -1)
+        .astype(float)
+    )
+    on = (seen >= seen[:, half : half + 1] / 2) & (seen > 0)
+    across = (
+        np.cumprod(on[:, half:], axis=1).sum(1) + np.cumprod(on[:, half::-1], axis=1).sum(1) - 1
+    )
+    return (
+        np.array([np.median(w) for w in np.split(np.maximum(across, 0), count.cumsum()[:-1])])
+        * frame.gsd_m
+    )
 
 # %% ../nbs/06b_speed.ipynb #w1d70002
 def median_for_width(
-    mph: np.ndarray,         # (edges,) NaN: not known
+    mph: np.ndarray,  # (edges,) NaN: not known
     length: np.ndarray,
-    width: np.ndarray,       # metres
-    alike: float = 0.25,     # widths that differ by less than this share count as the same
-) -> np.ndarray:             # (edges,) what each edge would have by its width; the median of all where no other is as wide
+    width: np.ndarray,  # metres
+    alike: float = 0.25,  # widths that differ by less than this share count as the same
+) -> (
+    np.ndarray
+):  # (edges,) what each edge would have by its width; the median of all where no other is as wide
     "The median speed, by length, of the roads about as wide as each."
     known = ~np.isnan(mph)
     out = np.full(len(mph), _median(mph[known], length[known]))
     for w in np.unique(width[~known]):
-        same = known & (np.abs(width - w) <= alike*w)
-        if same.any(): out[width == w] = _median(mph[same], length[same])
+        same = known & (np.abs(width - w) <= alike * w)
+        if same.any():
+            out[width == w] = _median(mph[same], length[same])
     return out
+
 
 def _median(values: np.ndarray, weights: np.ndarray) -> float:
     "The value at half of the weight."
     order = np.argsort(values)
-    return float(values[order][np.searchsorted(weights[order].cumsum(), weights.sum()/2)])
+    return float(values[order][np.searchsorted(weights[order].cumsum(), weights.sum() / 2)])
 
 # %% ../nbs/06b_speed.ipynb #w1d70004
 def spread(
     g: nx.MultiGraph,
-    mph: np.ndarray,              # per edge in the order of g.edges; NaN: none
-    pairs: list[tuple[int, int]], # continuations
-) -> np.ndarray:                  # NaN only where no speed is in reach
+    mph: np.ndarray,  # per edge in the order of g.edges; NaN: none
+    pairs: list[tuple[int, int]],  # continuations
+) -> np.ndarray:  # NaN only where no speed is in reach
     "Give edges without a speed the mean of their neighbours', straight continuations first."
     mph, ends, straight = mph.copy(), [(u, v) for u, v in g.edges()], both_ways(pairs)
     at: dict[Any, list[int]] = {}
-    for i, (u, v) in enumerate(ends): at.setdefault(u, []).append(i); at.setdefault(v, []).append(i)
+    for i, (u, v) in enumerate(ends):
+        at.setdefault(u, []).append(i)
+        at.setdefault(v, []).append(i)
     while np.isnan(mph).any():
         found = {}
         for i in np.flatnonzero(np.isnan(mph)).tolist():
-            near = [mph[j] for j in straight.get(i, []) if mph[j] == mph[j]] or [mph[j] for n in ends[i] for j in at[n] if mph[j] == mph[j]]
-            if near: found[i] = float(np.mean(near))
-        if not found: break
-        for i, value in found.items(): mph[i] = value
+            near = [mph[j] for j in straight.get(i, []) if mph[j] == mph[j]] or [
+                mph[j] for n in ends[i] for j in at[n] if mph[j] == mph[j]
+            ]
+            if near:
+                found[i] = float(np.mean(near))
+        if not found:
+            break
+        for i, value in found.items():
+            mph[i] = value
     return mph
+
 
 def inherit(
     g: nx.MultiGraph,
-    mph: np.ndarray,              # per edge in the order of g.edges; NaN: none
-    pairs: list[tuple[int, int]], # continuations
+    mph: np.ndarray,  # per edge in the order of g.edges; NaN: none
+    pairs: list[tuple[int, int]],  # continuations
     length: np.ndarray,
-    fallback_mph: float,          # where nothing at all has a speed
-    widths: Callable[[], np.ndarray] | None = None,   # measures all edges, where it must
-) -> np.ndarray:                  # no NaN
+    fallback_mph: float,  # where nothing at all has a speed
+    widths: Callable[[], np.ndarray] | None = None,  # measures all edges, where it must
+) -> np.ndarray:  # no NaN
     "Give edges without evidence their neighbours' speed, or the city's median for their width."
     seen, mph = mph, spread(g, mph, pairs)
     left = np.isnan(mph)
-    if not left.any(): return mph
-    if left.all(): return np.full(len(mph), fallback_mph)
-    return np.where(left, median_for_width(seen, length, np.ones(len(mph)) if widths is None else widths()), mph)
+    if not left.any():
+        return mph
+    if left.all():
+        return np.full(len(mph), fallback_mph)
+    return np.where(
+        left, median_for_width(seen, length, np.ones(len(mph)) if widths is None else widths()), mph
+    )
 
 # %% ../nbs/06b_speed.ipynb #9a38b226
 def add_speeds(
-    g: nx.MultiGraph,                # a road graph
-    probs: np.ndarray,               # (bands, H, W), uint8 0-255 or float 0-1
+    g: nx.MultiGraph,  # a road graph
+    probs: np.ndarray,  # (bands, H, W), uint8 0-255 or float 0-1
     *,
-    transform: Affine,               # of the probabilities' grid
-    crs: Any,                        # of the probabilities' grid
+    transform: Affine,  # of the probabilities' grid
+    crs: Any,  # of the probabilities' grid
     channels: Channels = Channels.selim_sef(),
-    config: Any = "best",            # preset name or path, selim_sef, cresi, a mapping, or a SpeedConfig
-) -> nx.MultiGraph:                  # a copy with speed_kph, travel_time (s), speed_confidence (0-1)
+    config: Any = "best",  # preset name or path, selim_sef, cresi, a mapping, or a SpeedConfig
+) -> nx.MultiGraph:  # a copy with speed_kph, travel_time (s), speed_confidence (0-1)
     "Give every edge a speed, a travel time and a confidence; 0 marks a speed that was not seen but inherited."
     config = section(config, SpeedConfig, NAMED)
-    frame = make_frame(check_probs(probs, channels).shape[1:], transform, crs)._replace(target=g.graph["crs"])
+    frame = make_frame(check_probs(probs, channels).shape[1:], transform, crs)._replace(
+        target=g.graph["crs"]
+    )
     out = g.copy()
     edges = [d for *_, d in out.edges(data=True)]
     length = np.array([d["length"] for d in edges])
-    evidence, count = edge_evidence([d["geometry"] for d in edges], probs[channels.speed], frame, config)
-    evidence = evidence/np.maximum(count, 1)[:, None]
+    evidence, count = edge_evidence(
+        [d["geometry"] for d in edges], probs[channels.speed], frame, config
+    )
+    evidence = evidence / np.maximum(count, 1)[:, None]
     pairs = continuations(out)
     values = np.array(channels.values_mph)
-    mph, confidence = continuous_speed(evidence, values[0], config) if channels.continuous else speed_of(evidence, values, config)
+    mph, confidence = (
+        continuous_speed(evidence, values[0], config)
+        if channels.continuous
+        else speed_of(evidence, values, config)
+    )
     if config.smooth and config.rule != "argmax" and not channels.continuous:
-        mph, confidence = speed_of(borrow(evidence, length, pairs, confidence, config.smooth_m), values, config)
+        mph, confidence = speed_of(
+            borrow(evidence, length, pairs, confidence, config.smooth_m), values, config
+        )
     unseen = evidence.sum(1) < config.min_evidence
-    mph = inherit(out, np.where(unseen, np.nan, mph), pairs, length, config.fallback_mph,
-                  lambda: road_widths([d["geometry"] for d in edges], probs[[channels.road]], frame))
-    for d, v, sure in zip(edges, mph.tolist(), np.where(unseen, 0, confidence).tolist(), strict=True):
-        d["speed_kph"] = v*MPH_TO_KPH
-        d["travel_time"] = d["length"]/d["speed_kph"]*3.6
+    mph = inherit(
+        out,
+        np.where(unseen, np.nan, mph),
+        pairs,
+        length,
+        config.fallback_mph,
+        lambda: road_widths([d["geometry"] for d in edges], probs[[channels.road]], frame),
+    )
+    for d, v, sure in zip(
+        edges, mph.tolist(), np.where(unseen, 0, confidence).tolist(), strict=True
+    ):
+        d["speed_kph"] = v * MPH_TO_KPH
+        d["travel_time"] = d["length"] / d["speed_kph"] * 3.6
         d["speed_confidence"] = float(sure)
     return out
 
-NAMED = {"selim_sef": dict(rule="argmax", patch_m=2.7, percentile=85.0),   # 9 px
-         "cresi": dict(rule="argmax", patch_m=3.9, percentile=85.0)}       # 13 px
+
+NAMED = {
+    "selim_sef": dict(rule="argmax", patch_m=2.7, percentile=85.0),  # 9 px
+    "cresi": dict(rule="argmax", patch_m=3.9, percentile=85.0),
+}  # 13 px

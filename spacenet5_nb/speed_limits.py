@@ -30,304 +30,556 @@ __all__ = ['MPH_TO_MPS', 'MPH_TO_KPH', 'ROAD_TYPES', 'SPEED_TABLE_MPH', 'UNPAVED
 # %% ../nbs/00c_speed_limits.ipynb #fa443f4b
 MPH_TO_MPS = 0.44704
 MPH_TO_KPH = 1.609344
-ROAD_TYPES = {1: "motorway", 2: "primary", 3: "secondary", 4: "tertiary", 5: "residential", 6: "unclassified", 7: "cart track"}
-SPEED_TABLE_MPH = {1: (55, 65), 2: (45, 55), 3: (35, 45), 4: (30, 35), 5: (25, 30), 6: (20, 20), 7: (20, 20)}  # 1-2 lanes, 3 and more
+ROAD_TYPES = {
+    1: "motorway",
+    2: "primary",
+    3: "secondary",
+    4: "tertiary",
+    5: "residential",
+    6: "unclassified",
+    7: "cart track",
+}
+SPEED_TABLE_MPH = {
+    1: (55, 65),
+    2: (45, 55),
+    3: (35, 45),
+    4: (30, 35),
+    5: (25, 30),
+    6: (20, 20),
+    7: (20, 20),
+}  # 1-2 lanes, 3 and more
 UNPAVED_FACTOR = 0.75
-FALLBACK_MPH = 20.0   # the original's type 6, one lane, paved
-HIGHWAYS = {"motorway": 1, "trunk": 1, "primary": 2, "bus_guideway": 2, "secondary": 3, "tertiary": 4, "residential": 5, "living_street": 5,
-            "unclassified": 6, "service": 6, "road": 6, "cart_track": 7, "track": 7}
-NOT_FOR_CARS = frozenset("footway steps path pedestrian cycleway stopline bridleway corridor elevator platform construction proposed raceway".split())
-_PAVED = frozenset("1 paved asphalt concrete paving_stones sett cobblestone unhewn_cobblestone metal wood brick bricks chipseal".split())
-_UNPAVED = frozenset("2 unpaved dirt gravel ground sand earth clay compacted fine_gravel grass mud pebblestone rock woodchips".split())
+FALLBACK_MPH = 20.0  # the original's type 6, one lane, paved
+HIGHWAYS = {
+    "motorway": 1,
+    "trunk": 1,
+    "primary": 2,
+    "bus_guideway": 2,
+    "secondary": 3,
+    "tertiary": 4,
+    "residential": 5,
+    "living_street": 5,
+    "unclassified": 6,
+    "service": 6,
+    "road": 6,
+    "cart_track": 7,
+    "track": 7,
+}
+NOT_FOR_CARS = frozenset(
+    "footway steps path pedestrian cycleway stopline bridleway corridor elevator platform construction proposed raceway".split()
+)
+_PAVED = frozenset(
+    "1 paved asphalt concrete paving_stones sett cobblestone unhewn_cobblestone metal wood brick bricks chipseal".split()
+)
+_UNPAVED = frozenset(
+    "2 unpaved dirt gravel ground sand earth clay compacted fine_gravel grass mud pebblestone rock woodchips".split()
+)
 
 # %% ../nbs/00c_speed_limits.ipynb #5697c211
 _NOTHING = frozenset(("", "none", "null", "nan", "<na>", "nat", "unknown"))
-_OSMNX_LIST = re.compile(r"\[\s*(['\"]?)(.*?)\1\s*(?:,.*)?\]", re.DOTALL)   # `['2', '3']`, written as text
+_OSMNX_LIST = re.compile(
+    r"\[\s*(['\"]?)(.*?)\1\s*(?:,.*)?\]", re.DOTALL
+)  # `['2', '3']`, written as text
+
 
 def tag(
     tags: Mapping[str, Any],
-    *names: str,           # in order of preference
-) -> str:                  # "" where none of them says anything
+    *names: str,  # in order of preference
+) -> str:  # "" where none of them says anything
     "The first attribute that says something, as lower-case text."
     for name in names:
         text = _text(tags.get(name)).lower()
-        if text not in _NOTHING: return text
+        if text not in _NOTHING:
+            return text
     return ""
+
 
 def _text(value: Any) -> str:
     "Any value as text: of several the first, a whole float without its point."
-    if value is None: return ""
+    if value is None:
+        return ""
     while isinstance(value, (list, tuple, np.ndarray)):
         value = value.tolist() if isinstance(value, np.ndarray) else value[0] if value else ""
-    if isinstance(value, float) and value.is_integer(): value = int(value)
-    try: text = str(value).strip()
-    except ValueError: return ""       # an integer of more digits than Python writes
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        text = str(value).strip()
+    except ValueError:
+        return ""  # an integer of more digits than Python writes
     return found[2].strip() if text[:1] == "[" and (found := _OSMNX_LIST.fullmatch(text)) else text
 
+
 def number(
-    text: str,             # `3`, `30 mph`, `50`
-) -> float:                # nan where there is no finite number
+    text: str,  # `3`, `30 mph`, `50`
+) -> float:  # nan where there is no finite number
     "The number that a text begins with."
-    try: value = float(text.split()[0].rstrip("mphk/")) if text and not text.isspace() else math.nan
-    except ValueError: return math.nan
+    try:
+        value = float(text.split()[0].rstrip("mphk/")) if text and not text.isspace() else math.nan
+    except ValueError:
+        return math.nan
     return value if math.isfinite(value) else math.nan
 
 # %% ../nbs/00c_speed_limits.ipynb #f551f6e5
-LEGAL_SPEEDS = {   # km/h unless they say mph; general knowledge of the law, not copied from a table
-    "AT": {"living_street": "walk", "urban": "50", "rural": "100", "motorroad": "100", "motorway": "130"},
-    "CH": {"living_street": "20", "urban": "50", "rural": "80", "motorroad": "100", "motorway": "120"},
+LEGAL_SPEEDS = {  # km/h unless they say mph; general knowledge of the law, not copied from a table
+    "AT": {
+        "living_street": "walk",
+        "urban": "50",
+        "rural": "100",
+        "motorroad": "100",
+        "motorway": "130",
+    },
+    "CH": {
+        "living_street": "20",
+        "urban": "50",
+        "rural": "80",
+        "motorroad": "100",
+        "motorway": "120",
+    },
     "CN": {"urban": "50", "rural": "70", "motorway": "120"},
     "DE": {"living_street": "walk", "urban": "50", "rural": "100", "motorway": "advisory 130"},
     "ES": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "120"},
-    "FR": {"living_street": "20", "urban": "50", "rural": "80", "motorroad": "110", "motorway": "130"},
-    "GB": {"urban": "30 mph", "rural": "60 mph", "dual_carriageway": "70 mph", "motorway": "70 mph"},
+    "FR": {
+        "living_street": "20",
+        "urban": "50",
+        "rural": "80",
+        "motorroad": "110",
+        "motorway": "130",
+    },
+    "GB": {
+        "urban": "30 mph",
+        "rural": "60 mph",
+        "dual_carriageway": "70 mph",
+        "motorway": "70 mph",
+    },
     "IN": {"urban": "70", "rural": "70", "motorway": "120"},
     "IT": {"urban": "50", "rural": "90", "motorroad": "110", "motorway": "130"},
     "JP": {"urban": "60", "rural": "60", "motorway": "100"},
-    "NL": {"living_street": "15", "urban": "50", "rural": "80", "motorroad": "100", "motorway": "130"},
-    "PL": {"living_street": "20", "urban": "50", "rural": "90", "motorroad": "100", "motorway": "140"},
+    "NL": {
+        "living_street": "15",
+        "urban": "50",
+        "rural": "80",
+        "motorroad": "100",
+        "motorway": "130",
+    },
+    "PL": {
+        "living_street": "20",
+        "urban": "50",
+        "rural": "90",
+        "motorroad": "100",
+        "motorway": "140",
+    },
     "PR": {"urban": "25 mph", "rural": "45 mph", "motorway": "65 mph"},
     "RU": {"living_street": "20", "urban": "60", "rural": "90", "motorway": "110"},
     "SD": {"urban": "50"},
     "TZ": {"urban": "50"},
     "UA": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "130"},
     "US": {},
-    "ZA": {"urban": "60", "rural": "100", "motorway": "120"}}
-_ZONES = {   # a zone's name, and where its limit stands: the first found
-    "living_street": ("living_street", "urban"), "residential": ("residential_district", "urban", "restricted_road"), "urban": ("urban", "restricted_road"),
-    "rural": ("rural", "default"), "trunk": ("trunk", "rural", "default"), "motorroad": ("motorroad", "rural_motorroad", "rural", "default"),
-    "motorway": ("motorway", "rural_motorway"), "nsl_single": ("rural",), "nsl_dual": ("dual_carriageway", "motorway"),
-    "nsl_restricted": ("restricted_road", "urban"), "bicycle_road": ("cycle_street",)}
+    "ZA": {"urban": "60", "rural": "100", "motorway": "120"},
+}
+_ZONES = {  # a zone's name, and where its limit stands: the first found
+    "living_street": ("living_street", "urban"),
+    "residential": ("residential_district", "urban", "restricted_road"),
+    "urban": ("urban", "restricted_road"),
+    "rural": ("rural", "default"),
+    "trunk": ("trunk", "rural", "default"),
+    "motorroad": ("motorroad", "rural_motorroad", "rural", "default"),
+    "motorway": ("motorway", "rural_motorway"),
+    "nsl_single": ("rural",),
+    "nsl_dual": ("dual_carriageway", "motorway"),
+    "nsl_restricted": ("restricted_road", "urban"),
+    "bicycle_road": ("cycle_street",),
+}
 Limits = Mapping[str, Mapping[str, str]]
 
 # %% ../nbs/00c_speed_limits.ipynb #83af2e21
 def legal_limits(
-    source: str | Path | Mapping | None = None,   # legal_default_speeds.json, or {country: {zone: "60" or "30 mph"}}; its values win
-) -> dict[str, dict[str, str]]:                   # country or `US-NV` -> zone -> limit as a tag would say it
+    source: str
+    | Path
+    | Mapping
+    | None = None,  # legal_default_speeds.json, or {country: {zone: "60" or "30 mph"}}; its values win
+) -> dict[str, dict[str, str]]:  # country or `US-NV` -> zone -> limit as a tag would say it
     "Legal default speeds: the small table, and what a file or mapping adds."
-    if source is None: return LEGAL_SPEEDS
-    name, found = ("legal_speeds", source) if isinstance(source, Mapping) else (source, _read_json(Path(source)))
+    if source is None:
+        return LEGAL_SPEEDS
+    name, found = (
+        ("legal_speeds", source)
+        if isinstance(source, Mapping)
+        else (source, _read_json(Path(source)))
+    )
     found = found.get("speedLimitsByCountryCode", found) if isinstance(found, Mapping) else None
+
     def zones(entries: Any) -> dict[str, str]:
-        return {k: str(v) for k, v in entries.items()} if isinstance(entries, Mapping) else dict(filter(None, map(_zone_limit, entries)))
-    try: read = {str(code).upper(): zones(entries) for code, entries in found.items()}
+        return (
+            {k: str(v) for k, v in entries.items()}
+            if isinstance(entries, Mapping)
+            else dict(filter(None, map(_zone_limit, entries)))
+        )
+
+    try:
+        read = {str(code).upper(): zones(entries) for code, entries in found.items()}
     except (AttributeError, TypeError) as e:
-        raise DataError(name, "is no table of legal speeds",
-                        "It needs speedLimitsByCountryCode as legal_default_speeds.json has it, or {country: {zone: limit}}.") from e
-    return {code: {**LEGAL_SPEEDS.get(code, {}), **read.get(code, {})} for code in sorted({*LEGAL_SPEEDS, *read})}
+        raise DataError(
+            name,
+            "is no table of legal speeds",
+            "It needs speedLimitsByCountryCode as legal_default_speeds.json has it, or {country: {zone: limit}}.",
+        ) from e
+    return {
+        code: {**LEGAL_SPEEDS.get(code, {}), **read.get(code, {})}
+        for code in sorted({*LEGAL_SPEEDS, *read})
+    }
+
 
 def _read_json(path: Path) -> Any:
-    if not path.is_file(): raise DataError(path, "no such file of legal speeds", "Check the path.")
-    try: return json.loads(path.read_text("utf-8"))
+    if not path.is_file():
+        raise DataError(path, "no such file of legal speeds", "Check the path.")
+    try:
+        return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as e:
-        raise DataError(path, f"is not valid JSON ({e})", "Download legal_default_speeds.json again.") from e
+        raise DataError(
+            path, f"is not valid JSON ({e})", "Download legal_default_speeds.json again."
+        ) from e
+
 
 def _zone_limit(entry: Mapping) -> tuple[str, str] | None:
     "Zone and limit of one entry of the file; None where it has neither a limit nor advice for cars."
-    zone, tags = str(entry.get("name", "default")).split(": ")[-1].lower().replace(" ", "_"), entry.get("tags", {})
-    if limit := tags.get("maxspeed"): return zone, str(limit)
+    zone, tags = (
+        str(entry.get("name", "default")).split(": ")[-1].lower().replace(" ", "_"),
+        entry.get("tags", {}),
+    )
+    if limit := tags.get("maxspeed"):
+        return zone, str(limit)
     return (zone, f"advisory {tags['maxspeed:advisory']}") if "maxspeed:advisory" in tags else None
 
 # %% ../nbs/00c_speed_limits.ipynb #72c3088c
 def find_country(
-    code: str,                     # `RU`, `us-nv`; "" for none
-    limits: Limits,                # of legal_limits
-) -> str:                          # as the table has it
+    code: str,  # `RU`, `us-nv`; "" for none
+    limits: Limits,  # of legal_limits
+) -> str:  # as the table has it
     "A country's code in a table; a part without an entry counts as its country."
-    if not isinstance(code, str): raise DataError(f"country {code!r}", "is no text", "Give an ISO 3166 code such as RU, FR or US-NV.")
+    if not isinstance(code, str):
+        raise DataError(
+            f"country {code!r}", "is no text", "Give an ISO 3166 code such as RU, FR or US-NV."
+        )
     code = {"UK": "GB"}.get(code.strip().upper(), code.strip().upper())
     found = next((c for c in (code, code.split("-")[0]) if c in limits), None)
-    if found is not None or not code: return found or ""
+    if found is not None or not code:
+        return found or ""
     parts = [c for c in limits if c.startswith(f"{code}-")]
-    raise DataError(f"country '{code}'", "is not in the table of legal speeds",
-                    f"It has {', '.join(parts or limits)}; legal_speeds adds others.")
+    raise DataError(
+        f"country '{code}'",
+        "is not in the table of legal speeds",
+        f"It has {', '.join(parts or limits)}; legal_speeds adds others.",
+    )
 
 # %% ../nbs/00c_speed_limits.ipynb #970bc981
 WALK_KPH = 7.0
-_UNITS_MPH = {"mph": 1.0, "knots": 1.852/MPH_TO_KPH, "knot": 1.852/MPH_TO_KPH}   # others are km/h
+_UNITS_MPH = {
+    "mph": 1.0,
+    "knots": 1.852 / MPH_TO_KPH,
+    "knot": 1.852 / MPH_TO_KPH,
+}  # others are km/h
 _POSTED = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*(mph|km/?h|kmph|kph|knots?)?", re.ASCII)
 _ZONE = re.compile(r"([a-z]{2}(?:-[a-z0-9]{1,3})?):(?:zone:?)?([a-z0-9_]+)", re.ASCII)
 ZONE_TAGS = ("maxspeed:type", "source:maxspeed", "zone:maxspeed", "zone:traffic")
 
+
 class Limit(NamedTuple):
     "What one text says about a speed limit."
-    mph: float          # nan: no number; inf: no limit
-    note: str = ""      # what it stands for
-    problem: str = ""   # why it cannot be used
+
+    mph: float  # nan: no number; inf: no limit
+    note: str = ""  # what it stands for
+    problem: str = ""  # why it cannot be used
+
 
 def read_limit(
-    text: str,                        # `50`, `30 mph`, `RU:urban`, `none`
+    text: str,  # `50`, `30 mph`, `RU:urban`, `none`
     limits: Limits = LEGAL_SPEEDS,
 ) -> Limit:
     "One speed limit as OSM writes it, in mph."
     low = text.lower()
     if found := _POSTED.fullmatch(low):
-        mph = float(found[1])*_UNITS_MPH.get(found[2], 1/MPH_TO_KPH)
-        return Limit(mph) if 1 <= mph*MPH_TO_KPH <= 161 else Limit(math.nan, problem="is out of range 1-160 km/h, ignored")
-    if text == "none": return Limit(math.inf, "no limit")
-    if low == "walk": return Limit(WALK_KPH/MPH_TO_KPH, f"walk, taken as {WALK_KPH:g} km/h")
-    if low in ("signals", "variable"): return Limit(math.nan, problem="says no number")
-    if not (zone := _ZONE.fullmatch(low)): return Limit(math.nan, problem="is not understood, ignored")
-    if zone[2].isdecimal(): return read_limit(zone[2])
+        mph = float(found[1]) * _UNITS_MPH.get(found[2], 1 / MPH_TO_KPH)
+        return (
+            Limit(mph)
+            if 1 <= mph * MPH_TO_KPH <= 161
+            else Limit(math.nan, problem="is out of range 1-160 km/h, ignored")
+        )
+    if text == "none":
+        return Limit(math.inf, "no limit")
+    if low == "walk":
+        return Limit(WALK_KPH / MPH_TO_KPH, f"walk, taken as {WALK_KPH:g} km/h")
+    if low in ("signals", "variable"):
+        return Limit(math.nan, problem="says no number")
+    if not (zone := _ZONE.fullmatch(low)):
+        return Limit(math.nan, problem="is not understood, ignored")
+    if zone[2].isdecimal():
+        return read_limit(zone[2])
     code = {"UK": "GB"}.get(zone[1].upper(), zone[1].upper())
     found = _legal(zone[2], limits.get(code) or limits.get(code.split("-")[0], {}))
     return Limit(found.mph, f"{code}: {zone[2]} {found.note}", found.problem)
 
+
 def _legal(zone: str, country: Mapping[str, str]) -> Limit:
     "A zone's limit in one country's law; a table of other people may hold anything."
     text = next((country[name] for name in _ZONES.get(zone, (zone,)) if name in country), "")
-    found = read_limit(text.removeprefix("advisory ")) if text and ":" not in text else Limit(math.nan)
-    if not math.isfinite(found.mph): return Limit(math.nan, problem="has no known default in law")
+    found = (
+        read_limit(text.removeprefix("advisory ")) if text and ":" not in text else Limit(math.nan)
+    )
+    if not math.isfinite(found.mph):
+        return Limit(math.nan, problem="has no known default in law")
     return Limit(found.mph, text if found.note or not text[-1].isdecimal() else f"{text} km/h")
 
 # %% ../nbs/00c_speed_limits.ipynb #0d5b62d1
 def _values(value: Any) -> list[str]:
     "All that one attribute says: `30;50`, a list, a list as text; nothing where it is missing."
-    if value is None: return []
-    if isinstance(value, np.ndarray): value = value.tolist()
-    if isinstance(value, (list, tuple)): return [text for part in value for text in _values(part)]
-    parts = [part.strip(" '\"\t\n") for part in re.split(r"[;|,]", _text(value) if not isinstance(value, str) else value.strip("[] \t\n"))]
+    if value is None:
+        return []
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [text for part in value for text in _values(part)]
+    parts = [
+        part.strip(" '\"\t\n")
+        for part in re.split(
+            r"[;|,]", _text(value) if not isinstance(value, str) else value.strip("[] \t\n")
+        )
+    ]
     return [part for part in parts if part == "none" or part.lower() not in _NOTHING]
 
+
 _POSTED_TAGS = frozenset(("maxspeed", "maxspeed:forward", "maxspeed:backward", *ZONE_TAGS))
+
 
 def posted_limit(
     tags: Mapping[str, Any],
     limits: Limits = LEGAL_SPEEDS,
-) -> tuple[Limit, str]:        # the limit, nan where none is posted; which attribute gave it
+) -> tuple[Limit, str]:  # the limit, nan where none is posted; which attribute gave it
     "The limit that OSM tags give: `maxspeed`, else one for each direction, else the zone; its problem names every value that is no use."
-    if _POSTED_TAGS.isdisjoint(tags): return Limit(math.nan), ""
+    if _POSTED_TAGS.isdisjoint(tags):
+        return Limit(math.nan), ""
     problems, free = [], ""
-    for names in (("maxspeed",), ("maxspeed:forward", "maxspeed:backward"), *((name,) for name in ZONE_TAGS)):
-        texts = [(name, text) for name in names for text in _values(tags.get(name)) if name not in ZONE_TAGS or _ZONE.fullmatch(text.lower())]
+    for names in (
+        ("maxspeed",),
+        ("maxspeed:forward", "maxspeed:backward"),
+        *((name,) for name in ZONE_TAGS),
+    ):
+        texts = [
+            (name, text)
+            for name in names
+            for text in _values(tags.get(name))
+            if name not in ZONE_TAGS or _ZONE.fullmatch(text.lower())
+        ]
         found = [(name, text, read_limit(text, limits)) for name, text in texts]
-        problems += [f"{name} '{text:.30}' {limit.problem}" for name, text, limit in found if limit.problem]
+        problems += [
+            f"{name} '{text:.30}' {limit.problem}" for name, text, limit in found if limit.problem
+        ]
         free = free or next((name for name, _, limit in found if limit.mph == math.inf), "")
-        usable = sorted((limit.mph, limit.note, name) for name, _, limit in found if math.isfinite(limit.mph))
-        if not usable: continue
+        usable = sorted(
+            (limit.mph, limit.note, name) for name, _, limit in found if math.isfinite(limit.mph)
+        )
+        if not usable:
+            continue
         mph, note, name = usable[0]
-        if len(usable) > 1: note = f"lowest of {', '.join(text for _, text in texts):.60}" + (f" ({note})" if note else "")
+        if len(usable) > 1:
+            note = f"lowest of {', '.join(text for _, text in texts):.60}" + (
+                f" ({note})" if note else ""
+            )
         return Limit(mph, note, "; ".join(problems)), name
-    return Limit(math.inf if free else math.nan, f"{free} none" if free else "", "; ".join(problems)), free
+    return Limit(
+        math.inf if free else math.nan, f"{free} none" if free else "", "; ".join(problems)
+    ), free
 
 # %% ../nbs/00c_speed_limits.ipynb #e19c82de
 class Speed(NamedTuple):
     "A road's speed and where it comes from."
+
     mph: float
-    rule: str           # which rule gave it
-    problem: str = ""   # what had to be guessed
+    rule: str  # which rule gave it
+    problem: str = ""  # what had to be guessed
+
 
 def is_bridge(
     tags: Mapping[str, Any],
 ) -> bool:
     "Whether a label lies over others: SpaceNet 3's `bridge_typ` 1, OSM's `bridge` or a positive `layer`."
-    return (tag(tags, "bridge_type", "bridge_typ") == "1" or tag(tags, "bridge") not in ("", "no", "0", "false")
-            or number(tag(tags, "layer")) > 0)
+    return (
+        tag(tags, "bridge_type", "bridge_typ") == "1"
+        or tag(tags, "bridge") not in ("", "no", "0", "false")
+        or number(tag(tags, "layer")) > 0
+    )
+
 
 def _lanes(tags: Mapping[str, Any]) -> tuple[float, str]:
     "Lane count and what is wrong with it; 2 where it is not said."
     text = tag(tags, "lane_numbe", "lane_number", "lanes")
     lanes = number(text.split(";")[0])
-    if not text: return 2, ""
-    if math.isnan(lanes): return 2, f"lanes '{text:.20}' is no number, taken as 2"
+    if not text:
+        return 2, ""
+    if math.isnan(lanes):
+        return 2, f"lanes '{text:.20}' is no number, taken as 2"
     return lanes, "" if 1 <= lanes <= 12 else f"{lanes:g} lanes is out of range 1-12"
+
 
 def _surface(tags: Mapping[str, Any]) -> tuple[float, str, str]:
     "Speed factor, word and problem of a road's surface."
     text = tag(tags, "paved", "surface")
-    word = text.split(":")[0]                 # `concrete:plates`
-    if word in _UNPAVED: return UNPAVED_FACTOR, "unpaved", ""
-    if word in _PAVED: return 1.0, "paved", ""
-    return 1.0, "surface unknown", f"surface '{text:.20}' is unknown, taken as paved" if text else ""
+    word = text.split(":")[0]  # `concrete:plates`
+    if word in _UNPAVED:
+        return UNPAVED_FACTOR, "unpaved", ""
+    if word in _PAVED:
+        return 1.0, "paved", ""
+    return (
+        1.0,
+        "surface unknown",
+        f"surface '{text:.20}' is unknown, taken as paved" if text else "",
+    )
 
 # %% ../nbs/00c_speed_limits.ipynb #e81758e6
 def level_of(
     tags: Mapping[str, Any],
-) -> int:                # 0 on the ground; a road of a higher level passes over one of a lower
+) -> int:  # 0 on the ground; a road of a higher level passes over one of a lower
     "The level a road runs on: OSM's `layer` where it is a number, else 1 for a bridge and -1 for a tunnel."
     layer = number(tag(tags, "layer").split(";")[0])
-    if abs(layer) <= 10: return round(layer)
+    if abs(layer) <= 10:
+        return round(layer)
     below = tag(tags, "tunnel") not in ("", "no", "0", "false", "building_passage", "culvert")
     return 1 if is_bridge({**tags, "layer": None}) else -1 if below else 0
 
 # %% ../nbs/00c_speed_limits.ipynb #21107ebd
-_WRITTEN = {"inferred_speed_mph": 1.0, "inferred_speed_mps": 1/MPH_TO_MPS, "inferred_s": 1.0, "speed_mph": 1.0, "speed_m/s": 1/MPH_TO_MPS}
-MAX_MPH = 200.0    # a written speed beyond it is a mistake
+_WRITTEN = {
+    "inferred_speed_mph": 1.0,
+    "inferred_speed_mps": 1 / MPH_TO_MPS,
+    "inferred_s": 1.0,
+    "speed_mph": 1.0,
+    "speed_m/s": 1 / MPH_TO_MPS,
+}
+MAX_MPH = 200.0  # a written speed beyond it is a mistake
+
 
 def existing_speed(
     tags: Mapping[str, Any],
     limits: Limits = LEGAL_SPEEDS,
-) -> Speed | None:       # None where the label has none
+) -> Speed | None:  # None where the label has none
     "The speed that a label already carries; posted OSM limits count, in km/h unless they say mph."
     found, _ = _existing(tags, limits)
     return found if found.mph > 0 else None
+
 
 def _existing(tags: Mapping[str, Any], limits: Limits) -> tuple[Speed, str]:
     "The speed that a label carries, nan for none, with every value that is no use as its problem; and what is said instead of a number."
     problems = []
     for name, factor in _WRITTEN.items():
-        if not (text := tag(tags, name)): continue
-        mph = round(number(text)*factor, 9)     # 11.176 m/s is 25 mph, not a hair more
-        if 0 < mph <= MAX_MPH: return Speed(mph, f"label: {name}", "; ".join(problems)), ""
+        if not (text := tag(tags, name)):
+            continue
+        mph = round(number(text) * factor, 9)  # 11.176 m/s is 25 mph, not a hair more
+        if 0 < mph <= MAX_MPH:
+            return Speed(mph, f"label: {name}", "; ".join(problems)), ""
         problems.append(f"{name} '{text:.20}' is no speed, ignored")
     posted, name = posted_limit(tags, limits)
     problems += [posted.problem] if posted.problem else []
-    if not math.isfinite(posted.mph): return Speed(math.nan, "", "; ".join(problems)), posted.note
-    return Speed(round(posted.mph, 9), f"label: {name}" + (f", {posted.note}" if posted.note else ""), "; ".join(problems)), ""
+    if not math.isfinite(posted.mph):
+        return Speed(math.nan, "", "; ".join(problems)), posted.note
+    return Speed(
+        round(posted.mph, 9),
+        f"label: {name}" + (f", {posted.note}" if posted.note else ""),
+        "; ".join(problems),
+    ), ""
 
 # %% ../nbs/00c_speed_limits.ipynb #bae19926
 def speed_of(
-    tags: Mapping[str, Any],        # one label's attributes
+    tags: Mapping[str, Any],  # one label's attributes
     *,
     keep_existing: bool = True,
-    country: str = "",              # ISO 3166 code; its law gives the speed of roads without a posted one
+    country: str = "",  # ISO 3166 code; its law gives the speed of roads without a posted one
     limits: Limits = LEGAL_SPEEDS,  # of legal_limits
-    zone: str = "urban",            # or "rural": where roads run that do not say
+    zone: str = "urban",  # or "rural": where roads run that do not say
 ) -> Speed:
     "A road's speed by the first rule that applies."
     found, said = _existing(tags, limits) if keep_existing else (Speed(math.nan, ""), "")
-    if found.mph > 0: return found
+    if found.mph > 0:
+        return found
     first = f"no limit posted ({said}); " if said else ""
     kind, word, problem = _kind(tags)
-    if not kind: return Speed(FALLBACK_MPH, f"{first}fallback", "; ".join(filter(None, (found.problem, problem))))
+    if not kind:
+        return Speed(
+            FALLBACK_MPH, f"{first}fallback", "; ".join(filter(None, (found.problem, problem)))
+        )
     (lanes, bad_lanes), (factor, surface, bad_surface) = _lanes(tags), _surface(tags)
-    mph, rule = SPEED_TABLE_MPH[kind][lanes > 2], f"{word}: {ROAD_TYPES[kind]}, {'3+' if lanes > 2 else '1-2'} lanes, {surface}"
+    mph, rule = (
+        SPEED_TABLE_MPH[kind][lanes > 2],
+        f"{word}: {ROAD_TYPES[kind]}, {'3+' if lanes > 2 else '1-2'} lanes, {surface}",
+    )
     if country:
         legal, where = _legal_default(tags, kind, find_country(country, limits), limits, zone)
-        slow = kind == 7 or tag(tags, "highway") in ("service", "road") or (kind == 6 and word == "road_type")
-        if slow and legal.mph >= mph: rule += f" (below {where} {legal.note})"
-        elif legal.mph > 0: mph, rule = legal.mph, f"law: {where} {legal.note}, {surface}"
-        else: bad_lanes = "; ".join(filter(None, (f"{where} {legal.problem}", bad_lanes)))
-    return Speed(round(mph*factor, 9), first + rule, "; ".join(filter(None, (found.problem, bad_lanes, bad_surface))))
+        slow = (
+            kind == 7
+            or tag(tags, "highway") in ("service", "road")
+            or (kind == 6 and word == "road_type")
+        )
+        if slow and legal.mph >= mph:
+            rule += f" (below {where} {legal.note})"
+        elif legal.mph > 0:
+            mph, rule = legal.mph, f"law: {where} {legal.note}, {surface}"
+        else:
+            bad_lanes = "; ".join(filter(None, (f"{where} {legal.problem}", bad_lanes)))
+    return Speed(
+        round(mph * factor, 9),
+        first + rule,
+        "; ".join(filter(None, (found.problem, bad_lanes, bad_surface))),
+    )
+
 
 def _kind(tags: Mapping[str, Any]) -> tuple[int, str, str]:
     "Road type 1-7, the attribute that says it, and why there is none: 0."
     code, highway = tag(tags, "road_type"), tag(tags, "highway")
-    if number(code) in ROAD_TYPES: return int(number(code)), "road_type", ""
-    if kind := HIGHWAYS.get(highway.removesuffix("_link"), 0): return kind, "highway", ""
-    what = f"road_type '{code:.20}'" if code else f"highway '{highway:.30}'" if highway else "no class"
-    why = f"{what} is not a road for cars" if highway in NOT_FOR_CARS else f"{what} is unknown" if code or highway else what
+    if number(code) in ROAD_TYPES:
+        return int(number(code)), "road_type", ""
+    if kind := HIGHWAYS.get(highway.removesuffix("_link"), 0):
+        return kind, "highway", ""
+    what = (
+        f"road_type '{code:.20}'" if code else f"highway '{highway:.30}'" if highway else "no class"
+    )
+    why = (
+        f"{what} is not a road for cars"
+        if highway in NOT_FOR_CARS
+        else f"{what} is unknown"
+        if code or highway
+        else what
+    )
     return 0, "", f"{why}, taken as {FALLBACK_MPH:g} mph"
 
-def _legal_default(tags: Mapping[str, Any], kind: int, country: str, limits: Limits, zone: str) -> tuple[Limit, str]:
+
+def _legal_default(
+    tags: Mapping[str, Any], kind: int, country: str, limits: Limits, zone: str
+) -> tuple[Limit, str]:
     "The law's default for a road, and for which country and zone."
     highway = tag(tags, "highway").removesuffix("_link")
-    said = next((m for name in ("maxspeed", *ZONE_TAGS) if (m := _ZONE.fullmatch(tag(tags, name)))), None)
+    said = next(
+        (m for name in ("maxspeed", *ZONE_TAGS) if (m := _ZONE.fullmatch(tag(tags, name)))), None
+    )
     guess = ""
     if said and not said[2].isdecimal():
-        country, chosen = next((c for c in (said[1].upper(), said[1][:2].upper()) if c in limits), country), said[2]
-    elif highway == "motorway" or (kind == 1 and not highway): chosen = "motorway"
-    elif tag(tags, "motorroad") == "yes": chosen = "motorroad"
-    elif highway in ("living_street", "residential"): chosen = highway
-    elif kind in (5, 6): chosen = "urban"
-    else: chosen, guess = zone, f", taken as {zone}"
+        country, chosen = (
+            next((c for c in (said[1].upper(), said[1][:2].upper()) if c in limits), country),
+            said[2],
+        )
+    elif highway == "motorway" or (kind == 1 and not highway):
+        chosen = "motorway"
+    elif tag(tags, "motorroad") == "yes":
+        chosen = "motorroad"
+    elif highway in ("living_street", "residential"):
+        chosen = highway
+    elif kind in (5, 6):
+        chosen = "urban"
+    else:
+        chosen, guess = zone, f", taken as {zone}"
     found = _legal(chosen, limits.get(country, {}))
     return found._replace(note=found.note + guess), f"{country}: {chosen}"
 
 # %% ../nbs/00c_speed_limits.ipynb #46125fc6
 def road_class(
     tags: Mapping[str, Any],
-) -> str:                # `motorway` ... `cart track`; "unknown"
+) -> str:  # `motorway` ... `cart track`; "unknown"
     "The class of a road in SpaceNet's words, whichever schema its label has."
     code = number(tag(tags, "road_type"))
     kind = code if code in ROAD_TYPES else HIGHWAYS.get(tag(tags, "highway").removesuffix("_link"))
@@ -335,66 +587,112 @@ def road_class(
 
 # %% ../nbs/00c_speed_limits.ipynb #193f5a6b
 def add_speeds(
-    roads: gpd.GeoDataFrame,         # labels: one road a row, any attributes
+    roads: gpd.GeoDataFrame,  # labels: one road a row, any attributes
     *,
-    keep_existing: bool = True,      # a speed in the label, or a posted limit, wins
-    country: str = "",               # ISO 3166 code: its law gives the speed of roads without a posted one; "": the reference table
-    legal_speeds: str | Path | Mapping | None = None,   # legal_default_speeds.json or a mapping; None: the small table
-    zone: str = "urban",             # or "rural": where roads run that do not say
-) -> gpd.GeoDataFrame:               # a copy with `inferred_speed_mph`, `inferred_speed_mps`, `speed_rule`; guesses in attrs["problems"]
+    keep_existing: bool = True,  # a speed in the label, or a posted limit, wins
+    country: str = "",  # ISO 3166 code: its law gives the speed of roads without a posted one; "": the reference table
+    legal_speeds: str
+    | Path
+    | Mapping
+    | None = None,  # legal_default_speeds.json or a mapping; None: the small table
+    zone: str = "urban",  # or "rural": where roads run that do not say
+) -> gpd.GeoDataFrame:  # a copy with `inferred_speed_mph`, `inferred_speed_mps`, `speed_rule`; guesses in attrs["problems"]
     "Give every road a speed; nothing is dropped, and what had to be guessed is counted in `attrs['problems']` (CosmiQ's table)."
-    if zone not in ("urban", "rural"): raise DataError(f"zone '{zone}'", "is unknown", "Use urban or rural.")
+    if zone not in ("urban", "rural"):
+        raise DataError(f"zone '{zone}'", "is unknown", "Use urban or rural.")
     limits = legal_limits(legal_speeds)
     country, out = find_country(country, limits), roads.copy()
     columns = [c for c in roads.columns if c != roads.geometry.name]
-    rows = [dict(zip(columns, values, strict=True)) for values in roads[columns].itertuples(index=False, name=None)] if columns else [{}]*len(roads)
-    speeds = [speed_of(tags, keep_existing=keep_existing, country=country, limits=limits, zone=zone) for tags in rows]
+    rows = (
+        [
+            dict(zip(columns, values, strict=True))
+            for values in roads[columns].itertuples(index=False, name=None)
+        ]
+        if columns
+        else [{}] * len(roads)
+    )
+    speeds = [
+        speed_of(tags, keep_existing=keep_existing, country=country, limits=limits, zone=zone)
+        for tags in rows
+    ]
     out["inferred_speed_mph"] = pd.Series([s.mph for s in speeds], index=out.index, dtype=float)
-    out["inferred_speed_mps"] = out["inferred_speed_mph"]*MPH_TO_MPS
-    out["speed_rule"] = pd.Series([s.rule + (f" ({s.problem})" if s.problem else "") for s in speeds], index=out.index, dtype=object)
+    out["inferred_speed_mps"] = out["inferred_speed_mph"] * MPH_TO_MPS
+    out["speed_rule"] = pd.Series(
+        [s.rule + (f" ({s.problem})" if s.problem else "") for s in speeds],
+        index=out.index,
+        dtype=object,
+    )
     counts = pd.Series([s.problem for s in speeds if s.problem], dtype=object).value_counts()
-    out.attrs["problems"] = [*roads.attrs.get("problems", []), *(f"{n} roads: {text}" for text, n in counts.items())]
+    out.attrs["problems"] = [
+        *roads.attrs.get("problems", []),
+        *(f"{n} roads: {text}" for text, n in counts.items()),
+    ]
     return out
 
 # %% ../nbs/00c_speed_limits.ipynb #efd575ca
 def bin_table(
     channels: Channels,
-) -> pd.DataFrame:       # channel, name, above_mph, up_to_mph, stands_for_mph, stands_for_kph, burn
+) -> pd.DataFrame:  # channel, name, above_mph, up_to_mph, stands_for_mph, stands_for_kph, burn
     "The speed bins of a channel layout, one row each."
-    step = 255//channels.n_bins
-    return pd.DataFrame({
-        "channel": range(channels.n_bins), "name": channels.names[channels.speed], "above_mph": (0.0, *channels.edges_mph[:-1]),
-        "up_to_mph": channels.edges_mph, "stands_for_mph": channels.values_mph,
-        "stands_for_kph": [v*MPH_TO_KPH for v in channels.values_mph], "burn": [step*(i + 1) for i in range(channels.n_bins)]})
+    step = 255 // channels.n_bins
+    return pd.DataFrame(
+        {
+            "channel": range(channels.n_bins),
+            "name": channels.names[channels.speed],
+            "above_mph": (0.0, *channels.edges_mph[:-1]),
+            "up_to_mph": channels.edges_mph,
+            "stands_for_mph": channels.values_mph,
+            "stands_for_kph": [v * MPH_TO_KPH for v in channels.values_mph],
+            "burn": [step * (i + 1) for i in range(channels.n_bins)],
+        }
+    )
 
 # %% ../nbs/00c_speed_limits.ipynb #b307f172
 def equal_frequency_edges(
-    roads: gpd.GeoDataFrame | Sequence[float],    # labels, or speeds in mph
-    n: int,                                       # bins
+    roads: gpd.GeoDataFrame | Sequence[float],  # labels, or speeds in mph
+    n: int,  # bins
     *,
-    weights: Sequence[float] | None = None,       # one a road; None: the roads' lengths in metres, 1 for bare speeds
-) -> tuple[float, ...]:                           # rising upper edges in mph, at most n
+    weights: Sequence[float]
+    | None = None,  # one a road; None: the roads' lengths in metres, 1 for bare speeds
+) -> tuple[float, ...]:  # rising upper edges in mph, at most n
     "Upper edges of bins that hold about equal road length; a warning says where there are fewer speeds than bins."
     if isinstance(roads, gpd.GeoDataFrame):
-        if weights is None and len(roads): weights = roads.to_crs(roads.estimate_utm_crs()).length
-        roads = (roads if "inferred_speed_mph" in roads else add_speeds(roads))["inferred_speed_mph"]
+        if weights is None and len(roads):
+            weights = roads.to_crs(roads.estimate_utm_crs()).length
+        roads = (roads if "inferred_speed_mph" in roads else add_speeds(roads))[
+            "inferred_speed_mph"
+        ]
     mph = np.asarray(roads, float)
     weight = np.ones(len(mph)) if weights is None else np.asarray(weights, float)
-    if n < 1 or not len(mph) or weight.shape != mph.shape or not (np.isfinite(mph) & np.isfinite(weight) & (mph > 0) & (weight >= 0)).all():
-        raise DataError("speeds", f"cannot be divided into {n} bins", "Give at least one road, positive speeds, and one weight a road.")
+    if (
+        n < 1
+        or not len(mph)
+        or weight.shape != mph.shape
+        or not (np.isfinite(mph) & np.isfinite(weight) & (mph > 0) & (weight >= 0)).all()
+    ):
+        raise DataError(
+            "speeds",
+            f"cannot be divided into {n} bins",
+            "Give at least one road, positive speeds, and one weight a road.",
+        )
     speeds, place = np.unique(mph, return_inverse=True)
     total = np.bincount(place.ravel(), weights=weight)
-    if len(speeds) < n: warnings.warn(f"{len(speeds)} distinct speeds make {len(speeds)} bins, not {n}", stacklevel=2)
+    if len(speeds) < n:
+        warnings.warn(
+            f"{len(speeds)} distinct speeds make {len(speeds)} bins, not {n}", stacklevel=2
+        )
     return tuple(speeds[_last_of_bins(total, min(n, len(speeds)))].tolist())
+
 
 def _last_of_bins(weights: np.ndarray, n: int) -> list[int]:
     "The last item of each of n runs of about equal weight; what is left is divided anew after each, since one item may be heavier than a run."
     done, ends, reached = 0, [], np.cumsum(weights)
     before = 0.0
     for left in range(n, 1, -1):
-        aim = before + (reached[-1] - before)/left
+        aim = before + (reached[-1] - before) / left
         last = int(np.clip(np.searchsorted(reached, aim), done, len(weights) - left))
-        if last > done and aim - reached[last - 1] <= reached[last] - aim: last -= 1
+        if last > done and aim - reached[last - 1] <= reached[last] - aim:
+            last -= 1
         ends.append(last)
         done, before = last + 1, reached[last]
     return [*ends, len(weights) - 1]
@@ -402,25 +700,43 @@ def _last_of_bins(weights: np.ndarray, n: int) -> list[int]:
 # %% ../nbs/00c_speed_limits.ipynb #643646a8
 def write_bin_csv(
     path: str | Path,
-    edges: Sequence[float],        # upper edges in mph, rising
+    edges: Sequence[float],  # upper edges in mph, rising
     *,
-    top_mph: int = 65,             # speeds 1 to this are listed, and to the last edge
+    top_mph: int = 65,  # speeds 1 to this are listed, and to the last edge
 ) -> Path:
     "Write speed bins as the original's CSV: every whole mph with its channel and grey value; all or nothing."
-    n, top = len(edges), max(top_mph, math.ceil(edges[-1]) if len(edges) and math.isfinite(edges[-1]) else 0)
-    if not 1 <= n <= 255 or not all(a < b for a, b in zip((0, *edges), (*edges, math.inf), strict=True)):
-        raise DataError(path, f"edges {list(edges)} are not between 1 and 255 positive numbers in rising order",
-                        "Sort them and remove repeated ones.")
+    n, top = (
+        len(edges),
+        max(top_mph, math.ceil(edges[-1]) if len(edges) and math.isfinite(edges[-1]) else 0),
+    )
+    if not 1 <= n <= 255 or not all(
+        a < b for a, b in zip((0, *edges), (*edges, math.inf), strict=True)
+    ):
+        raise DataError(
+            path,
+            f"edges {list(edges)} are not between 1 and 255 positive numbers in rising order",
+            "Sort them and remove repeated ones.",
+        )
     speeds = np.arange(1, top + 1)
     channel = np.minimum(np.searchsorted(edges, speeds), n - 1)
     if missing := sorted(set(range(n)) - set(channel.tolist())):
-        raise DataError(path, f"bin {missing[0]} (up to {edges[missing[0]]:g} mph) holds no whole mph, which is all that this CSV can list",
-                        "Use edges that are at least 1 mph apart.")
-    return write_text(path, pd.DataFrame({"burn_val": 255//n*(channel + 1), "speed": speeds, "channel": channel}).to_csv(lineterminator="\n"))
+        raise DataError(
+            path,
+            f"bin {missing[0]} (up to {edges[missing[0]]:g} mph) holds no whole mph, which is all that this CSV can list",
+            "Use edges that are at least 1 mph apart.",
+        )
+    return write_text(
+        path,
+        pd.DataFrame(
+            {"burn_val": 255 // n * (channel + 1), "speed": speeds, "channel": channel}
+        ).to_csv(lineterminator="\n"),
+    )
 
 # %% ../nbs/00c_speed_limits.ipynb #99e2f6b6
 def read_bin_csv(
     path: str | Path,
-) -> tuple[float, ...]:            # upper edges in mph: just below the next channel's first speed; the last is the last speed
+) -> tuple[
+    float, ...
+]:  # upper edges in mph: just below the next channel's first speed; the last is the last speed
     "The edges of speed bins in the original's CSV; `Channels.from_csv` makes channels of them."
     return read_bins(path)[0]

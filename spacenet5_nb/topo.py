@@ -28,22 +28,29 @@ __all__ = ['Protocol', 'MOST', 'BLOCK', 'Marks', 'make_marks', 'Walkable', 'stat
 # %% ../nbs/07b_topo.ipynb #101b9bc8
 class Marks(NamedTuple):
     "All places for holes or marbles: the nodes, the edges' marks counted from their starts, the same counted from their ends."
-    xy: np.ndarray      # (M, 2)
-    first: np.ndarray   # (E, 2) an edge's first mark, counted from its start or its end; the others follow
-    count: np.ndarray   # (E,) marks on it
+
+    xy: np.ndarray  # (M, 2)
+    first: (
+        np.ndarray
+    )  # (E, 2) an edge's first mark, counted from its start or its end; the others follow
+    count: np.ndarray  # (E,) marks on it
+
 
 def make_marks(
     roads: Roads,
-    length: np.ndarray,     # (E,) metres that each edge is said to have
-    interval: float,        # metres between marks
-    slack: float = 0.0,     # a rest shorter than this is none
+    length: np.ndarray,  # (E,) metres that each edge is said to have
+    interval: float,  # metres between marks
+    slack: float = 0.0,  # a rest shorter than this is none
 ) -> Marks:
     "Marks every `interval` metres along all edges."
-    count = np.maximum(np.ceil((length - slack)/interval), 1).astype(int) - 1
+    count = np.maximum(np.ceil((length - slack) / interval), 1).astype(int) - 1
     before, total = np.cumsum(count) - count, int(count.sum())
     edge = np.repeat(np.arange(len(count)), count)
-    at = (np.arange(total) - before[edge] + 1)*interval
-    sides = [shapely.get_coordinates(shapely.line_interpolate_point(lines[edge], at)) for lines in (roads.lines, shapely.reverse(roads.lines))]
+    at = (np.arange(total) - before[edge] + 1) * interval
+    sides = [
+        shapely.get_coordinates(shapely.line_interpolate_point(lines[edge], at))
+        for lines in (roads.lines, shapely.reverse(roads.lines))
+    ]
     first = len(roads.nodes) + np.stack([before, before + total], 1)
     return Marks(np.concatenate([roads.xy, *sides]), first, count)
 
@@ -51,8 +58,10 @@ def make_marks(
 Protocol = Literal["cosmiq", "spacenet"]
 MOST = 500  # nodes of a neighbourhood in the original
 
+
 class Walkable:
     "A road graph prepared for walks."
+
     def __init__(self, g: nx.Graph, interval: float, name: str, protocol: Protocol):
         roads = roads_of(g, name)  # checks CRS and coordinates
         self.fair, self.slack = protocol == "spacenet", TOUCH_M if protocol == "spacenet" else 0.0
@@ -65,28 +74,39 @@ class Walkable:
         self.roads = _neighbours(g, roads, self.ids)
         coords, owner = shapely.get_coordinates(roads.lines, return_index=True)
         at = np.searchsorted(owner, np.arange(len(roads.edges) + 1))
-        self.ends = np.stack([coords[at[:-1]], coords[at[1:] - 1]], 1) if len(roads.edges) else np.zeros((0, 2, 2))
+        self.ends = (
+            np.stack([coords[at[:-1]], coords[at[1:] - 1]], 1)
+            if len(roads.edges)
+            else np.zeros((0, 2, 2))
+        )
         self.turned = _leads_west(self.ends, roads.lines) if self.fair else _drawn_back(g, roads)
 
     def near(self, xy: np.ndarray, radius: float) -> tuple[list[int], list[float]]:
         "Nodes within a radius and how far they are; the nearest first."
-        if self.tree is None: return [], []
+        if self.tree is None:
+            return [], []
         if self.fair:
             at = np.array(self.tree.query_ball_point(xy, radius + self.slack), dtype=int)
             far = np.hypot(*(self.xy[at] - xy).T)
             order = np.argsort(far)
             return at[order].tolist(), far[order].tolist()
-        far, at = map(np.atleast_1d, self.tree.query(xy, k=min(MOST, len(self.ids)), distance_upper_bound=radius))
+        far, at = map(
+            np.atleast_1d,
+            self.tree.query(xy, k=min(MOST, len(self.ids)), distance_upper_bound=radius),
+        )
         n = int(np.searchsorted(far, np.inf))
         return at[:n].tolist(), far[:n].tolist()
+
 
 def _neighbours(g: nx.Graph, roads: Roads, ids: list) -> dict[int, dict[int, list[int]]]:
     "For every node its neighbours, in the graph's order, with the edges that lead there."
     out = {n: defaultdict(list) for n in ids}
     for e, (u, v) in enumerate(roads.ends.tolist()):
         out[ids[u]][ids[v]].append(e)
-        if u != v: out[ids[v]][ids[u]].append(e)
-    if g.is_directed(): return out
+        if u != v:
+            out[ids[v]][ids[u]].append(e)
+    if g.is_directed():
+        return out
     name = dict(zip(roads.nodes, ids, strict=True))
     return {name[u]: {name[v]: out[name[u]][name[v]] for v in g.adj[u]} for u in g}
 
@@ -96,19 +116,33 @@ def stated_lengths(g: nx.Graph, roads: Roads) -> np.ndarray:
     out, wrong = roads.length.copy(), []
     for i, (u, v, key) in enumerate(roads.edges):
         said = (g.edges[u, v, key] if g.is_multigraph() else g.edges[u, v]).get("length")
-        if said is None: continue
-        if isinstance(said, (int, float, np.number)) and 0 <= said < math.inf: out[i] = said
-        else: wrong.append((u, v, key))
+        if said is None:
+            continue
+        if isinstance(said, (int, float, np.number)) and 0 <= said < math.inf:
+            out[i] = said
+        else:
+            wrong.append((u, v, key))
     if wrong:
-        raise GraphError(roads.name, f"the length of {len(wrong)} edges is not a number of metres: {', '.join(map(str, wrong[:5]))}",
-                         "Remove the attribute to have it measured.")
+        raise GraphError(
+            roads.name,
+            f"the length of {len(wrong)} edges is not a number of metres: {', '.join(map(str, wrong[:5]))}",
+            "Remove the attribute to have it measured.",
+        )
     return out
+
 
 def _drawn_back(g: nx.Graph, roads: Roads) -> np.ndarray:
     "Whether an edge's own geometry runs from v to u."
-    own = [(g.edges[e] if g.is_multigraph() else g.edges[e[:2]]).get("geometry") or line for e, line in zip(roads.edges, roads.lines, strict=True)]
-    first, start = (shapely.get_coordinates(shapely.get_point(np.array(lines, dtype=object), 0)) for lines in (own, roads.lines))
+    own = [
+        (g.edges[e] if g.is_multigraph() else g.edges[e[:2]]).get("geometry") or line
+        for e, line in zip(roads.edges, roads.lines, strict=True)
+    ]
+    first, start = (
+        shapely.get_coordinates(shapely.get_point(np.array(lines, dtype=object), 0))
+        for lines in (own, roads.lines)
+    )
     return (first != start).any(1)
+
 
 def _leads_west(ends: np.ndarray, lines: np.ndarray) -> np.ndarray:
     "Whether a line ends further west than it starts, or due south; of a ring, the first vertices on both sides that differ decide."
@@ -122,50 +156,65 @@ def _leads_west(ends: np.ndarray, lines: np.ndarray) -> np.ndarray:
 # %% ../nbs/07b_topo.ipynb #9e44b130
 def walk_from(
     walk: Walkable,
-    starts: list[int],    # indices of nodes
-    radius: float,        # metres around the centre
-    centre: np.ndarray,   # (2,)
-) -> np.ndarray:          # indices of marks: nodes, then marks on edges, in their order
+    starts: list[int],  # indices of nodes
+    radius: float,  # metres around the centre
+    centre: np.ndarray,  # (2,)
+) -> np.ndarray:  # indices of marks: nodes, then marks on edges, in their order
     "Marks of everything that is connected with the starts through nodes within a radius."
     inside = {walk.ids[k] for k in walk.near(centre, radius)[0]}
     part = {walk.ids[k] for k in starts}
     for n in (queue := list(part)):  # grows as it is read
         for m in _shown(walk.roads[n], inside):
-            if m not in part: part.add(m); queue.append(m)
+            if m not in part:
+                part.add(m)
+                queue.append(m)
     part = set(iter(part))  # filled anew, in its order, as networkx does
     nodes, edges, seen = _shown(walk.roads, part), [], set()
     for n in nodes:
         for m in _shown(walk.roads[n], part):
-            if m not in seen: edges += walk.roads[n][m]
+            if m not in seen:
+                edges += walk.roads[n][m]
         seen.add(n)
-    return np.concatenate([[walk.index[n] for n in nodes], _on_edges(walk, np.array(edges, dtype=int), centre)]).astype(int)
+    return np.concatenate(
+        [[walk.index[n] for n in nodes], _on_edges(walk, np.array(edges, dtype=int), centre)]
+    ).astype(int)
+
 
 def _shown(of: dict, among: set) -> list:
     "Those keys of a dictionary that are in a set, in networkx's order."
-    return [n for n in among if n in of] if 2*len(among) < len(of) else [n for n in of if n in among]
+    return (
+        [n for n in among if n in of] if 2 * len(among) < len(of) else [n for n in of if n in among]
+    )
+
 
 def _on_edges(walk: Walkable, edges: np.ndarray, centre: np.ndarray) -> np.ndarray:
     "Marks of edges, counted from their ends that are nearer to the centre."
     off = walk.ends[edges] - centre
-    start, end = np.sqrt((off*off).sum(-1)).T  # not hypot: it may tell equal distances apart
+    start, end = np.sqrt((off * off).sum(-1)).T  # not hypot: it may tell equal distances apart
     side = np.where(np.abs(end - start) <= walk.slack, walk.turned[edges], end < start)
-    if not walk.fair: walk.turned[edges] = side
+    if not walk.fair:
+        walk.turned[edges] = side
     count = walk.marks.count[edges]
     past = count.cumsum()
-    return np.repeat(walk.marks.first[edges, side.astype(int)] - past + count, count) + np.arange(past[-1] if len(past) else 0)
+    return np.repeat(walk.marks.first[edges, side.astype(int)] - past + count, count) + np.arange(
+        past[-1] if len(past) else 0
+    )
 
 # %% ../nbs/07b_topo.ipynb #tf2ec9a2a
 def drop_marbles(
-    marbles: np.ndarray,        # (M, 2) in their order
-    holes: np.ndarray,          # (H, 2)
-    size: float,                # metres
-    most: bool = False,         # find holes for as many marbles as possible; else one after the other takes the nearest free one
-) -> list[tuple[int, int]]:     # marble and hole
+    marbles: np.ndarray,  # (M, 2) in their order
+    holes: np.ndarray,  # (H, 2)
+    size: float,  # metres
+    most: bool = False,  # find holes for as many marbles as possible; else one after the other takes the nearest free one
+) -> list[tuple[int, int]]:  # marble and hole
     "Which marble falls into which hole."
-    if not len(marbles) or not len(holes): return []
+    if not len(marbles) or not len(holes):
+        return []
     close = cKDTree(marbles).sparse_distance_matrix(cKDTree(holes), size, output_type="ndarray")
     if most:
-        table = csr_array((np.ones(len(close)), (close["i"], close["j"])), shape=(len(marbles), len(holes)))
+        table = csr_array(
+            (np.ones(len(close)), (close["i"], close["j"])), shape=(len(marbles), len(holes))
+        )
         hole = maximum_bipartite_matching(table, perm_type="column")
         return [(int(m), int(hole[m])) for m in np.flatnonzero(hole >= 0)]
     order = np.lexsort((close["j"], close["v"], close["i"]))
@@ -179,113 +228,155 @@ def drop_marbles(
 # %% ../nbs/07b_topo.ipynb #t765c0497
 class Neighbourhood(NamedTuple):
     "What one origin shows."
-    holes: np.ndarray             # (H, 2)
-    marbles: np.ndarray           # (M, 2)
+
+    holes: np.ndarray  # (H, 2)
+    marbles: np.ndarray  # (M, 2)
     pairs: list[tuple[int, int]]  # marble and the hole into which it fell
 
+
 def look_around(
-    t: Walkable,        # the truth
-    p: Walkable,        # the proposal
-    origin: int,        # index of a truth node
-    radius: float,      # metres around it
-    hole_size: float,   # metres
+    t: Walkable,  # the truth
+    p: Walkable,  # the proposal
+    origin: int,  # index of a truth node
+    radius: float,  # metres around it
+    hole_size: float,  # metres
 ) -> Neighbourhood:
     "Holes and marbles around one node of the truth."
     centre, starts = t.xy[origin], _nearest(p, t.xy[origin], hole_size)
-    holes = t.marks.xy[walk_from(t, _nearest(t, centre, TOUCH_M) if t.fair else [origin], radius, centre)]
+    holes = t.marks.xy[
+        walk_from(t, _nearest(t, centre, TOUCH_M) if t.fair else [origin], radius, centre)
+    ]
     around = centre if p.fair or not starts else p.xy[starts[0]]
     marbles = p.marks.xy[walk_from(p, starts, radius, around)] if starts else np.zeros((0, 2))
     return Neighbourhood(holes, marbles, drop_marbles(marbles, holes, hole_size + p.slack, p.fair))
+
+
 def _nearest(walk: Walkable, xy: np.ndarray, reach: float) -> list[int]:
     "The nearest node within reach: none or one, and in fair play all that are as near."
     at, far = walk.near(xy, reach)
-    return at[:sum(f <= far[0] + walk.slack for f in far)] if walk.fair else at[:1]
+    return at[: sum(f <= far[0] + walk.slack for f in far)] if walk.fair else at[:1]
 
 # %% ../nbs/07b_topo.ipynb #t881624ce
 @dataclass(frozen=True)
 class Topo:
     "TOPO, its counts summed over all origins."
+
     precision: float
     recall: float
     f1: float
-    tp: int     # marbles in holes
-    fp: int     # marbles beside holes
-    fn: int     # empty holes
+    tp: int  # marbles in holes
+    fp: int  # marbles beside holes
+    fn: int  # empty holes
     origins: int = field(default=0, compare=False)
-    precision_standard_error: float = field(default=0.0, compare=False)  # the standard errors are 0 where every node was an origin,
-    recall_standard_error: float = field(default=0.0, compare=False)     # and not a number where only one was drawn
+    precision_standard_error: float = field(
+        default=0.0, compare=False
+    )  # the standard errors are 0 where every node was an origin,
+    recall_standard_error: float = field(
+        default=0.0, compare=False
+    )  # and not a number where only one was drawn
     f1_standard_error: float = field(default=0.0, compare=False)
+
 
 def _sum_up(rows: np.ndarray, sampled: bool) -> Topo:
     "Rows of (hits, marbles, holes), one for each origin."
     hits, marbles, holes = rows.T
-    ratios = [_ratio(hits, marbles), _ratio(hits, holes), _ratio(2*hits, marbles + holes)]
+    ratios = [_ratio(hits, marbles), _ratio(hits, holes), _ratio(2 * hits, marbles + holes)]
     tp, all_marbles, all_holes = rows.sum(0).tolist()
     errors = [e if sampled else 0.0 for _, e in ratios]
     return Topo(*(r for r, _ in ratios), tp, all_marbles - tp, all_holes - tp, len(rows), *errors)
 
+
 def _ratio(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
     "A ratio of sums and its standard error; 0 where nothing was summed."
     n, total = len(x), float(x.sum())
-    if not total: return 0.0, 0.0
-    ratio = float(y.sum())/total
-    return ratio, math.sqrt(n*float(np.var(y - ratio*x, ddof=1)))/total if n > 1 else math.nan
+    if not total:
+        return 0.0, 0.0
+    ratio = float(y.sum()) / total
+    return ratio, math.sqrt(n * float(np.var(y - ratio * x, ddof=1))) / total if n > 1 else math.nan
 
 # %% ../nbs/07b_topo.ipynb #f8c875aa
 def topo(
-    truth: nx.Graph,               # road graph with `crs` in metres
-    proposal: nx.Graph,            # likewise, in the same CRS
+    truth: nx.Graph,  # road graph with `crs` in metres
+    proposal: nx.Graph,  # likewise, in the same CRS
     *,
-    radius: float = 150.0,         # metres around an origin
-    interval: float = 30.0,        # metres between holes along a road
-    hole_size: float = 4.0,        # metres
-    origins: int | None = None,    # draw so many nodes of the truth, with replacement and at most as many as there are; None: every node once
-    seed: int = 0,                 # of the draw, which follows the order of the truth's nodes
-    protocol: Protocol = "cosmiq", # the original's counts, which depend on ids and order; "spacenet": without that dependence
+    radius: float = 150.0,  # metres around an origin
+    interval: float = 30.0,  # metres between holes along a road
+    hole_size: float = 4.0,  # metres
+    origins: int
+    | None = None,  # draw so many nodes of the truth, with replacement and at most as many as there are; None: every node once
+    seed: int = 0,  # of the draw, which follows the order of the truth's nodes
+    protocol: Protocol = "cosmiq",  # the original's counts, which depend on ids and order; "spacenet": without that dependence
 ) -> Topo:
     """TOPO of a proposal (Biagioni and Eriksson 2012, with CosmiQ/apls' parameters).
 
     Ratios of nothing are 0; `"cosmiq"` counts nothing at all where either graph has no nodes. Raises GraphError for a graph whose CRS, coordinates or lengths
     cannot be used, ValueError for a parameter out of range."""
-    if protocol not in ("cosmiq", "spacenet"): raise ValueError(f"protocol is 'cosmiq' or 'spacenet', not {protocol!r}")
+    if protocol not in ("cosmiq", "spacenet"):
+        raise ValueError(f"protocol is 'cosmiq' or 'spacenet', not {protocol!r}")
     _check_above_zero(radius=radius, interval=interval, hole_size=hole_size)
     _check_number(origins=origins)
-    t, p = Walkable(truth, interval, "truth", protocol), Walkable(proposal, interval, "proposal", protocol)
+    t, p = (
+        Walkable(truth, interval, "truth", protocol),
+        Walkable(proposal, interval, "proposal", protocol),
+    )
     _check_crs(truth, proposal)
     n = len(t.ids)
-    if not n or not (p.ids or t.fair): return Topo(0.0, 0.0, 0.0, 0, 0, 0)
-    starts = range(n) if origins is None else np.random.RandomState(seed).choice(n, min(origins, n)).tolist()
+    if not n or not (p.ids or t.fair):
+        return Topo(0.0, 0.0, 0.0, 0, 0, 0)
+    starts = (
+        range(n)
+        if origins is None
+        else np.random.RandomState(seed).choice(n, min(origins, n)).tolist()
+    )
     around = (look_around(t, p, origin, radius, hole_size) for origin in starts)
-    return _sum_up(np.array([(len(a.pairs), len(a.marbles), len(a.holes)) for a in around]), origins is not None)
+    return _sum_up(
+        np.array([(len(a.pairs), len(a.marbles), len(a.holes)) for a in around]),
+        origins is not None,
+    )
+
 
 def _check_crs(truth: nx.Graph, proposal: nx.Graph) -> None:
     a, b = crs_of(truth, "truth"), crs_of(proposal, "proposal")
-    if not same_crs(a, b): raise GraphError("proposal", f"is in {b}, but the truth is in {a}", "Bring both into one CRS: graph.project(g, crs).")
+    if not same_crs(a, b):
+        raise GraphError(
+            "proposal",
+            f"is in {b}, but the truth is in {a}",
+            "Bring both into one CRS: graph.project(g, crs).",
+        )
+
 
 def _check_above_zero(**sizes: float) -> None:
     for name, size in sizes.items():
-        if not 0 < size < math.inf: raise ValueError(f"{name} is a number of metres above zero, not {size!r}")
+        if not 0 < size < math.inf:
+            raise ValueError(f"{name} is a number of metres above zero, not {size!r}")
+
 
 def _check_number(**numbers: int | None) -> None:
     for name, n in numbers.items():
-        if n is not None and (not isinstance(n, (int, np.integer)) or n < 1): raise ValueError(f"{name} is a whole number above zero or None, not {n!r}")
+        if n is not None and (not isinstance(n, (int, np.integer)) or n < 1):
+            raise ValueError(f"{name} is a whole number above zero or None, not {n!r}")
 
 # %% ../nbs/07b_topo.ipynb #3824b3db
 BLOCK = 4_000_000  # distances held at once: 32 MB
 
+
 @dataclass(frozen=True)
 class ShortestPaths:
     "SP and what it was made from."
-    score: float                  # matches/counted; NaN where no route counts
-    matches: int                  # routes of the right length
-    counted: int                  # routes that exist in either graph
-    standard_error: float = 0.0   # of a drawn score; NaN where fewer than two routes count
 
-def _all_or_drawn(n: int, rows: int, routes: int | None, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    score: float  # matches/counted; NaN where no route counts
+    matches: int  # routes of the right length
+    counted: int  # routes that exist in either graph
+    standard_error: float = 0.0  # of a drawn score; NaN where fewer than two routes count
+
+
+def _all_or_drawn(
+    n: int, rows: int, routes: int | None, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     "Sources and targets among n nodes, in blocks of at most so many sources."
     if routes is None:
         for first in range(0, n, rows):
-            i, j = np.divmod(np.arange(first*n, min(first + rows, n)*n), n)
+            i, j = np.divmod(np.arange(first * n, min(first + rows, n) * n), n)
             yield i[i != j], j[i != j]
         return
     rng = np.random.RandomState(seed)
@@ -295,6 +386,7 @@ def _all_or_drawn(n: int, rows: int, routes: int | None, seed: int) -> Iterator[
         block = (rank >= first) & (rank < first + rows)
         yield i[block], j[block]
 
+
 def _lengths(between: csr_array, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     "Length of the shortest route for every pair of nodes."
     sources, row = np.unique(i, return_inverse=True)
@@ -302,47 +394,68 @@ def _lengths(between: csr_array, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/07b_topo.ipynb #t3a5bc3b2
 def shortest_paths(
-    truth: nx.Graph,              # road graph with `crs` in metres
-    proposal: nx.Graph,           # likewise, in the same CRS
+    truth: nx.Graph,  # road graph with `crs` in metres
+    proposal: nx.Graph,  # likewise, in the same CRS
     *,
-    snap: float = 4.0,            # metres from a truth node to a proposal node
-    tolerance: float = 0.05,      # relative difference that still is a match
-    routes: int | None = None,    # draw so many ordered pairs of distinct nodes; None: all pairs
-    seed: int = 0,                # of the draw, which follows the order of the truth's nodes
+    snap: float = 4.0,  # metres from a truth node to a proposal node
+    tolerance: float = 0.05,  # relative difference that still is a match
+    routes: int | None = None,  # draw so many ordered pairs of distinct nodes; None: all pairs
+    seed: int = 0,  # of the draw, which follows the order of the truth's nodes
 ) -> ShortestPaths:
     """Which of the truth's routes have the right length in the proposal; the score is 0 where the proposal has no nodes.
 
     Raises GraphError for a graph whose CRS, coordinates or lengths cannot be used, ValueError for a parameter out of range."""
-    if not 0 <= snap < math.inf: raise ValueError(f"snap is a number of metres, not {snap!r}")
-    if not 0 <= tolerance < math.inf: raise ValueError(f"tolerance is a number from zero up, not {tolerance!r}")
+    if not 0 <= snap < math.inf:
+        raise ValueError(f"snap is a number of metres, not {snap!r}")
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance is a number from zero up, not {tolerance!r}")
     _check_number(routes=routes)
     t, p = roads_of(truth, "truth"), roads_of(proposal, "proposal")
     _check_crs(truth, proposal)
-    here, there = (cheapest(r.ends, stated_lengths(g, r), len(r.nodes)) for g, r in ((truth, t), (proposal, p)))
+    here, there = (
+        cheapest(r.ends, stated_lengths(g, r), len(r.nodes)) for g, r in ((truth, t), (proposal, p))
+    )
     n = len(t.nodes)
-    if not len(p.nodes): return ShortestPaths(0.0, 0, 0)
-    if n < 2: return ShortestPaths(math.nan, 0, 0)
+    if not len(p.nodes):
+        return ShortestPaths(0.0, 0, 0)
+    if n < 2:
+        return ShortestPaths(math.nan, 0, 0)
     far, at = cKDTree(p.xy).query(t.xy)
     t_part = connected_components(here, directed=False)[1]
     p_part = np.where(far <= snap, connected_components(there, directed=False)[1][at], -1)
     matches = counted = 0
-    for i, j in _all_or_drawn(n, max(1, BLOCK//max(n, len(p.nodes))), routes, seed):
+    for i, j in _all_or_drawn(n, max(1, BLOCK // max(n, len(p.nodes))), routes, seed):
         in_truth, in_proposal = t_part[i] == t_part[j], (p_part[i] == p_part[j]) & (p_part[i] >= 0)
-        i, j, counted = i[in_truth & in_proposal], j[in_truth & in_proposal], counted + int((in_truth | in_proposal).sum())
+        i, j, counted = (
+            i[in_truth & in_proposal],
+            j[in_truth & in_proposal],
+            counted + int((in_truth | in_proposal).sum()),
+        )
         a, b = _lengths(here, i, j), _lengths(there, at[i], at[j])
-        matches += int((((a > 0) == (b > 0)) & (np.abs(a - b) <= tolerance*a)).sum())
-    score = matches/counted if counted else math.nan
-    return ShortestPaths(score, matches, counted, 0.0 if routes is None else math.sqrt(score*(1 - score)/(counted - 1)) if counted > 1 else math.nan)
+        matches += int((((a > 0) == (b > 0)) & (np.abs(a - b) <= tolerance * a)).sum())
+    score = matches / counted if counted else math.nan
+    return ShortestPaths(
+        score,
+        matches,
+        counted,
+        0.0
+        if routes is None
+        else math.sqrt(score * (1 - score) / (counted - 1))
+        if counted > 1
+        else math.nan,
+    )
 
 # %% ../nbs/07b_topo.ipynb #t99c68f4a
 def shortest_path_score(
     truth: nx.Graph,
     proposal: nx.Graph,
     *,
-    snap: float = 4.0,            # metres from a truth node to a proposal node
-    tolerance: float = 0.05,      # relative difference that still is a match
-    routes: int | None = None,    # draw so many ordered pairs of distinct nodes; None: all pairs
+    snap: float = 4.0,  # metres from a truth node to a proposal node
+    tolerance: float = 0.05,  # relative difference that still is a match
+    routes: int | None = None,  # draw so many ordered pairs of distinct nodes; None: all pairs
     seed: int = 0,
-) -> float:                       # NaN where no route counts, 0 where the proposal has no nodes
+) -> float:  # NaN where no route counts, 0 where the proposal has no nodes
     "Share of the truth's routes that have the right length in the proposal; `shortest_paths` tells more."
-    return shortest_paths(truth, proposal, snap=snap, tolerance=tolerance, routes=routes, seed=seed).score
+    return shortest_paths(
+        truth, proposal, snap=snap, tolerance=tolerance, routes=routes, seed=seed
+    ).score

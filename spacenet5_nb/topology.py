@@ -31,64 +31,83 @@ def exact(logits: Tensor) -> Tensor:
 
 # %% ../nbs/03c_topology.ipynb #bb0c0ee8
 def soft_skeleton(
-    p: Tensor,             # (N, C, H, W), 0 to 1
-    iterations: int = 6,   # half the widest road in pixels
-) -> Tensor:               # same shape
+    p: Tensor,  # (N, C, H, W), 0 to 1
+    iterations: int = 6,  # half the widest road in pixels
+) -> Tensor:  # same shape
     "Differentiable skeleton by repeated erosion and opening."
-    erode = lambda x: torch.minimum(-F.max_pool2d(-x, (3, 1), 1, (1, 0)), -F.max_pool2d(-x, (1, 3), 1, (0, 1)))
+    erode = lambda x: torch.minimum(
+        -F.max_pool2d(-x, (3, 1), 1, (1, 0)), -F.max_pool2d(-x, (1, 3), 1, (0, 1))
+    )
     open_ = lambda x: F.max_pool2d(erode(x), 3, 1, 1)
     skeleton = F.relu(p - open_(p))
     for _ in range(iterations):
         p = erode(p)
         rest = F.relu(p - open_(p))
-        skeleton = skeleton + F.relu(rest - skeleton*rest)
+        skeleton = skeleton + F.relu(rest - skeleton * rest)
     return skeleton
 
+
 def cldice_loss(
-    logits: Tensor,          # (N, C, H, W)
-    targets: Tensor,         # same shape, 0 or 1
+    logits: Tensor,  # (N, C, H, W)
+    targets: Tensor,  # same shape, 0 or 1
     *,
-    iterations: int = 6,     # half the widest road in pixels
+    iterations: int = 6,  # half the widest road in pixels
     smooth: float = 1.0,
 ) -> Tensor:
     "One minus centreline dice over the batch (Shit et al., CVPR 2021)."
     p, t = exact(logits).sigmoid(), targets.to(exact(logits).dtype)
     skeleton_p, skeleton_t = soft_skeleton(p, iterations), soft_skeleton(t, iterations)
-    precision = ((skeleton_p*t).sum() + smooth)/(skeleton_p.sum() + smooth)
-    recall = ((skeleton_t*p).sum() + smooth)/(skeleton_t.sum() + smooth)
-    return 1 - 2*precision*recall/(precision + recall)
+    precision = ((skeleton_p * t).sum() + smooth) / (skeleton_p.sum() + smooth)
+    recall = ((skeleton_t * p).sum() + smooth) / (skeleton_t.sum() + smooth)
+    return 1 - 2 * precision * recall / (precision + recall)
 
 # %% ../nbs/03c_topology.ipynb #6ea87ef2
-try: from gudhi._pers_cub_low_dim_ext import _persistence_on_rectangle_from_top_cells as _rectangle
-except ImportError: _rectangle = None
+try:
+    from gudhi._pers_cub_low_dim_ext import _persistence_on_rectangle_from_top_cells as _rectangle
+except ImportError:
+    _rectangle = None
+
 
 def persistence_pairs(
-    image: np.ndarray,                   # (H, W); low values come first
-) -> list[np.ndarray]:                   # per dimension 0, 1: (n, 2) flat pixel indices (birth, death); death -1 for what never dies
+    image: np.ndarray,  # (H, W); low values come first
+) -> list[
+    np.ndarray
+]:  # per dimension 0, 1: (n, 2) flat pixel indices (birth, death); death -1 for what never dies
     "Birth and death pixels of pieces and loops in the sublevel sets of an image, by sort ranks."
     order = np.argsort(image, axis=None)
     rank = np.empty(image.size)
     rank[order] = np.arange(image.size)
     found = diagrams(rank.reshape(image.shape))
-    return [np.where(np.isfinite(d), order[np.where(np.isfinite(d), d, 0).astype(np.intp)], -1) for d in found]
+    return [
+        np.where(np.isfinite(d), order[np.where(np.isfinite(d), d, 0).astype(np.intp)], -1)
+        for d in found
+    ]
+
 
 def diagrams(
-    image: np.ndarray,                # float64 (H, W)
+    image: np.ndarray,  # float64 (H, W)
     *,
     min_life: float = 0.0,
-) -> list[np.ndarray]:                # (n, 2) values of birth and death per dimension 0, 1; inf for what never dies
+) -> list[
+    np.ndarray
+]:  # (n, 2) values of birth and death per dimension 0, 1; inf for what never dies
     "Lifetimes of pieces and loops in the sublevel sets of an image."
-    if _rectangle is not None and min(image.shape) > 2:   # gudhi 3.13's answers for two rows or columns are wrong
-        return [np.asarray(d).reshape(-1, 2) for d in _rectangle(np.ascontiguousarray(image), min_life)]
+    if (
+        _rectangle is not None and min(image.shape) > 2
+    ):  # gudhi 3.13's answers for two rows or columns are wrong
+        return [
+            np.asarray(d).reshape(-1, 2) for d in _rectangle(np.ascontiguousarray(image), min_life)
+        ]
     import gudhi
+
     cubes = gudhi.CubicalComplex(top_dimensional_cells=image)
     cubes.compute_persistence(min_persistence=min_life)
     return [np.asarray(cubes.persistence_intervals_in_dimension(k)).reshape(-1, 2) for k in (0, 1)]
 
 # %% ../nbs/03c_topology.ipynb #6b6ac776
 def persistence_loss(
-    logits: Tensor,              # (N, C, H, W)
-    targets: Tensor,             # same shape, 0 or 1
+    logits: Tensor,  # (N, C, H, W)
+    targets: Tensor,  # same shape, 0 or 1
     *,
     threads: int | None = None,  # gudhi lets other threads run meanwhile; None: one per core
 ) -> Tensor:
@@ -96,32 +115,50 @@ def persistence_loss(
     values = 1 - exact(logits).sigmoid().flatten(0, 1)
     goals = 1 - targets.detach().flatten(0, 1).cpu().numpy().astype(np.float64)
     plans = _in_threads(_plan, values.detach().cpu().numpy(), goals, threads=threads)
-    places = np.concatenate([k*values[0].numel() + pairs for k, (pairs, _) in enumerate(plans)])
+    places = np.concatenate([k * values[0].numel() + pairs for k, (pairs, _) in enumerate(plans)])
     wanted = torch.from_numpy(np.concatenate([w for _, w in plans])).to(values.device)
-    births, deaths = values.flatten().index_select(0, torch.from_numpy(places.T.ravel()).to(values.device)).view(2, -1)
-    return torch.where(wanted, births**2 + (deaths - 1)**2, (deaths - births)**2/2).sum()/len(values)
+    births, deaths = (
+        values.flatten()
+        .index_select(0, torch.from_numpy(places.T.ravel()).to(values.device))
+        .view(2, -1)
+    )
+    return torch.where(
+        wanted, births**2 + (deaths - 1) ** 2, (deaths - births) ** 2 / 2
+    ).sum() / len(values)
+
 
 def _in_threads(work: Callable, *columns: np.ndarray, threads: int | None) -> list:
     "`work` on each row, several rows at a time."
     threads = min(threads or len(os.sched_getaffinity(0)), len(columns[0]))
-    if threads <= 1: return [work(*row) for row in zip(*columns, strict=True)]
-    with ThreadPoolExecutor(threads) as pool: return list(pool.map(work, *columns))
+    if threads <= 1:
+        return [work(*row) for row in zip(*columns, strict=True)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, *columns))
+
 
 def _plan(
-    image: np.ndarray,                   # (H, W) predicted, low where roads are
-    target: np.ndarray,                  # likewise, 0 or 1
-) -> tuple[np.ndarray, np.ndarray]:      # (n, 2) pixels of births and deaths; whether that life should be full
+    image: np.ndarray,  # (H, W) predicted, low where roads are
+    target: np.ndarray,  # likewise, 0 or 1
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (n, 2) pixels of births and deaths; whether that life should be full
     "What lives in an image, and which of it the truth wants: as many pieces and loops as it has, the longest-lived."
     pairs, wanted = persistence_pairs(image), [len(d) for d in diagrams(target, min_life=0.5)]
-    return np.concatenate(pairs := [_mortal(p, image) for p in pairs]), np.concatenate([_longest(p, image, n) for p, n in zip(pairs, wanted, strict=True)])
+    return np.concatenate(pairs := [_mortal(p, image) for p in pairs]), np.concatenate(
+        [_longest(p, image, n) for p, n in zip(pairs, wanted, strict=True)]
+    )
+
 
 def _mortal(pairs: np.ndarray, image: np.ndarray) -> np.ndarray:
     "What never dies does so at the highest pixel."
     return np.where(pairs < 0, int(image.argmax()), pairs)
 
+
 def _longest(pairs: np.ndarray, image: np.ndarray, n: int) -> np.ndarray:
     "True for the n longest lives."
     chosen = np.zeros(len(pairs), bool)
     life = image.flat[pairs[:, 1]] - image.flat[pairs[:, 0]]
-    chosen[np.argpartition(-life, min(n, len(pairs) - 1))[:n] if 0 < n < len(pairs) else slice(0, n)] = True
+    chosen[
+        np.argpartition(-life, min(n, len(pairs) - 1))[:n] if 0 < n < len(pairs) else slice(0, n)
+    ] = True
     return chosen

@@ -29,12 +29,41 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .core import Preset, Run, StageConfig, StageError, TrainConfig
-from .training.dataset import EpochSampler, RoadDataset, cached_image, rank_now, rare_channels, unpack_target
-from .training.distributed import World, find_world, pool_norms, share_of, trainer_options
+from spacenet5_nb.training.dataset import (
+    EpochSampler,
+    RoadDataset,
+    cached_image,
+    rank_now,
+    rare_channels,
+    unpack_target,
+)
+from spacenet5_nb.training.distributed import (
+    World,
+    find_world,
+    pool_norms,
+    share_of,
+    trainer_options,
+)
 from .losses import ComboLoss
-from .model import RoadUNet, build, find_device, fold_config, keep_memory, probabilities, save, set_threads
+from spacenet5_nb.model import (
+    RoadUNet,
+    build,
+    find_device,
+    fold_config,
+    keep_memory,
+    probabilities,
+    save,
+    set_threads,
+)
 from .networks.inference_optimization import likes_wide, widen_groups
-from .training.resume import State, fingerprint, fold_preset, read_resume, split, write_resume  # (all of these are known by this module's name too)
+from spacenet5_nb.training.resume import (
+    State,
+    fingerprint,
+    fold_preset,
+    read_resume,
+    split,
+    write_resume,
+)  # (all of these are known by this module's name too)
 from .networks.training_profile import seen_in
 from .training.validation import Score, goals, validate, validation_sample
 
@@ -42,297 +71,604 @@ core.cure_torchvision()
 import lightning.pytorch as pl  # noqa: E402  (after the cure: torchmetrics imports torchvision)
 from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 
-_all_ = ["Score", "State", "fingerprint", "fold_preset", "goals", "read_resume", "split", "validate", "validation_sample", "write_resume"]
+_all_ = [
+    "Score",
+    "State",
+    "fingerprint",
+    "fold_preset",
+    "goals",
+    "read_resume",
+    "split",
+    "validate",
+    "validation_sample",
+    "write_resume",
+]
 
 # %% ../nbs/04_train.ipynb #e12626ba
 def learning_rate(
     stage: StageConfig,
-    epoch: int,          # within the stage
-    step: int,           # within the stage
-    steps: int,          # of the whole stage
+    epoch: int,  # within the stage
+    step: int,  # within the stage
+    steps: int,  # of the whole stage
 ) -> float:
     "The rate of one step."
-    peak, done = stage.lr[0][1], step/max(steps - 1, 1)
-    if stage.schedule == "steps": return [rate for start, rate in stage.lr if start <= epoch][-1]
-    if stage.schedule == "cosine": return peak*(1 + math.cos(math.pi*done))/2
+    peak, done = stage.lr[0][1], step / max(steps - 1, 1)
+    if stage.schedule == "steps":
+        return [rate for start, rate in stage.lr if start <= epoch][-1]
+    if stage.schedule == "cosine":
+        return peak * (1 + math.cos(math.pi * done)) / 2
     rise = 0.25
-    if done < rise: return peak*(0.04 + 0.96*(1 - math.cos(math.pi*done/rise))/2)
-    return peak*max((1 + math.cos(math.pi*(done - rise)/(1 - rise)))/2, 1e-3)
+    if done < rise:
+        return peak * (0.04 + 0.96 * (1 - math.cos(math.pi * done / rise)) / 2)
+    return peak * max((1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2, 1e-3)
 
 # %% ../nbs/04_train.ipynb #1994eabb
 class RoadModule(pl.LightningModule):
     "A network, its loss and one stage's schedule, for Lightning."
-    def __init__(self, net: RoadUNet, loss: ComboLoss, stage: StageConfig, *, weight_decay: float = 0.0, seed: int = 0, ema: float | None = None,
-                 accumulate: int = 1, first_epoch: int = 0, steps: int = 1, out: Path | None = None, fused: bool = False):
+
+    def __init__(
+        self,
+        net: RoadUNet,
+        loss: ComboLoss,
+        stage: StageConfig,
+        *,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        ema: float | None = None,
+        accumulate: int = 1,
+        first_epoch: int = 0,
+        steps: int = 1,
+        out: Path | None = None,
+        fused: bool = False,
+    ):
         super().__init__()
-        self.net, self.loss, self.stage, self.weight_decay, self.seed = net, loss, stage, weight_decay, seed
-        self.accumulate, self.first_epoch, self.steps, self.out, self.ema, self.sums, self.seen, self.fused = accumulate, first_epoch, steps, out, ema, {}, (), fused
+        self.net, self.loss, self.stage, self.weight_decay, self.seed = (
+            net,
+            loss,
+            stage,
+            weight_decay,
+            seed,
+        )
+        (
+            self.accumulate,
+            self.first_epoch,
+            self.steps,
+            self.out,
+            self.ema,
+            self.sums,
+            self.seen,
+            self.fused,
+        ) = accumulate, first_epoch, steps, out, ema, {}, (), fused
         self.averaged = copy.deepcopy(net).requires_grad_(False) if ema else None
 
     @property
-    def epoch(self) -> int: return self.first_epoch + self.current_epoch   # within the stage
+    def epoch(self) -> int:
+        return self.first_epoch + self.current_epoch  # within the stage
+
     @property
-    def shown(self) -> RoadUNet: return self.averaged if self.averaged is not None else self.net   # what is validated and saved
+    def shown(self) -> RoadUNet:
+        return (
+            self.averaged if self.averaged is not None else self.net
+        )  # what is validated and saved
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.weight_decay else torch.optim.Adam
-        return kind(self.net.parameters(), lr=self.stage.lr[0][1], weight_decay=self.weight_decay, fused=self.fused)
+        return kind(
+            self.net.parameters(),
+            lr=self.stage.lr[0][1],
+            weight_decay=self.weight_decay,
+            fused=self.fused,
+        )
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.seed*1000 + self.epoch + 7919*rank_now())   # drop-out after a resume as without
+        torch.manual_seed(
+            self.seed * 1000 + self.epoch + 7919 * rank_now()
+        )  # drop-out after a resume as without
         frozen = self.epoch < self.stage.freeze_encoder_epochs
-        self.net.train(); self.net.encoder.train(not frozen).requires_grad_(not frozen)
+        self.net.train()
+        self.net.encoder.train(not frozen).requires_grad_(not frozen)
         self.sums = {}
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        step = (self.epoch*self.trainer.num_training_batches + index)//self.accumulate
-        for group in self.optimizers(use_pl_optimizer=False).param_groups: group["lr"] = learning_rate(self.stage, self.epoch, step, self.steps)
+        step = (self.epoch * self.trainer.num_training_batches + index) // self.accumulate
+        for group in self.optimizers(use_pl_optimizer=False).param_groups:
+            group["lr"] = learning_rate(self.stage, self.epoch, step, self.steps)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, planes = batch
         x = self.net.prepare(images).contiguous(memory_format=torch.channels_last)
         loss = self.loss(self.net(x), unpack_target(planes, self.loss.channels.names))
-        for name, value in {"loss": loss.detach(), **self.loss.parts}.items(): self.sums[name] = self.sums.get(name, 0) + value
+        for name, value in {"loss": loss.detach(), **self.loss.parts}.items():
+            self.sums[name] = self.sums.get(name, 0) + value
         self.look(loss, images, planes)
         return loss
 
     def look(self, loss: Tensor | None = None, *batch: Tensor) -> None:
         "Refuse a loss that is no number: at once on a CPU; one step later on a GPU, which would otherwise stand still until the answer is here."
-        if self.seen and not torch.isfinite(self.seen[0]): self.refuse(*self.seen[1:])
+        if self.seen and not torch.isfinite(self.seen[0]):
+            self.refuse(*self.seen[1:])
         self.seen = (loss.detach(), *batch) if loss is not None else ()
-        if loss is not None and loss.device.type == "cpu": self.look()
+        if loss is not None and loss.device.type == "cpu":
+            self.look()
 
     def refuse(self, images: Tensor, planes: Tensor) -> None:
         "Stop on a loss that is not a number, keeping the batch for a look."
         from safetensors.torch import save as to_file
-        where = self.out/"nan_batch.safetensors" if self.out else None
-        if where: core.write_bytes(where, to_file({"images": images.cpu().contiguous(), "planes": planes.cpu().contiguous()}))
-        raise StageError(f"fold training, epoch {self.epoch}", f"the loss is not a number; the batch is in {where}", "Lower the learning rate (train.stages.lr).")
+
+        where = self.out / "nan_batch.safetensors" if self.out else None
+        if where:
+            core.write_bytes(
+                where,
+                to_file({"images": images.cpu().contiguous(), "planes": planes.cpu().contiguous()}),
+            )
+        raise StageError(
+            f"fold training, epoch {self.epoch}",
+            f"the loss is not a number; the batch is in {where}",
+            "Lower the learning rate (train.stages.lr).",
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
-        if self.averaged is None or (index + 1) % self.accumulate: return
+        if self.averaged is None or (index + 1) % self.accumulate:
+            return
         with torch.no_grad():
-            for a, b in zip(self.averaged.state_dict().values(), self.net.state_dict().values(), strict=True):
+            for a, b in zip(
+                self.averaged.state_dict().values(), self.net.state_dict().values(), strict=True
+            ):
                 a.lerp_(b, 1 - self.ema) if a.is_floating_point() else a.copy_(b)
 
     def means(self) -> dict[str, float]:
         "The epoch's mean losses over all processes; must be called by all."
         self.look()
         n = self.trainer.num_training_batches
-        return {k: float(self.trainer.strategy.reduce(torch.as_tensor(v, device=self.device)/n, reduce_op="mean")) for k, v in self.sums.items()}
+        return {
+            k: float(
+                self.trainer.strategy.reduce(
+                    torch.as_tensor(v, device=self.device) / n, reduce_op="mean"
+                )
+            )
+            for k, v in self.sums.items()
+        }
 
 # %% ../nbs/04_train.ipynb #5633c682
 class Keeper(pl.Callback):
     "Validates, writes checkpoints, curves and the resume file at the end of each epoch, stops on time, and shows progress."
-    def __init__(self, state: State, out: Path, stage: StageConfig, check: Callable[[RoadUNet], Mapping[str, float]], *, is_last: bool = True,
-                 max_hours: float | None = None):
-        self.state, self.out, self.stage, self.check, self.is_last, self.max_hours = state, out, stage, check, is_last, max_hours
+
+    def __init__(
+        self,
+        state: State,
+        out: Path,
+        stage: StageConfig,
+        check: Callable[[RoadUNet], Mapping[str, float]],
+        *,
+        is_last: bool = True,
+        max_hours: float | None = None,
+    ):
+        self.state, self.out, self.stage, self.check, self.is_last, self.max_hours = (
+            state,
+            out,
+            stage,
+            check,
+            is_last,
+            max_hours,
+        )
         self.bar = self.events = None
 
     def on_train_start(self, trainer: pl.Trainer, module: RoadModule) -> None:
         self.started = time.perf_counter()
-        if not trainer.is_global_zero: return
-        from torch.utils.tensorboard import SummaryWriter   # here: its thread must be born in the process that writes
-        self.events = SummaryWriter(str(self.out/"events"), purge_step=len(self.state.rows) + 1)
-        total = trainer.num_training_batches*trainer.max_epochs
-        if shows_bar(): self.bar = core.progress(range(total), f"stage {self.state.stage + 1}, {total} steps")
+        if not trainer.is_global_zero:
+            return
+        from torch.utils.tensorboard import (
+            SummaryWriter,
+        )  # here: its thread must be born in the process that writes
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: RoadModule, outputs: Any, batch: Any, index: int) -> None:
-        if self.bar is not None: self.bar.update()
+        self.events = SummaryWriter(str(self.out / "events"), purge_step=len(self.state.rows) + 1)
+        total = trainer.num_training_batches * trainer.max_epochs
+        if shows_bar():
+            self.bar = core.progress(range(total), f"stage {self.state.stage + 1}, {total} steps")
 
-    def on_exception(self, trainer: pl.Trainer, module: RoadModule, exception: BaseException) -> None: self.close()
-    def on_train_end(self, trainer: pl.Trainer, module: RoadModule) -> None: self.close()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: RoadModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_exception(
+        self, trainer: pl.Trainer, module: RoadModule, exception: BaseException
+    ) -> None:
+        self.close()
+
+    def on_train_end(self, trainer: pl.Trainer, module: RoadModule) -> None:
+        self.close()
+
     def close(self) -> None:
-        for tool in (self.bar, self.events): tool is None or tool.close()
+        for tool in (self.bar, self.events):
+            tool is None or tool.close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: RoadModule) -> None:
         epoch, s = module.epoch + 1, self.state
-        is_over = trainer.strategy.broadcast(s.is_over(self.max_hours, time.perf_counter() - self.started)) and epoch < self.stage.epochs
-        row = {"stage": s.stage, "epoch": epoch, "lr": trainer.optimizers[0].param_groups[0]["lr"], **module.means()}
-        if epoch % self.stage.validate_every == 0 or epoch == self.stage.epochs or is_over: row |= self.check(module.shown)
+        is_over = (
+            trainer.strategy.broadcast(
+                s.is_over(self.max_hours, time.perf_counter() - self.started)
+            )
+            and epoch < self.stage.epochs
+        )
+        row = {
+            "stage": s.stage,
+            "epoch": epoch,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            **module.means(),
+        }
+        if epoch % self.stage.validate_every == 0 or epoch == self.stage.epochs or is_over:
+            row |= self.check(module.shown)
         row["seconds"] = round(trainer.strategy.broadcast(time.perf_counter() - self.started), 2)
-        if is_over: row["note"] = f"stopped: max_hours = {self.max_hours:g}"
+        if is_over:
+            row["note"] = f"stopped: max_hours = {self.max_hours:g}"
         self.started = time.perf_counter()
-        s.rows.append(row); s.epoch, s.finished, s.stopped_h = epoch, self.is_last and epoch == self.stage.epochs, self.max_hours if is_over else None
+        s.rows.append(row)
+        s.epoch, s.finished, s.stopped_h = (
+            epoch,
+            self.is_last and epoch == self.stage.epochs,
+            self.max_hours if is_over else None,
+        )
         trainer.should_stop = trainer.should_stop or is_over
-        if trainer.is_global_zero: self.keep(row, module, trainer); self.show(row)
+        if trainer.is_global_zero:
+            self.keep(row, module, trainer)
+            self.show(row)
 
     def keep(self, row: dict[str, Any], module: RoadModule, trainer: pl.Trainer) -> None:
         "Write everything about the epoch that has just ended, the resume file last."
-        info = dict(stage=row["stage"], epoch=row["epoch"], metrics={k: v for k, v in row.items() if k in ("loss", "dice", "apls_length", "apls_time")})
-        save(module.shown, self.out/"last.safetensors", **info)
+        info = dict(
+            stage=row["stage"],
+            epoch=row["epoch"],
+            metrics={
+                k: v for k, v in row.items() if k in ("loss", "dice", "apls_length", "apls_time")
+            },
+        )
+        save(module.shown, self.out / "last.safetensors", **info)
         for name, value in goals(row).items():
-            if value <= self.state.best.get(name, -1.0): continue
+            if value <= self.state.best.get(name, -1.0):
+                continue
             self.state.best[name] = value
-            save(module.shown, self.out/f"best_{name}.safetensors", **info)
-        core.write_text(self.out/"metrics.csv", pd.DataFrame(self.state.rows).to_csv(index=False))
+            save(module.shown, self.out / f"best_{name}.safetensors", **info)
+        core.write_text(self.out / "metrics.csv", pd.DataFrame(self.state.rows).to_csv(index=False))
         for k, v in row.items():
-            if not isinstance(v, str): self.events.add_scalar(k, v, len(self.state.rows))
+            if not isinstance(v, str):
+                self.events.add_scalar(k, v, len(self.state.rows))
         self.events.flush()
-        write_resume(self.out/"resume.ckpt", self.state, module.net, trainer.optimizers[0], averaged=module.averaged, scaler=trainer.precision_plugin.state_dict())
+        write_resume(
+            self.out / "resume.ckpt",
+            self.state,
+            module.net,
+            trainer.optimizers[0],
+            averaged=module.averaged,
+            scaler=trainer.precision_plugin.state_dict(),
+        )
 
     def show(self, row: Mapping[str, Any]) -> None:
         "The epoch in the bar, or as a line of a log."
-        values = {k: f"{row[k]:.3f}" for k in ("loss", "dice", "apls_length", "apls_time") if k in row}
-        if self.bar is not None: self.bar.set_postfix(values)
-        else: print(f"stage {row['stage'] + 1}, epoch {row['epoch']} of {self.stage.epochs}:", *(f"{k} {v}" for k, v in values.items()), f"lr {row['lr']:.1e} in {row['seconds']:.0f} s", flush=True)
-        if "note" in row: print(row["note"], "- raise it and run again to go on", flush=True)
+        values = {
+            k: f"{row[k]:.3f}" for k in ("loss", "dice", "apls_length", "apls_time") if k in row
+        }
+        if self.bar is not None:
+            self.bar.set_postfix(values)
+        else:
+            print(
+                f"stage {row['stage'] + 1}, epoch {row['epoch']} of {self.stage.epochs}:",
+                *(f"{k} {v}" for k, v in values.items()),
+                f"lr {row['lr']:.1e} in {row['seconds']:.0f} s",
+                flush=True,
+            )
+        if "note" in row:
+            print(row["note"], "- raise it and run again to go on", flush=True)
+
 
 def shows_bar() -> bool:
     "Whether someone watches: a notebook, or a terminal; a log file gets lines."
-    return os.environ.get("SPACENET5_PROGRESS") != "0" and ("ipykernel" in sys.modules or sys.stderr.isatty())
+    return os.environ.get("SPACENET5_PROGRESS") != "0" and (
+        "ipykernel" in sys.modules or sys.stderr.isatty()
+    )
 
 # %% ../nbs/04_train.ipynb #3c6bb5fc
 def fit(
     preset: Preset | Mapping | str,
-    fold: int,                        # held out
-    chips: pd.DataFrame,              # chip, city, image, mask, fold
+    fold: int,  # held out
+    chips: pd.DataFrame,  # chip, city, image, mask, fold
     *,
-    out: Path,                        # folder of this fold's files
-    score: Score | None = None,       # None: no APLS, and no best_apls
-    cache: Path | None = None,        # arrays; default: beside the folds
+    out: Path,  # folder of this fold's files
+    score: Score | None = None,  # None: no APLS, and no best_apls
+    cache: Path | None = None,  # arrays; default: beside the folds
     device: str = "auto",
-    devices: int = 1,                 # processes that train together; torchrun's or SLURM's own number counts where they started this
-    until: int | None = None,         # stages to do now; None: all
+    devices: int = 1,  # processes that train together; torchrun's or SLURM's own number counts where they started this
+    until: int | None = None,  # stages to do now; None: all
     seed: int = 2019,
-    workers: int | None = None,       # loader processes; None: by the machine
-    fresh: bool = False,              # train again even if this fold is finished from the same inputs
-    trainer: Mapping[str, Any] | None = None,   # further arguments of lightning's Trainer
-) -> pd.DataFrame:                    # one row per epoch: stage, epoch, lr, losses, dice, apls_length, apls_time, seconds
+    workers: int | None = None,  # loader processes; None: by the machine
+    fresh: bool = False,  # train again even if this fold is finished from the same inputs
+    trainer: Mapping[str, Any] | None = None,  # further arguments of lightning's Trainer
+) -> (
+    pd.DataFrame
+):  # one row per epoch: stage, epoch, lr, losses, dice, apls_length, apls_time, seconds
     "Train one fold and write its checkpoints; StageError where the fold is not there."
-    preset, world, where = fold_preset(core.load_preset(preset), fold), find_world(devices), find_device(device)
+    preset, world, where = (
+        fold_preset(core.load_preset(preset), fold),
+        find_world(devices),
+        find_device(device),
+    )
     t, (train, held_out) = preset.train, split(preset, fold, chips)
-    cache, out, path = cache or out.parent.parent/"cache", Path(out), Path(out)/"resume.ckpt"
+    cache, out, path = cache or out.parent.parent / "cache", Path(out), Path(out) / "resume.ckpt"
     _check(t, t.stages[:until], world, where)
     print_ = fingerprint(preset, fold, chips, seed)
     saved = _usable(None if fresh else read_resume(path, print_), out, score)
     state = State(**saved["state"]) if saved else State(print_)
-    if saved and not state.may_go_on(t.max_hours): return pd.DataFrame(state.rows)
-    set_threads(); keep_memory(); torch.manual_seed(seed*1000 + fold)
+    if saved and not state.may_go_on(t.max_hours):
+        return pd.DataFrame(state.rows)
+    set_threads()
+    keep_memory()
+    torch.manual_seed(seed * 1000 + fold)
     net = (_build_empty if saved else build)(preset, fold).to(memory_format=torch.channels_last)
-    if {"bands", "dtype", "gsd_m"} <= set(train): net.info["trained_on"] = seen_in(train)   # so that inference can tell when an image is unlike these
-    if not saved: _make_room(out, fresh)
+    if {"bands", "dtype", "gsd_m"} <= set(train):
+        net.info["trained_on"] = seen_in(
+            train
+        )  # so that inference can tell when an image is unlike these
+    if not saved:
+        _make_room(out, fresh)
     shared = dict(names=preset.channels.names, cache=cache, gsd_m=preset.data.gsd_m)
-    check = lambda n: validate(n, validation_sample(held_out, t.validation_chips), road=preset.channels.road, score=score, **shared)
+    check = lambda n: validate(
+        n,
+        validation_sample(held_out, t.validation_chips),
+        road=preset.channels.road,
+        score=score,
+        **shared,
+    )
     with _quiet():
         for k in range(state.stage, len(t.stages[:until])):
-            if k != state.stage: state.stage, state.epoch, saved = k, 0, None
-            data = RoadDataset(train, net.spec["in_channels"], crop=t.stages[k].crop_px, train=t, **shared)
-            keeper = Keeper(state, out, t.stages[k], check, is_last=k == len(t.stages) - 1, max_hours=t.max_hours)
-            _run_stage(net, preset, data, keeper, where, world, seed*1000 + fold*100 + k, saved, workers, dict(trainer or {}))
-            if state.stopped_h is not None: break
+            if k != state.stage:
+                state.stage, state.epoch, saved = k, 0, None
+            data = RoadDataset(
+                train, net.spec["in_channels"], crop=t.stages[k].crop_px, train=t, **shared
+            )
+            keeper = Keeper(
+                state,
+                out,
+                t.stages[k],
+                check,
+                is_last=k == len(t.stages) - 1,
+                max_hours=t.max_hours,
+            )
+            _run_stage(
+                net,
+                preset,
+                data,
+                keeper,
+                where,
+                world,
+                seed * 1000 + fold * 100 + k,
+                saved,
+                workers,
+                dict(trainer or {}),
+            )
+            if state.stopped_h is not None:
+                break
     return pd.DataFrame(state.rows)
 
-def _check(t: TrainConfig, stages: Sequence[StageConfig], world: World, device: torch.device) -> None:
+
+def _check(
+    t: TrainConfig, stages: Sequence[StageConfig], world: World, device: torch.device
+) -> None:
     "Refuse what cannot be trained here, before anything is made or set aside."
     precision(t.precision, device)
-    for stage in stages: share_of(stage, world, t.accumulate)
+    for stage in stages:
+        share_of(stage, world, t.accumulate)
 
-def _usable(saved: Mapping[str, Any] | None, out: Path, score: Score | None) -> Mapping[str, Any] | None:
+
+def _usable(
+    saved: Mapping[str, Any] | None, out: Path, score: Score | None
+) -> Mapping[str, Any] | None:
     "What a run left, unless it is finished and has lost one of its checkpoints."
     names = ("last", "best_dice") if score is None else ("last", "best_dice", "best_apls")
-    return saved if saved and (not saved["state"]["finished"] or all((out/f"{n}.safetensors").is_file() for n in names)) else None
+    return (
+        saved
+        if saved
+        and (
+            not saved["state"]["finished"]
+            or all((out / f"{n}.safetensors").is_file() for n in names)
+        )
+        else None
+    )
+
 
 def _build_empty(preset: Preset, fold: int) -> RoadUNet:
     "A fold's network for a resume, which needs no pretrained weights and so nothing from the hub."
-    empty = build(replace(preset, folds=tuple(replace(f, pretrained=False) for f in preset.folds)), fold)
-    empty.info["pretrained"] = str(fold_config(preset, fold).pretrained)   # as its checkpoints said before
+    empty = build(
+        replace(preset, folds=tuple(replace(f, pretrained=False) for f in preset.folds)), fold
+    )
+    empty.info["pretrained"] = str(
+        fold_config(preset, fold).pretrained
+    )  # as its checkpoints said before
     return empty
 
-@rank_zero_only   # of several processes, one
+
+@rank_zero_only  # of several processes, one
 def _make_room(out: Path, fresh: bool) -> None:
     "Set aside what another training left; a folder that holds no training is used as it is."
-    if (out/"resume.ckpt").is_file() or fresh and out.is_dir() and any(out.iterdir()): core.set_aside(out)
+    if (out / "resume.ckpt").is_file() or fresh and out.is_dir() and any(out.iterdir()):
+        core.set_aside(out)
 
 # %% ../nbs/04_train.ipynb #e68a641c
-def _run_stage(net: RoadUNet, preset: Preset, data: RoadDataset, keeper: Keeper, device: torch.device, world: World, seed: int,
-               saved: Mapping[str, Any] | None, workers: int | None, options: dict[str, Any]) -> None:
+def _run_stage(
+    net: RoadUNet,
+    preset: Preset,
+    data: RoadDataset,
+    keeper: Keeper,
+    device: torch.device,
+    world: World,
+    seed: int,
+    saved: Mapping[str, Any] | None,
+    workers: int | None,
+    options: dict[str, Any],
+) -> None:
     "One stage through Lightning, from its start or from a resume file."
     state, stage, t = keeper.state, keeper.stage, preset.train
     share = share_of(stage, world, t.accumulate)
-    per_epoch = stage.steps_per_epoch or max(len(data)*t.data_multiplier//stage.batch, 1)
-    if likes_wide(device): widen_groups(net)
-    if stage.sync_bn and world.size > 1 and device.type == "cuda": pool_norms(net)   # torch has it for GPUs only
-    module = RoadModule(net, ComboLoss(preset.loss, channels=preset.channels), stage, weight_decay=t.weight_decay, seed=seed, ema=t.ema,
-                        accumulate=t.accumulate, first_epoch=state.epoch, steps=per_epoch*stage.epochs, out=keeper.out,
-                        fused=device.type == "cuda" and t.precision != "16")   # Lightning does not clip what a fused step in 16 bits unscales itself
-    trainer = pl.Trainer(**trainer_options(world, device, stage) | dict(precision=precision(t.precision, device), gradient_clip_val=t.clip,
-        accumulate_grad_batches=t.accumulate, max_epochs=stage.epochs - state.epoch, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[keeper], use_distributed_sampler=False) | options)
-    if saved: _restore(module, saved, trainer)
+    per_epoch = stage.steps_per_epoch or max(len(data) * t.data_multiplier // stage.batch, 1)
+    if likes_wide(device):
+        widen_groups(net)
+    if stage.sync_bn and world.size > 1 and device.type == "cuda":
+        pool_norms(net)  # torch has it for GPUs only
+    module = RoadModule(
+        net,
+        ComboLoss(preset.loss, channels=preset.channels),
+        stage,
+        weight_decay=t.weight_decay,
+        seed=seed,
+        ema=t.ema,
+        accumulate=t.accumulate,
+        first_epoch=state.epoch,
+        steps=per_epoch * stage.epochs,
+        out=keeper.out,
+        fused=device.type == "cuda" and t.precision != "16",
+    )  # Lightning does not clip what a fused step in 16 bits unscales itself
+    trainer = pl.Trainer(
+        **trainer_options(world, device, stage)
+        | dict(
+            precision=precision(t.precision, device),
+            gradient_clip_val=t.clip,
+            accumulate_grad_batches=t.accumulate,
+            max_epochs=stage.epochs - state.epoch,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[keeper],
+            use_distributed_sampler=False,
+        )
+        | options
+    )
+    if saved:
+        _restore(module, saved, trainer)
     rare = data.find_rare(rare_channels(preset.channels, t.rare_mph)) if t.rare_share else None
-    sampler = EpochSampler(data.cities, per_epoch*stage.batch, seed=seed, balanced=t.city_balanced, first_epoch=state.epoch, world=world.size,
-                           rare=rare, rare_share=t.rare_share)
+    sampler = EpochSampler(
+        data.cities,
+        per_epoch * stage.batch,
+        seed=seed,
+        balanced=t.city_balanced,
+        first_epoch=state.epoch,
+        world=world.size,
+        rare=rare,
+        rare_share=t.rare_share,
+    )
     n = _workers(workers, device, world)
-    loader = DataLoader(data, share, sampler=sampler, num_workers=n, drop_last=True, pin_memory=device.type == "cuda", persistent_workers=n > 0)
-    if stage.epochs == state.epoch: return
+    loader = DataLoader(
+        data,
+        share,
+        sampler=sampler,
+        num_workers=n,
+        drop_last=True,
+        pin_memory=device.type == "cuda",
+        persistent_workers=n > 0,
+    )
+    if stage.epochs == state.epoch:
+        return
     before = len(state.rows)
     trainer.fit(module, loader)
-    if len(state.rows) == before: _fetch(module, state, keeper.out)   # it happened in processes of their own
+    if len(state.rows) == before:
+        _fetch(module, state, keeper.out)  # it happened in processes of their own
+
 
 def precision(name: str, device: torch.device) -> str:
     "Lightning's word for a preset's precision."
-    if name == "16" and device.type != "cuda": raise StageError("train.precision = 16", "needs a GPU", "Use bf16, or 32.")
+    if name == "16" and device.type != "cuda":
+        raise StageError("train.precision = 16", "needs a GPU", "Use bf16, or 32.")
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+
 
 def _restore(module: RoadModule, saved: Mapping[str, Any], trainer: pl.Trainer) -> None:
     "Weights now, the optimizer's memory when Lightning has made the optimizer."
     module.net.load_state_dict(saved["net"])
-    if module.averaged is not None: module.averaged.load_state_dict(saved["averaged"])
-    if saved.get("scaler"): trainer.precision_plugin.load_state_dict(saved["scaler"])
+    if module.averaged is not None:
+        module.averaged.load_state_dict(saved["averaged"])
+    if saved.get("scaler"):
+        trainer.precision_plugin.load_state_dict(saved["scaler"])
     make = module.configure_optimizers
+
     def configure() -> torch.optim.Optimizer:
         optimizer = make()
         optimizer.load_state_dict(saved["optimizer"])
         return optimizer
+
     module.configure_optimizers = configure
+
 
 def _fetch(module: RoadModule, state: State, out: Path) -> None:
     "Take over what forked processes have written."
-    saved = read_resume(out/"resume.ckpt", state.fingerprint)
-    if saved is None: raise StageError(out, "holds nothing of the processes that trained there", "Look at their messages above.")
+    saved = read_resume(out / "resume.ckpt", state.fingerprint)
+    if saved is None:
+        raise StageError(
+            out,
+            "holds nothing of the processes that trained there",
+            "Look at their messages above.",
+        )
     vars(state).update(saved["state"])
     module.net.load_state_dict(saved["net"])
 
+
 def _workers(asked: int | None, device: torch.device, world: World) -> int:
     "Loader processes: none where they would take the cores that torch computes on."
-    cores = core.load_settings().n_workers//world.per_node
-    return asked if asked is not None else (0 if cores <= 2 else min(cores - 1, 8) if device.type == "cuda" else 1)
+    cores = core.load_settings().n_workers // world.per_node
+    return (
+        asked
+        if asked is not None
+        else (0 if cores <= 2 else min(cores - 1, 8) if device.type == "cuda" else 1)
+    )
 
 # %% ../nbs/04_train.ipynb #b0c9c9da
 class _quiet(warnings.catch_warnings):
     "Lightning's advertisements and its advice about loader processes kept out of notebooks and logs; errors pass."
+
     def __enter__(self) -> None:
         super().__enter__()
-        for text in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*isinstance.treespec.*", ".*LeafSpec.*", ".*pin_memory.*",
-                     ".*in eval mode at the start of training.*"):
+        for text in (
+            ".*does not have many workers.*",
+            ".*smaller than the logging interval.*",
+            ".*isinstance.treespec.*",
+            ".*LeafSpec.*",
+            ".*pin_memory.*",
+            ".*in eval mode at the start of training.*",
+        ):
             warnings.filterwarnings("ignore", message=text)
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 # %% ../nbs/04_train.ipynb #9f6c407a
 def training_chips(
     r: Run,
-    chips: pd.DataFrame,     # of explore.load_chips
-) -> pd.DataFrame:           # labelled training chips, with the column `mask`
+    chips: pd.DataFrame,  # of explore.load_chips
+) -> pd.DataFrame:  # labelled training chips, with the column `mask`
     "The chips that folds are made of; a mask that is missing names the stage that makes it."
-    chips = chips[(chips.split == "train") & chips.fold.notna() & (chips.label != "")].reset_index(drop=True)
+    chips = chips[(chips.split == "train") & chips.fold.notna() & (chips.label != "")].reset_index(
+        drop=True
+    )
     return chips.assign(mask=[str(r.need(r.mask(c), "02_masks")) for c in chips.chip])
+
 
 def plot_history(history: pd.DataFrame) -> None:
     "Losses per head, held-out scores and the rate over epochs; a line where a stage begins."
     import matplotlib.pyplot as plt
+
     fig, (left, right, rate) = plt.subplots(1, 3, figsize=(11, 3.2), width_ratios=(3, 3, 2))
     x = np.arange(1, len(history) + 1)
-    for name in [c for c in ("loss", "road", "speed", "junction", "crossing") if c in history]: left.plot(x, history[name], label=name, marker=".")
+    for name in [c for c in ("loss", "road", "speed", "junction", "crossing") if c in history]:
+        left.plot(x, history[name], label=name, marker=".")
     for name in [c for c in ("dice", "apls_length", "apls_time") if c in history]:
         seen = history[name].notna()
         right.plot(x[seen], history[name][seen], label=name, marker="o")
     rate.plot(x, history["lr"], drawstyle="steps-mid", color="black")
     for ax in (left, right, rate):
         ax.xaxis.get_major_locator().set_params(integer=True)
-        for k in np.flatnonzero(np.diff(history["stage"])): ax.axvline(k + 1.5, color="grey", lw=0.8, ls=":")
-    left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None)); right.set(xlabel="epoch", ylabel="held-out score", ylim=(0, 1))
+        for k in np.flatnonzero(np.diff(history["stage"])):
+            ax.axvline(k + 1.5, color="grey", lw=0.8, ls=":")
+    left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="held-out score", ylim=(0, 1))
     rate.set(xlabel="epoch", ylabel="learning rate", yscale="log")
     left.legend()
-    if right.lines: right.legend()
+    if right.lines:
+        right.legend()
     fig.tight_layout()

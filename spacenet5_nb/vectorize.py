@@ -19,119 +19,214 @@ import shapely
 from affine import Affine
 
 from . import graph, raster
-from .core import Channels, DataError, Run, StageError, VectorizeConfig, section, write_text
+from spacenet5_nb.core import (
+    Channels,
+    DataError,
+    Run,
+    StageError,
+    VectorizeConfig,
+    section,
+    write_text,
+)
 from .roads.crossings import split_crossings
 from .roads.formats import StepLog, check_solution
 from .roads.joins import close_gaps
-from .roads.graph_edits import (make_network, merge_chains, merge_close_nodes, prune_components, remove_loops, remove_spurs, simplify_network,
-                                  smooth_network)
+from spacenet5_nb.roads.graph_edits import (
+    make_network,
+    merge_chains,
+    merge_close_nodes,
+    prune_components,
+    remove_loops,
+    remove_spurs,
+    simplify_network,
+    smooth_network,
+)
 from .base.parallel import parallel
-from .roads.skeleton import TRACERS, Frame, check_probs, clean_mask, make_frame, thin, threshold_mask
+from spacenet5_nb.roads.skeleton import (
+    TRACERS,
+    Frame,
+    check_probs,
+    clean_mask,
+    make_frame,
+    thin,
+    threshold_mask,
+)
 from .speed import add_speeds
 from .roads.spurs import remove_faint_spurs
 from .roads.carriageway_medians import find_valleys, without_rims
 
 # %% ../nbs/06_vectorize.ipynb #9989baa8
-_PLAIN = dict(low_threshold=None, min_object_m2=27.0, min_hole_m2=27.0, merge_m=0.0, min_piece_m=0.0, smooth_m=0.0, simplify_m=0.6,
-              gap_side_m=0.0, gap_border_m=0.0, gap_seen_m=0.0, gap_tip_m=0.0, faint_spur_m=0.0, valley_share=0.0, border_pad_m=1.5, border_keep_m=-0.6,
-              split_crossings=False)   # 300 px, 300 px, 2 px; padded by 5 px, cut 2 px inside; the rest did not exist
+_PLAIN = dict(
+    low_threshold=None,
+    min_object_m2=27.0,
+    min_hole_m2=27.0,
+    merge_m=0.0,
+    min_piece_m=0.0,
+    smooth_m=0.0,
+    simplify_m=0.6,
+    gap_side_m=0.0,
+    gap_border_m=0.0,
+    gap_seen_m=0.0,
+    gap_tip_m=0.0,
+    faint_spur_m=0.0,
+    valley_share=0.0,
+    border_pad_m=1.5,
+    border_keep_m=-0.6,
+    split_crossings=False,
+)  # 300 px, 300 px, 2 px; padded by 5 px, cut 2 px inside; the rest did not exist
 NAMED = {
     # 10 px, 3 px, 120 px, 20 px, 100 px
-    "selim_sef": _PLAIN | dict(threshold=0.4, min_whisker_m=3.0, min_spur_m=3.0, min_border_spur_m=3.0, min_loop_m=0.9,
-                               min_piece_m=36.0, min_component_m=36.0, gap_m=6.0, gap_aligned_m=30.0, gap_angle_deg=20.0),
+    "selim_sef": _PLAIN
+    | dict(
+        threshold=0.4,
+        min_whisker_m=3.0,
+        min_spur_m=3.0,
+        min_border_spur_m=3.0,
+        min_loop_m=0.9,
+        min_piece_m=36.0,
+        min_component_m=36.0,
+        gap_m=6.0,
+        gap_aligned_m=30.0,
+        gap_angle_deg=20.0,
+    ),
     # 33 px, all loops, 20 px, 24 px, 80 px
-    "cresi": _PLAIN | dict(threshold=0.3, min_whisker_m=10.0, min_spur_m=10.0, min_border_spur_m=0.0, min_loop_m=1e6, min_component_m=6.0,
-                           gap_m=7.2, gap_aligned_m=24.0, gap_angle_deg=30.0),
+    "cresi": _PLAIN
+    | dict(
+        threshold=0.3,
+        min_whisker_m=10.0,
+        min_spur_m=10.0,
+        min_border_spur_m=0.0,
+        min_loop_m=1e6,
+        min_component_m=6.0,
+        gap_m=7.2,
+        gap_aligned_m=24.0,
+        gap_angle_deg=30.0,
+    ),
 }
 
 # %% ../nbs/06_vectorize.ipynb #7bff7e3e
-FAINT_M = 3.0   # a faint pixel with a much brighter one so near is that road's edge, no road
+FAINT_M = 3.0  # a faint pixel with a much brighter one so near is that road's edge, no road
 
-def find_masks(road: np.ndarray, frame: Frame, config: VectorizeConfig) -> Iterator[tuple[str, np.ndarray]]:   # name of the step, mask after it
+
+def find_masks(
+    road: np.ndarray, frame: Frame, config: VectorizeConfig
+) -> Iterator[tuple[str, np.ndarray]]:  # name of the step, mask after it
     "The pixels that are road, step by step."
-    mask = threshold_mask(road, config.threshold, config.low_threshold, round(FAINT_M/frame.gsd_m))
+    mask = threshold_mask(
+        road, config.threshold, config.low_threshold, round(FAINT_M / frame.gsd_m)
+    )
     yield "threshold", mask
     if config.valley_share > 0:
-        valley = find_valleys(road, frame.gsd_m, config.low_threshold or config.threshold, config.valley_share)
+        valley = find_valleys(
+            road, frame.gsd_m, config.low_threshold or config.threshold, config.valley_share
+        )
         mask = without_rims(mask if valley is None else mask > valley)
         yield "valleys and rims", mask
-    yield "specks and holes", clean_mask(mask, frame.gsd_yx, config.min_object_m2, config.min_hole_m2)
+    yield (
+        "specks and holes",
+        clean_mask(mask, frame.gsd_yx, config.min_object_m2, config.min_hole_m2),
+    )
 
-def find_lines(road: np.ndarray, frame: Frame, config: VectorizeConfig, log: StepLog | None = None) -> nx.MultiGraph:
+
+def find_lines(
+    road: np.ndarray, frame: Frame, config: VectorizeConfig, log: StepLog | None = None
+) -> nx.MultiGraph:
     "The road band's skeleton as a network in metres, up to the border."
     for name, mask in find_masks(road, frame, config):
-        if log is not None: log.note_mask(name, mask)
+        if log is not None:
+            log.note_mask(name, mask)
     pad, keep = border_pixels(road.shape, frame.gsd_m, config)
     thinned = thin(mask, pad, keep)
-    if log is not None: log.note_mask("thinned", thinned)
+    if log is not None:
+        log.note_mask("thinned", thinned)
     g = make_network(TRACERS[config.tracer](thinned), frame, keep=keep)
-    return smooth_network(merge_chains(g), round(config.smooth_m/frame.gsd_m))
+    return smooth_network(merge_chains(g), round(config.smooth_m / frame.gsd_m))
+
 
 def border_pixels(shape: tuple[int, int], gsd_m: float, config: VectorizeConfig) -> tuple[int, int]:
     "By how many pixels a mask is continued over its border, and how many of its skeleton's outside are kept (negative: of its inside dropped)."
-    pad = max(1, round(config.border_pad_m/gsd_m))
-    kept = round(config.border_keep_m/gsd_m) or (1 if config.border_keep_m > 0 else 0)
-    return pad, max(min(kept, pad), -(min(shape) - 1)//2)
+    pad = max(1, round(config.border_pad_m / gsd_m))
+    kept = round(config.border_keep_m / gsd_m) or (1 if config.border_keep_m > 0 else 0)
+    return pad, max(min(kept, pad), -(min(shape) - 1) // 2)
+
 
 def steps(
-    probs: np.ndarray,        # (bands, H, W), uint8 0-255 or float 0-1
-    frame: Frame,             # where its pixels lie
+    probs: np.ndarray,  # (bands, H, W), uint8 0-255 or float 0-1
+    frame: Frame,  # where its pixels lie
     config: VectorizeConfig,
     channels: Channels,
-    log: StepLog | None = None,   # notes the masks
-) -> Iterator[tuple[str, nx.MultiGraph]]:   # name of the step, network after it (the next step edits it in place)
+    log: StepLog | None = None,  # notes the masks
+) -> Iterator[
+    tuple[str, nx.MultiGraph]
+]:  # name of the step, network after it (the next step edits it in place)
     "Make the network of a stack of probabilities, step by step."
     road = probs[channels.road]
     g = find_lines(road, frame, config, log)
     yield "skeleton", g
     remove_loops(g, config.min_loop_m)
-    yield "whiskers", remove_spurs(g, min(config.min_whisker_m, config.min_spur_m), min(config.min_whisker_m, config.min_border_spur_m))
-    if config.split_crossings: yield "crossings", merge_chains(split_crossings(g, probs, frame, channels, config))
-    if config.merge_m > 0: yield "close nodes", merge_close_nodes(g, config.merge_m)
+    yield (
+        "whiskers",
+        remove_spurs(
+            g,
+            min(config.min_whisker_m, config.min_spur_m),
+            min(config.min_whisker_m, config.min_border_spur_m),
+        ),
+    )
+    if config.split_crossings:
+        yield "crossings", merge_chains(split_crossings(g, probs, frame, channels, config))
+    if config.merge_m > 0:
+        yield "close nodes", merge_close_nodes(g, config.merge_m)
     yield "pieces", prune_components(g, config.min_piece_m)
     yield "gaps", merge_chains(close_gaps(g, road, frame, config))
-    if config.faint_spur_m > 0: yield "faint spurs", remove_faint_spurs(g, road, frame, config)
+    if config.faint_spur_m > 0:
+        yield "faint spurs", remove_faint_spurs(g, road, frame, config)
     yield "spurs", remove_spurs(g, config.min_spur_m, config.min_border_spur_m)
     yield "components", prune_components(g, config.min_component_m)
     yield "simplify", simplify_network(g, config.simplify_m)
 
 # %% ../nbs/06_vectorize.ipynb #764891ff
 def vectorize(
-    probs: np.ndarray,                  # (bands, H, W), uint8 0-255 or float 0-1
+    probs: np.ndarray,  # (bands, H, W), uint8 0-255 or float 0-1
     *,
-    transform: Affine,                  # of the probabilities' grid
-    crs: Any,                           # of the probabilities' grid
-    config: Any = "best",               # preset name or path, selim_sef, cresi, a mapping, or a VectorizeConfig
+    transform: Affine,  # of the probabilities' grid
+    crs: Any,  # of the probabilities' grid
+    config: Any = "best",  # preset name or path, selim_sef, cresi, a mapping, or a VectorizeConfig
     channels: Channels = Channels.selim_sef(),
-    log: StepLog | None = None,         # notes what every step did
-) -> nx.MultiGraph:                     # the road graph without speeds, in the UTM zone of the grid's centre
+    log: StepLog | None = None,  # notes what every step did
+) -> nx.MultiGraph:  # the road graph without speeds, in the UTM zone of the grid's centre
     "Turn road probabilities into a road graph: `geometry`, `length` (m) and `level` on every edge; DataError where the stack is not one."
     config = section(config, VectorizeConfig, NAMED)
     frame = make_frame(check_probs(probs, channels).shape[1:], transform, crs)
     for name, g in steps(probs, frame, config, channels, log):
-        if log is not None: log.note(name, g)
+        if log is not None:
+            log.note(name, g)
     return finished(g)
+
 
 def finished(g: nx.MultiGraph) -> nx.MultiGraph:
     "A network of points as a road graph: numbered nodes, LineStrings, lengths."
     out = graph.empty(g.graph["crs"])
     number = {n: i for i, n in enumerate(g)}
-    for n, i in number.items(): out.add_node(i, x=float(g.nodes[n]["xy"][0]), y=float(g.nodes[n]["xy"][1]))
+    for n, i in number.items():
+        out.add_node(i, x=float(g.nodes[n]["xy"][0]), y=float(g.nodes[n]["xy"][1]))
     for u, v, d in g.edges(data=True):
         line = shapely.LineString(d["pts"])
-        if line.length > 0.01: out.add_edge(number[u], number[v], geometry=line, length=line.length, level=int(d["level"]))
+        if line.length > 0.01:
+            out.add_edge(
+                number[u], number[v], geometry=line, length=line.length, level=int(d["level"])
+            )
     out.remove_nodes_from([n for n in list(out) if out.degree(n) == 0])
     return out
 
 # %% ../nbs/06_vectorize.ipynb #d0abc2e0
 def explain(
-    probs: np.ndarray,        # (bands, H, W)
+    probs: np.ndarray,  # (bands, H, W)
     *,
     transform: Affine,
     crs: Any,
     config: Any = "best",
     channels: Channels = Channels.selim_sef(),
-) -> pd.DataFrame:            # step, pixels, nodes, edges, pieces, metres, and their changes
+) -> pd.DataFrame:  # step, pixels, nodes, edges, pieces, metres, and their changes
     "What every step of vectorizing did."
     log = StepLog()
     vectorize(probs, transform=transform, crs=crs, config=config, channels=channels, log=log)
@@ -139,14 +234,20 @@ def explain(
 
 # %% ../nbs/06_vectorize.ipynb #d257812b
 def make_graph(
-    probs: np.ndarray,      # (bands, H, W)
-    grid: raster.Grid,      # their grid
-    preset: Any,            # core.Preset
+    probs: np.ndarray,  # (bands, H, W)
+    grid: raster.Grid,  # their grid
+    preset: Any,  # core.Preset
     log: StepLog | None = None,
-) -> nx.MultiGraph:         # with speeds
+) -> nx.MultiGraph:  # with speeds
     "Probabilities to road graph with speeds, as a preset says."
     place = dict(transform=grid.transform, crs=grid.crs, channels=preset.channels)
-    return add_speeds(vectorize(probs, config=preset.vectorize, log=log, **place), probs, config=preset.speed, **place)
+    return add_speeds(
+        vectorize(probs, config=preset.vectorize, log=log, **place),
+        probs,
+        config=preset.speed,
+        **place,
+    )
+
 
 def read_probs(
     path: str | Path,
@@ -155,62 +256,89 @@ def read_probs(
     "A chip's probabilities; DataError where their bands are not the preset's channels."
     probs, grid, names = raster.read_named(path)
     if any(names) and names != channels.names:
-        raise DataError(path, f"has bands {', '.join(names)}, the preset's channels are {', '.join(channels.names)}",
-                        "Run 05_ensemble again with this preset.")
-    if grid.crs is None: raise DataError(path, "has no coordinate reference system", "Run 05_ensemble again.")
+        raise DataError(
+            path,
+            f"has bands {', '.join(names)}, the preset's channels are {', '.join(channels.names)}",
+            "Run 05_ensemble again with this preset.",
+        )
+    if grid.crs is None:
+        raise DataError(path, "has no coordinate reference system", "Run 05_ensemble again.")
     return check_probs(probs, channels, str(path)), grid
 
 # %% ../nbs/06_vectorize.ipynb #847c4621
 def vectorize_chip(
     r: Run,
-    chip: str,           # chip id
-    image: str,          # its image, whose pixels the CSV is in
-) -> pd.DataFrame:       # ImageId, WKT_Pix, length_m, travel_time_s
+    chip: str,  # chip id
+    image: str,  # its image, whose pixels the CSV is in
+) -> pd.DataFrame:  # ImageId, WKT_Pix, length_m, travel_time_s
     "Make, write and check one chip's graph."
     probs, grid = read_probs(r.prob(chip), r.preset.channels)
     log = StepLog()
     g = make_graph(probs, grid, r.preset, log)
-    for suffix in (".gpkg", ".graphml"): graph.write(g, r.graph(chip).with_suffix(suffix))
+    for suffix in (".gpkg", ".graphml"):
+        graph.write(g, r.graph(chip).with_suffix(suffix))
     log.write(r.graph(chip).with_suffix(".steps.csv"))
     native = raster.grid_of(image)
     return graph.to_wkt_rows(g, native.transform, native.crs, chip)
 
+
 def find_work(
     r: Run,
-) -> pd.DataFrame:       # chip, city, image: chips that have probabilities, in the table's order
+) -> pd.DataFrame:  # chip, city, image: chips that have probabilities, in the table's order
     "The chips to vectorize."
     chips = pd.read_parquet(r.need(r.chips, "01_explore"))
     work = chips[[r.prob(c).exists() for c in chips["chip"]]]
-    if work.empty: raise StageError(r.prob("*"), "there are none for the chips that chips.parquet lists", "Run 05_ensemble first.")
+    if work.empty:
+        raise StageError(
+            r.prob("*"),
+            "there are none for the chips that chips.parquet lists",
+            "Run 05_ensemble first.",
+        )
     return work[["chip", "city", "image"]].reset_index(drop=True)
+
 
 def vectorize_run(
     r: Run,
-    work: pd.DataFrame,    # chip, image
-    workers: int | None = None,   # processes; None: settings.ini's, where there are enough chips
-) -> pd.DataFrame:         # the solution's rows
+    work: pd.DataFrame,  # chip, image
+    workers: int | None = None,  # processes; None: settings.ini's, where there are enough chips
+) -> pd.DataFrame:  # the solution's rows
     "Vectorize every chip, side by side."
     jobs = [(r, c, i) for c, i in zip(work["chip"], work["image"], strict=True)]
-    return pd.concat(parallel(_vectorize_job, jobs, desc="vectorize", module="vectorize", workers=workers), ignore_index=True)
+    return pd.concat(
+        parallel(_vectorize_job, jobs, desc="vectorize", module="vectorize", workers=workers),
+        ignore_index=True,
+    )
 
-def _vectorize_job(job: tuple[Run, str, str]) -> pd.DataFrame: return vectorize_chip(*job)
+
+def _vectorize_job(job: tuple[Run, str, str]) -> pd.DataFrame:
+    return vectorize_chip(*job)
 
 # %% ../nbs/06_vectorize.ipynb #3520f8da
 def write_roads(
     r: Run,
-    work: pd.DataFrame,    # chip, city
+    work: pd.DataFrame,  # chip, city
 ) -> Path:
     "All chips' roads as one GeoJSON in longitude and latitude."
     tables = []
     for chip, city in zip(work["chip"], work["city"], strict=True):
         edges = graph.to_gdf(graph.read(r.graph(chip)), "EPSG:4326")
-        if len(edges): tables.append(edges.assign(chip=chip, city=city, speed_mph=edges["speed_kph"]/graph.MPH_TO_KPH))
-    if not tables: return write_text(r.roads, '{"type": "FeatureCollection", "features": []}\n')
-    roads = pd.concat(tables, ignore_index=True)[["chip", "city", *ROAD_COLUMNS, "geometry"]].round(dict.fromkeys(ROAD_COLUMNS, 3))
-    roads["geometry"] = shapely.transform(roads["geometry"].to_numpy(), lambda xy: xy.round(7))   # a centimetre
+        if len(edges):
+            tables.append(
+                edges.assign(chip=chip, city=city, speed_mph=edges["speed_kph"] / graph.MPH_TO_KPH)
+            )
+    if not tables:
+        return write_text(r.roads, '{"type": "FeatureCollection", "features": []}\n')
+    roads = pd.concat(tables, ignore_index=True)[["chip", "city", *ROAD_COLUMNS, "geometry"]].round(
+        dict.fromkeys(ROAD_COLUMNS, 3)
+    )
+    roads["geometry"] = shapely.transform(
+        roads["geometry"].to_numpy(), lambda xy: xy.round(7)
+    )  # a centimetre
     return write_text(r.roads, roads.to_json(drop_id=True) + "\n")
 
+
 ROAD_COLUMNS = ["speed_kph", "speed_mph", "length", "travel_time", "speed_confidence", "level"]
+
 
 def write_solution(r: Run, rows: pd.DataFrame) -> Path:
     "The scorer's CSV; DataError where the scorer would not take it."

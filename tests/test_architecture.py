@@ -1,4 +1,5 @@
 "The house's structure: arrows between modules, two spines, stage notebooks as papermill and git want them, sizes."
+
 import ast
 import json
 import re
@@ -13,26 +14,77 @@ from spacenet5_nb.workflow.notebook_runner import notebooks
 from spacenet5_nb.workflow.stage_table import imported_modules, module_path
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT/"spacenet5_nb"
+PACKAGE = ROOT / "spacenet5_nb"
 NOTEBOOKS = notebooks()
 STAGES = [p for p in NOTEBOOKS if p.parent.name == "nbs" and re.match(r"0[1-8]_", p.name)]
-GRAPH_SPINE = ("core", "raster", "speed_limits", "graph", "explore", "masks", "vectorize", "speed", "apls", "topo", "maps")
-PUBLIC = {   # what users import, with the stage it belongs to
-    "core": 0, "raster": 0, "speed_limits": 0, "graph": 0, "demo": 0, "explore": 1, "masks": 2, "model": 3, "losses": 3, "topology": 3, "train": 4, "ensemble": 5,
-    "vectorize": 6, "speed": 6, "apls": 7, "topo": 7, "maps": 8, "extract": 8, "pipeline": 9, "ablations": 10}
-ROOMS = {    # in order, each with its stage: a room imports from rooms before it and from public modules of its own and earlier stages
-    "base": 0, "cities": 0, "acquire": 0, "chips": 1, "targets": 2, "networks": 3, "training": 4, "inference": 5, "roads": 6, "judge": 7, "mapping": 8, "workflow": 9}
-MODULES = [p.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for p in sorted(PACKAGE.rglob("*.py")) if p.name not in ("__init__.py", "_modidx.py")]
+GRAPH_SPINE = (
+    "core",
+    "raster",
+    "speed_limits",
+    "graph",
+    "explore",
+    "masks",
+    "vectorize",
+    "speed",
+    "apls",
+    "topo",
+    "maps",
+)
+PUBLIC = {  # what users import, with the stage it belongs to
+    "core": 0,
+    "raster": 0,
+    "speed_limits": 0,
+    "graph": 0,
+    "demo": 0,
+    "explore": 1,
+    "masks": 2,
+    "model": 3,
+    "losses": 3,
+    "topology": 3,
+    "train": 4,
+    "ensemble": 5,
+    "vectorize": 6,
+    "speed": 6,
+    "apls": 7,
+    "topo": 7,
+    "maps": 8,
+    "extract": 8,
+    "pipeline": 9,
+    "ablations": 10,
+}
+ROOMS = {  # in order, each with its stage: a room imports from rooms before it and from public modules of its own and earlier stages
+    "base": 0,
+    "cities": 0,
+    "acquire": 0,
+    "chips": 1,
+    "targets": 2,
+    "networks": 3,
+    "training": 4,
+    "inference": 5,
+    "roads": 6,
+    "judge": 7,
+    "mapping": 8,
+    "workflow": 9,
+}
+MODULES = [
+    p.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
+    for p in sorted(PACKAGE.rglob("*.py"))
+    if p.name not in ("__init__.py", "_modidx.py")
+]
 
 
-def cells(path): return json.loads(path.read_text())["cells"]
+def cells(path):
+    return json.loads(path.read_text())["cells"]
 
 
-def source(cell): return "".join(cell["source"])
+def source(cell):
+    return "".join(cell["source"])
 
 
 def module_of(path):
-    found = [m[1] for c in cells(path) if (m := re.search(r"^#\| ?default_exp (\S+)", source(c), re.M))]
+    found = [
+        m[1] for c in cells(path) if (m := re.search(r"^#\| ?default_exp (\S+)", source(c), re.M))
+    ]
     assert len(found) <= 1, f"{path.name} exports to {found}"
     return found[0] if found else None
 
@@ -50,15 +102,20 @@ def stage_of(module):
 def test_the_top_holds_what_users_import_and_rooms_the_rest():
     assert {m for m in MODULES if "." not in m} == set(PUBLIC)
     assert {m.rpartition(".")[0] for m in MODULES if "." in m} == set(ROOMS)
-    assert {p.name for p in (ROOT/"nbs").iterdir() if p.is_dir() and p.name[0] not in "._"} - {"images"} == set(ROOMS)
+    assert {p.name for p in (ROOT / "nbs").iterdir() if p.is_dir() and p.name[0] not in "._"} - {
+        "images"
+    } == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_lies_where_its_module_lies(path):
-    module, place = module_of(path), path.relative_to(ROOT/"nbs").with_suffix("")
-    if module is None: return
-    if len(place.parts) > 1: assert module == ".".join(place.parts)
-    else: assert re.fullmatch(rf"\d\d[a-z]?_{module}", path.stem) and module in PUBLIC
+    module, place = module_of(path), path.relative_to(ROOT / "nbs").with_suffix("")
+    if module is None:
+        return
+    if len(place.parts) > 1:
+        assert module == ".".join(place.parts)
+    else:
+        assert re.fullmatch(rf"\d\d[a-z]?_{module}", path.stem) and module in PUBLIC
 
 
 def test_every_module_has_its_notebook():
@@ -71,26 +128,47 @@ def test_a_room_imports_from_rooms_before_it_and_from_public_modules_of_its_stag
         room = m.rpartition(".")[0]
         for i in imports_of(m):
             other = i.rpartition(".")[0]
-            if stage_of(i) > stage_of(m) or room and other and order.index(other) > order.index(room): wrong.append(f"{m} imports {i}")
+            if (
+                stage_of(i) > stage_of(m)
+                or room
+                and other
+                and order.index(other) > order.index(room)
+            ):
+                wrong.append(f"{m} imports {i}")
     assert not wrong
 
 
 def test_no_circle_of_imports():
     state = {}
+
     def visit(module, trail):
         assert state.get(module) != "open", " -> ".join([*trail, module])
-        if module in state: return
+        if module in state:
+            return
         state[module] = "open"
-        for other in imports_of(module): visit(other, [*trail, module])
+        for other in imports_of(module):
+            visit(other, [*trail, module])
         state[module] = "done"
-    for module in MODULES: visit(module, [])
+
+    for module in MODULES:
+        visit(module, [])
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_says_what_lives_there(room):
     "One line a notebook, in the notebook's own words."
-    said = dict(re.findall(r"^- \[`(\w+)`\]\(\1\.ipynb\): (.+)$", (ROOT/"nbs"/room/"README.md").read_text(), re.M))
-    assert said == {p.stem: re.search(r"^> (.+)$", source(cells(p)[0]), re.M)[1] for p in NOTEBOOKS if p.parent.name == room}
+    said = dict(
+        re.findall(
+            r"^- \[`(\w+)`\]\(\1\.ipynb\): (.+)$",
+            (ROOT / "nbs" / room / "README.md").read_text(),
+            re.M,
+        )
+    )
+    assert said == {
+        p.stem: re.search(r"^> (.+)$", source(cells(p)[0]), re.M)[1]
+        for p in NOTEBOOKS
+        if p.parent.name == room
+    }
 
 
 def test_the_judge_does_not_know_the_contestant():
@@ -99,19 +177,27 @@ def test_the_judge_does_not_know_the_contestant():
 
 def test_the_graph_spine_never_imports_torch():
     code = f"import sys\nfrom spacenet5_nb import {', '.join(GRAPH_SPINE)}\nprint(sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'timm', 'lightning')))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert out.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda p: p.stem)
 def test_a_stage_notebook_has_its_typed_parameters_and_its_run(path):
     from spacenet5_nb.workflow.notebook_runner import read_parameters
+
     declared = read_parameters(path)
-    assert [(n, declared[n].kind, declared[n].default) for n in ("run", "preset", "data_root", "device")] == [
-        ("run", str, ""), ("preset", str, ""), ("data_root", str, ""), ("device", str, "auto")]
+    assert [
+        (n, declared[n].kind, declared[n].default) for n in ("run", "preset", "data_root", "device")
+    ] == [("run", str, ""), ("preset", str, ""), ("data_root", str, ""), ("device", str, "auto")]
     assert all(p.comment for p in declared.values())
     assert ("fold" in declared) == path.name.startswith("04")
-    headings = [source(c) for c in cells(path) if c["cell_type"] == "markdown" and re.search(r"^## Run", source(c), re.M)]
+    headings = [
+        source(c)
+        for c in cells(path)
+        if c["cell_type"] == "markdown" and re.search(r"^## Run", source(c), re.M)
+    ]
     assert headings, "a stage notebook ends with ## Run"
 
 
@@ -129,28 +215,42 @@ def test_a_notebook_begins_with_a_title_and_one_sentence(path):
 
 def test_every_stage_is_in_the_pipeline():
     from spacenet5_nb.workflow.stage_table import STAGES as table
+
     assert list(table) == [p.stem for p in STAGES]
 
 
 def functions(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef): yield node.name, node.end_lineno - node.lineno + 1
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.end_lineno - node.lineno + 1
 
 
 def test_sizes():
     "STYLE's sizes, reported; only gross breaches fail."
-    sizes = sorted((n, f"{p.stem}.{f}") for p in map(PACKAGE.joinpath, (f"{m.replace('.', '/')}.py" for m in MODULES)) for f, n in functions(p))
-    lines = {p.stem: len(p.read_text().splitlines()) for p in map(PACKAGE.joinpath, (f"{m.replace('.', '/')}.py" for m in MODULES))}
+    sizes = sorted(
+        (n, f"{p.stem}.{f}")
+        for p in map(PACKAGE.joinpath, (f"{m.replace('.', '/')}.py" for m in MODULES))
+        for f, n in functions(p)
+    )
+    lines = {
+        p.stem: len(p.read_text().splitlines())
+        for p in map(PACKAGE.joinpath, (f"{m.replace('.', '/')}.py" for m in MODULES))
+    }
     over = [f"{name} {n}" for n, name in sizes if n > 40]
-    print(f"{len(sizes)} functions: median {sizes[len(sizes)//2][0]}, 9 in 10 under {sizes[int(.9*len(sizes))][0]}, over 40: {over}")
+    print(
+        f"{len(sizes)} functions: median {sizes[len(sizes) // 2][0]}, 9 in 10 under {sizes[int(0.9 * len(sizes))][0]}, over 40: {over}"
+    )
     print(f"modules over 300 lines: { {k: v for k, v in lines.items() if v > 300} }")
-    if over: warnings.warn(f"functions over 40 lines: {over}", stacklevel=1)
-    assert sizes[-1][0] <= 80 and sizes[len(sizes)//2][0] <= 12 and max(lines.values()) <= 800
+    if over:
+        warnings.warn(f"functions over 40 lines: {over}", stacklevel=1)
+    assert sizes[-1][0] <= 80 and sizes[len(sizes) // 2][0] <= 12 and max(lines.values()) <= 800
 
 
 @pytest.mark.parametrize("name", [p.stem for p in STAGES])
 def test_a_stage_begins_with_what_it_takes_makes_and_shows(name):
     "A guided tour: title, one sentence, then what goes in, what comes out, what there is to see, before any code but the parameters."
-    first = cells(ROOT/"nbs"/f"{name}.ipynb")[:4]
+    first = cells(ROOT / "nbs" / f"{name}.ipynb")[:4]
     text = "\n".join(source(c) for c in first if c["cell_type"] == "markdown")
-    assert all(f"**{word}**" in text for word in ("Takes", "Makes", "Shows")), f"{name}: the cell after the parameters should say so"
+    assert all(f"**{word}**" in text for word in ("Takes", "Makes", "Shows")), (
+        f"{name}: the cell after the parameters should say so"
+    )

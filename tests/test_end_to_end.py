@@ -1,4 +1,5 @@
 "The whole house on a miniature world: every stage and fold through the command line, killed and resumed, run twice; truth masks; nothing predicted."
+
 import json
 import os
 import signal
@@ -34,29 +35,48 @@ MINIATURE = "{cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: 
 pytestmark = pytest.mark.slow
 
 
-def command(*arguments): return [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments]
+def command(*arguments):
+    return [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments]
 
 
 def environment(folder, outputs="outputs"):
-    return os.environ | {"SPACENET5_OUTPUTS": str(folder/outputs), "SPACENET5_DATA": str(folder/"data"), "SPACENET5_WORKERS": "2",
-                         "SPACENET5_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return os.environ | {
+        "SPACENET5_OUTPUTS": str(folder / outputs),
+        "SPACENET5_DATA": str(folder / "data"),
+        "SPACENET5_WORKERS": "2",
+        "SPACENET5_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     "One complete run of the tiny preset; two folds side by side on the CPU."
     folder = tmp_path_factory.mktemp("world")
-    (folder/"tiny.yaml").write_text(PRESET.replace("MINIATURE", MINIATURE[1:-1]))
-    done = subprocess.run(command("pipeline", "--preset", str(folder/"tiny.yaml"), "--devices", "cpu,cpu"), capture_output=True, text=True,
-                          cwd=folder, env=environment(folder))
+    (folder / "tiny.yaml").write_text(PRESET.replace("MINIATURE", MINIATURE[1:-1]))
+    done = subprocess.run(
+        command("pipeline", "--preset", str(folder / "tiny.yaml"), "--devices", "cpu,cpu"),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(folder),
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
 
 def results(folder, outputs="outputs"):
     "The bytes of everything that must not depend on the day."
-    run = folder/outputs/"tiny"
-    files = [*run.glob("masks/*"), *run.glob("folds/*/*.safetensors"), *run.glob("probs/*"), run/"solution.csv", run/"roads.geojson", run/"scores.csv", run/"folds.csv"]
+    run = folder / outputs / "tiny"
+    files = [
+        *run.glob("masks/*"),
+        *run.glob("folds/*/*.safetensors"),
+        *run.glob("probs/*"),
+        run / "solution.csv",
+        run / "roads.geojson",
+        run / "scores.csv",
+        run / "folds.csv",
+    ]
     assert len(files) > 12
     return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
 
@@ -64,38 +84,82 @@ def results(folder, outputs="outputs"):
 @pytest.fixture
 def tiny(world, monkeypatch):
     for key, value in environment(world[0]).items():
-        if key.startswith("SPACENET5"): monkeypatch.setenv(key, value)
-    return open_run("", str(world[0]/"tiny.yaml"))
+        if key.startswith("SPACENET5"):
+            monkeypatch.setenv(key, value)
+    return open_run("", str(world[0] / "tiny.yaml"))
 
 
 def test_every_contract_file_is_there(tiny):
     chips = load_chips(tiny)
     test = chips[chips.split == "test"].chip
     assert len(test) >= 3 and set(chips[chips.split == "train"].fold) == {0, 1}
-    for path in (tiny.report, tiny.solution, tiny.roads, tiny.scores_csv, tiny.scores_json, tiny.map_html, tiny.map_png): assert path.stat().st_size > 0
-    for chip in test: assert tiny.prob(chip).is_file() and tiny.graph(chip).is_file() and tiny.graph(chip).with_suffix(".graphml").is_file()
-    for chip in chips.chip: assert raster.read_named(tiny.mask(chip))[2] == tiny.preset.channels.names
-    for k in (0, 1): assert {p.name for p in tiny.fold(k).glob("*.safetensors")} == {"last.safetensors", "best_dice.safetensors", "best_apls.safetensors"}
+    for path in (
+        tiny.report,
+        tiny.solution,
+        tiny.roads,
+        tiny.scores_csv,
+        tiny.scores_json,
+        tiny.map_html,
+        tiny.map_png,
+    ):
+        assert path.stat().st_size > 0
+    for chip in test:
+        assert (
+            tiny.prob(chip).is_file()
+            and tiny.graph(chip).is_file()
+            and tiny.graph(chip).with_suffix(".graphml").is_file()
+        )
+    for chip in chips.chip:
+        assert raster.read_named(tiny.mask(chip))[2] == tiny.preset.channels.names
+    for k in (0, 1):
+        assert {p.name for p in tiny.fold(k).glob("*.safetensors")} == {
+            "last.safetensors",
+            "best_dice.safetensors",
+            "best_apls.safetensors",
+        }
     assert set(pd.read_csv(tiny.scores_csv).chip) == set(test)
     assert not list(tiny.folder.rglob(".tmp-*")), "no temporary name is left"
 
 
 def test_every_stage_left_its_executed_notebook(tiny):
-    names = {p.stem for p in (tiny.folder/"runs").glob("*.ipynb")}
-    assert names == {"01_explore", "02_masks", "03_model", "04_train-fold0", "04_train-fold1", "05_ensemble", "06_vectorize", "07_apls", "08_maps"}
-    for path in (tiny.folder/"runs").glob("*.ipynb"):
-        pictures = [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    names = {p.stem for p in (tiny.folder / "runs").glob("*.ipynb")}
+    assert names == {
+        "01_explore",
+        "02_masks",
+        "03_model",
+        "04_train-fold0",
+        "04_train-fold1",
+        "05_ensemble",
+        "06_vectorize",
+        "07_apls",
+        "08_maps",
+    }
+    for path in (tiny.folder / "runs").glob("*.ipynb"):
+        pictures = [
+            o
+            for c in nbformat.read(path, 4).cells
+            for o in c.get("outputs", [])
+            if "image/png" in o.get("data", {})
+        ]
         assert pictures, f"{path.name} shows no picture"
 
 
 def test_the_end_says_where_things_are(world):
-    assert all(name in world[1] for name in ("map.html", "scores.csv", "solution.csv", "APLS_length"))
+    assert all(
+        name in world[1] for name in ("map.html", "scores.csv", "solution.csv", "APLS_length")
+    )
 
 
 def test_a_second_run_skips_everything(world):
     folder, _ = world
     before = results(folder)
-    done = subprocess.run(command("pipeline", "--preset", str(folder/"tiny.yaml")), capture_output=True, text=True, cwd=folder, env=environment(folder))
+    done = subprocess.run(
+        command("pipeline", "--preset", str(folder / "tiny.yaml")),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(folder),
+    )
     assert done.returncode == 0 and done.stdout.count(": complete") == 8, done.stdout
     assert results(folder) == before
 
@@ -104,13 +168,24 @@ def test_killed_while_training_and_resumed_gives_the_same(world):
     "A second world, killed after an epoch and started again: equal to the uninterrupted run, byte for byte."
     folder, _ = world
     call = dict(cwd=folder, env=environment(folder, "again"), text=True)
-    process = subprocess.Popen(command("pipeline", "--preset", str(folder/"tiny.yaml"), "--devices", "cpu"), stdout=subprocess.PIPE, start_new_session=True, **call)
+    process = subprocess.Popen(
+        command("pipeline", "--preset", str(folder / "tiny.yaml"), "--devices", "cpu"),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        **call,
+    )
     for line in process.stdout:
-        if "fold 0: epoch" in line: break
+        if "fold 0: epoch" in line:
+            break
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(); process.stdout.close()
-    assert not (folder/"again/tiny/runs/04_train-fold0.ipynb").exists()
-    done = subprocess.run(command("pipeline", "--preset", str(folder/"tiny.yaml"), "--devices", "cpu"), capture_output=True, **call)
+    process.wait()
+    process.stdout.close()
+    assert not (folder / "again/tiny/runs/04_train-fold0.ipynb").exists()
+    done = subprocess.run(
+        command("pipeline", "--preset", str(folder / "tiny.yaml"), "--devices", "cpu"),
+        capture_output=True,
+        **call,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "01_explore: complete" in done.stdout and "02_masks: complete" in done.stdout
     first, second = results(folder), results(folder, "again")
@@ -122,16 +197,35 @@ def test_on_a_cluster_with_a_worker_killed_while_training(world, monkeypatch):
     "A third world, its folds and chips on two workers of a cluster; the one that trains fold 0 is killed: equal to the first, byte for byte."
     distributed = pytest.importorskip("distributed")
     folder, killed = world[0], []
-    for key, value in environment(folder, "spread").items(): monkeypatch.setenv(key, value)
-    (folder/"spread").mkdir()
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        process = subprocess.Popen(command("pipeline", "--preset", str(folder/"tiny.yaml"), "--scheduler", cluster.scheduler_address), stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, text=True, cwd=folder)
+    for key, value in environment(folder, "spread").items():
+        monkeypatch.setenv(key, value)
+    (folder / "spread").mkdir()
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        process = subprocess.Popen(
+            command(
+                "pipeline",
+                "--preset",
+                str(folder / "tiny.yaml"),
+                "--scheduler",
+                cluster.scheduler_address,
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+        )
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if killed or "fold 0: epoch 1" not in line: continue
-            task = next(t for key, t in cluster.scheduler.tasks.items() if key.startswith("run_spacenet5-") and key.endswith("-0"))
+            if killed or "fold 0: epoch 1" not in line:
+                continue
+            task = next(
+                t
+                for key, t in cluster.scheduler.tasks.items()
+                if key.startswith("run_spacenet5-") and key.endswith("-0")
+            )
             killed.append(cluster.workers[task.processing_on.name].pid)
             os.kill(killed[0], signal.SIGKILL)
         assert process.wait() == 0 and killed, "".join(lines)
@@ -144,10 +238,19 @@ def test_truth_masks_score_and_nothing_scores_nothing(tiny):
     "The vectorizer and the judge give a truth mask its due; overpasses beside junctions and streets that end 5 m before a road (Enigma) cost some of it."
     chips, score = load_chips(tiny), make_score(tiny)
     chips = chips[chips.road_km > 0.2]
-    perfect = pd.DataFrame([{"city": c.city} | score(c.chip, raster.read(tiny.mask(c.chip))) for c in chips.itertuples()])
+    perfect = pd.DataFrame(
+        [
+            {"city": c.city} | score(c.chip, raster.read(tiny.mask(c.chip)))
+            for c in chips.itertuples()
+        ]
+    )
     assert perfect[perfect.city == "Terra"].apls_length.mean() >= 0.97
     assert perfect.apls_length.mean() >= 0.88
-    for chip in chips.chip[:2]: assert score(chip, np.zeros_like(raster.read(tiny.mask(chip)))) == {"apls_length": 0, "apls_time": 0}
+    for chip in chips.chip[:2]:
+        assert score(chip, np.zeros_like(raster.read(tiny.mask(chip)))) == {
+            "apls_length": 0,
+            "apls_time": 0,
+        }
 
 
 def test_scores_json_names_trained_and_mystery_cities(tiny):

@@ -1,4 +1,5 @@
 "The notebooks in JupyterLab, in a real Chromium: each opens; the tour 01, 06, 07, 08 runs by Run All on the demo's data, and what it shows can be seen."
+
 import os
 import re
 import secrets
@@ -21,10 +22,10 @@ from test_end_to_end import MINIATURE, PRESET, command  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = [p.relative_to(ROOT/"nbs").as_posix() for p in notebooks()]
-EVERY = os.environ.get("SPACENET5_RUN_EVERY_NOTEBOOK")   # also run those that nbdev-test runs anyway
+NOTEBOOKS = [p.relative_to(ROOT / "nbs").as_posix() for p in notebooks()]
+EVERY = os.environ.get("SPACENET5_RUN_EVERY_NOTEBOOK")  # also run those that nbdev-test runs anyway
 TOUR = ("01_explore", "02_masks", "06_vectorize", "07_apls", "08_maps")
-PATIENCE_MS = 300_000   # a limit for a machine that hangs, not a measure
+PATIENCE_MS = 300_000  # a limit for a machine that hangs, not a measure
 PROGRESS = """() => { const cells = jupyterapp.shell.currentWidget.content.model.cells, out = [];
     for (let i = 0; i < cells.length; i++) { const c = cells.get(i); if (c.type !== 'code' || !c.sharedModel.source.trim()) continue;
         const outputs = c.outputs.toJSON(); out.push({i, done: c.executionCount !== null && c.executionState !== 'running', kinds: outputs.map(o => o.output_type),
@@ -37,12 +38,25 @@ ENDED = f"() => {{ const cells = ({PROGRESS})(); return cells.length && (cells.e
 def world(tmp_path_factory):
     "A copy of the workspace with the tiny preset of `test_end_to_end`; (folder, environment)."
     folder = tmp_path_factory.mktemp("lab")
-    for name in ("nbs", "configs"): shutil.copytree(ROOT/name, folder/name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "_proc"))
-    shutil.copy(ROOT/"settings.ini", folder)
-    (folder/"tiny.yaml").write_text(PRESET.replace("MINIATURE", MINIATURE[1:-1]))
-    own = {"SPACENET5_PRESET": folder/"tiny.yaml", "SPACENET5_DATA": folder/"data", "SPACENET5_OUTPUTS": folder/"outputs", "SPACENET5_WORKERS": 2,
-           "SPACENET5_THREADS": 1, "OMP_NUM_THREADS": 1, "SPACENET5_PROGRESS": 0, "JUPYTER_CONFIG_DIR": folder/".jupyter", "JUPYTER_DATA_DIR": folder/".data",
-           "JUPYTER_RUNTIME_DIR": folder/".run", "IPYTHONDIR": folder/".ipython"}
+    for name in ("nbs", "configs"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "_proc")
+        )
+    shutil.copy(ROOT / "settings.ini", folder)
+    (folder / "tiny.yaml").write_text(PRESET.replace("MINIATURE", MINIATURE[1:-1]))
+    own = {
+        "SPACENET5_PRESET": folder / "tiny.yaml",
+        "SPACENET5_DATA": folder / "data",
+        "SPACENET5_OUTPUTS": folder / "outputs",
+        "SPACENET5_WORKERS": 2,
+        "SPACENET5_THREADS": 1,
+        "OMP_NUM_THREADS": 1,
+        "SPACENET5_PROGRESS": 0,
+        "JUPYTER_CONFIG_DIR": folder / ".jupyter",
+        "JUPYTER_DATA_DIR": folder / ".data",
+        "JUPYTER_RUNTIME_DIR": folder / ".run",
+        "IPYTHONDIR": folder / ".ipython",
+    }
     return folder, os.environ | {key: str(value) for key, value in own.items()}
 
 
@@ -51,28 +65,51 @@ def lab(world):
     "A JupyterLab on a loopback port in that workspace; (address, token)."
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed (extra [lab])")
     folder, environment = world
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
     token = secrets.token_hex(16)
-    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root", f"--ServerApp.root_dir={folder}",
-               "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
-    with open(folder/"lab.log", "w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=folder, env=environment | {"JUPYTER_TOKEN": token},
-                                   stdout=log, stderr=subprocess.STDOUT)
+    options = [
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        "--allow-root",
+        f"--ServerApp.root_dir={folder}",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.expose_app_in_browser=True",
+    ]
+    with open(folder / "lab.log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            cwd=folder,
+            env=environment | {"JUPYTER_TOKEN": token},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
         try:
-            wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", process, folder/"lab.log")
+            wait_for(
+                f"http://127.0.0.1:{port}/api/status?token={token}", process, folder / "lab.log"
+            )
             yield f"http://127.0.0.1:{port}", token
         finally:
             process.terminate()
-            try: process.wait(15)
-            except subprocess.TimeoutExpired: process.kill(); process.wait()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def wait_for(url, process, log, seconds=60):
-    for _ in range(seconds*4):
+    for _ in range(seconds * 4):
         assert process.poll() is None, log.read_text()[-2000:]
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer: return answer.status
-        except OSError: time.sleep(0.25)
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return answer.status
+        except OSError:
+            time.sleep(0.25)
     pytest.fail(f"JupyterLab did not start: {log.read_text()[-2000:]}")
 
 
@@ -100,19 +137,33 @@ def open_notebook(page, name, *, kernel=True):
 
 def close_notebook(page):
     "Close it without saving, and end its kernel."
-    page.evaluate("""async () => { const w = jupyterapp.shell.currentWidget; await w.sessionContext.shutdown(); w.dispose(); }""")
+    page.evaluate(
+        """async () => { const w = jupyterapp.shell.currentWidget; await w.sessionContext.shutdown(); w.dispose(); }"""
+    )
 
 
 def test_every_notebook_opens(page):
     "Rendered title, every cell, no dialog: a notebook of a newer format, a broken one, or one whose cells lack ids would say so here."
     for name in NOTEBOOKS:
         open_notebook(page, name, kernel=False)
-        cells = nbformat.read(ROOT/"nbs"/name, as_version=4).cells
+        cells = nbformat.read(ROOT / "nbs" / name, as_version=4).cells
         title = re.match(r"# (.+)", cells[0].source)[1].strip()
-        page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedMarkdown h1").first.wait_for(state="visible")
-        assert title.replace("`", "") in page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedMarkdown h1").first.inner_text(), name
-        assert page.evaluate("jupyterapp.shell.currentWidget.content.model.cells.length") == len(cells), name
-        assert page.locator(".jp-Dialog").count() == 0, (name, page.locator(".jp-Dialog").all_inner_texts())
+        page.locator(
+            ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedMarkdown h1"
+        ).first.wait_for(state="visible")
+        assert (
+            title.replace("`", "")
+            in page.locator(
+                ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedMarkdown h1"
+            ).first.inner_text()
+        ), name
+        assert page.evaluate("jupyterapp.shell.currentWidget.content.model.cells.length") == len(
+            cells
+        ), name
+        assert page.locator(".jp-Dialog").count() == 0, (
+            name,
+            page.locator(".jp-Dialog").all_inner_texts(),
+        )
         page.evaluate("jupyterapp.shell.currentWidget.dispose()")
 
 
@@ -131,33 +182,61 @@ def see(page, cells):
     "Scroll to each output as a reader would; its kinds and whether it has a place on the screen; pictures must have loaded."
     seen = []
     for c in cells:
-        if not c["kinds"]: continue
-        page.evaluate("i => { const n = jupyterapp.shell.currentWidget.content; n.activeCellIndex = i; return n.scrollToItem(i, 'start'); }", c["i"])
-        output = page.locator(f".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell[data-windowed-list-index='{c['i']}'] .jp-OutputArea-output").first
+        if not c["kinds"]:
+            continue
+        page.evaluate(
+            "i => { const n = jupyterapp.shell.currentWidget.content; n.activeCellIndex = i; return n.scrollToItem(i, 'start'); }",
+            c["i"],
+        )
+        output = page.locator(
+            f".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell[data-windowed-list-index='{c['i']}'] .jp-OutputArea-output"
+        ).first
         output.wait_for(state="visible")
         output.scroll_into_view_if_needed()
         box = output.bounding_box()
         assert box["width"] > 10 and box["height"] > 5, c
-        seen.append(c | {"pictures": output.evaluate("e => [...e.querySelectorAll('img')].map(i => i.naturalWidth)")})
+        seen.append(
+            c
+            | {
+                "pictures": output.evaluate(
+                    "e => [...e.querySelectorAll('img')].map(i => i.naturalWidth)"
+                )
+            }
+        )
     return seen
 
 
 def prepare(world, name):
     "What the notebook needs of earlier ones, where it is run alone; the truth's masks stand for an ensemble's probabilities, so that only 05 needs training."
     folder, environment = world
-    run = folder/"outputs"/"tiny"
-    made = {"01_explore": run/"chips.parquet", "02_masks": run/"masks", "06_vectorize": run/"roads.geojson", "07_apls": run/"scores.csv"}
+    run = folder / "outputs" / "tiny"
+    made = {
+        "01_explore": run / "chips.parquet",
+        "02_masks": run / "masks",
+        "06_vectorize": run / "roads.geojson",
+        "07_apls": run / "scores.csv",
+    }
     steps = [(["run", stage], path) for stage, path in made.items() if stage < name]
-    if name == "05_ensemble": steps += [(["run", "04_train", "-p", "fold", str(k)], run/"folds"/str(k)/"last.safetensors") for k in (0, 1)]
+    if name == "05_ensemble":
+        steps += [
+            (["run", "04_train", "-p", "fold", str(k)], run / "folds" / str(k) / "last.safetensors")
+            for k in (0, 1)
+        ]
     for arguments, path in steps:
-        if path.exists(): continue
-        if arguments[1] > "05": pretend(run)
-        done = subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True)
+        if path.exists():
+            continue
+        if arguments[1] > "05":
+            pretend(run)
+        done = subprocess.run(
+            command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
-    if name == "06_vectorize": pretend(run)
+    if name == "06_vectorize":
+        pretend(run)
 
 
-def pretend(run): shutil.copytree(run/"masks", run/"probs", dirs_exist_ok=True)
+def pretend(run):
+    shutil.copytree(run / "masks", run / "probs", dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize("name", TOUR)
@@ -165,30 +244,51 @@ def test_the_tour_runs_from_first_to_last_cell(page, world, name, tmp_path):
     prepare(world, name)
     cells = run_all(page, f"{name}.ipynb")
     shown = see(page, cells)
-    assert len(shown) >= 5 and any(w > 100 for c in shown for w in c["pictures"]), "a tour has something to look at"
-    page.screenshot(path=tmp_path/"lab.png")
+    assert len(shown) >= 5 and any(w > 100 for c in shown for w in c["pictures"]), (
+        "a tour has something to look at"
+    )
+    page.screenshot(path=tmp_path / "lab.png")
     if name == "08_maps":
-        frame = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output iframe").last
+        frame = page.locator(
+            ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output iframe"
+        ).last
         frame.scroll_into_view_if_needed()
         legend = frame.content_frame.locator(".s5-legend").inner_text(timeout=20_000)
-        assert legend.startswith("Predicted speed") and int(re.search(r"(\d+) roads", legend)[1]) > 10
-        page.screenshot(path=tmp_path/"map.png")
-        made = world[0]/"outputs"/"tiny"
-        assert (made/"map.html").stat().st_size > 200_000 and (made/"map.png").stat().st_size > 20_000
+        assert (
+            legend.startswith("Predicted speed") and int(re.search(r"(\d+) roads", legend)[1]) > 10
+        )
+        page.screenshot(path=tmp_path / "map.png")
+        made = world[0] / "outputs" / "tiny"
+        assert (made / "map.html").stat().st_size > 200_000 and (
+            made / "map.png"
+        ).stat().st_size > 20_000
     close_notebook(page)
 
 
-@pytest.mark.skipif(not EVERY, reason="nbdev-test runs these already; set SPACENET5_RUN_EVERY_NOTEBOOK=1 for the browser too")
-@pytest.mark.parametrize("name", [n for n in NOTEBOOKS if n.split(".")[0] not in TOUR and n != "10_ablations.ipynb"])   # it trains for 20 minutes
+@pytest.mark.skipif(
+    not EVERY,
+    reason="nbdev-test runs these already; set SPACENET5_RUN_EVERY_NOTEBOOK=1 for the browser too",
+)
+@pytest.mark.parametrize(
+    "name", [n for n in NOTEBOOKS if n.split(".")[0] not in TOUR and n != "10_ablations.ipynb"]
+)  # it trains for 20 minutes
 def test_every_other_notebook_runs_too(page, world, name):
-    if re.match(r"\d\d_", name): prepare(world, name.split(".")[0])
+    if re.match(r"\d\d_", name):
+        prepare(world, name.split(".")[0])
     run_all(page, name)
     close_notebook(page)
 
 
 def test_a_cell_that_fails_is_noticed(page, world):
     "The test's own test: an error in a cell is no success."
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1"), nbformat.v4.new_code_cell("raise ValueError('on purpose')"), nbformat.v4.new_code_cell("2")])
-    nbformat.write(nb, world[0]/"nbs"/"_fails.ipynb")
-    with pytest.raises(AssertionError, match="on purpose"): run_all(page, "_fails.ipynb")
+    nb = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell("1 + 1"),
+            nbformat.v4.new_code_cell("raise ValueError('on purpose')"),
+            nbformat.v4.new_code_cell("2"),
+        ]
+    )
+    nbformat.write(nb, world[0] / "nbs" / "_fails.ipynb")
+    with pytest.raises(AssertionError, match="on purpose"):
+        run_all(page, "_fails.ipynb")
     close_notebook(page)

@@ -1,4 +1,5 @@
 "Speeds and masks against the original's own results on real SpaceNet labels."
+
 import json
 from collections import Counter
 
@@ -17,12 +18,18 @@ CHIPS = ("AOI_2_Vegas_img0", "AOI_2_Vegas_img99", "AOI_2_Vegas_img990", "AOI_2_V
 
 
 def test_speeds_of_every_real_label_file(shared):
-    expected = json.loads((shared/"reference/targets/speeds_mph.json").read_text())
+    expected = json.loads((shared / "reference/targets/speeds_mph.json").read_text())
     assert len(expected) >= 12
     for name, counts in expected.items():
-        path = next((shared/"data").rglob(name))
-        features = json.loads(path.read_text())["features"]   # the original counts features, not the parts of MultiLineStrings
-        roads = gpd.GeoDataFrame([f["properties"] for f in features], geometry=[shape(f["geometry"]) for f in features], crs=4326)
+        path = next((shared / "data").rglob(name))
+        features = json.loads(path.read_text())[
+            "features"
+        ]  # the original counts features, not the parts of MultiLineStrings
+        roads = gpd.GeoDataFrame(
+            [f["properties"] for f in features],
+            geometry=[shape(f["geometry"]) for f in features],
+            crs=4326,
+        )
         got = Counter(speed_limits.add_speeds(roads, keep_existing=False)["inferred_speed_mph"])
         assert got == {float(mph): n for mph, n in counts.items()}, name
 
@@ -30,27 +37,34 @@ def test_speeds_of_every_real_label_file(shared):
 @pytest.fixture(scope="module", params=CHIPS)
 def case(request, shared):
     "Label file, grid and the original's 11 bands of one chip."
-    place = json.loads((shared/"reference/vectorize/reference.json").read_text())[request.param]
-    with rasterio.open(shared/f"reference/targets/{request.param}.tif", driver="GTiff") as source: bands = source.read()
-    grid = raster.Grid(bands.shape[1:], Affine.from_gdal(*place["gdal_geotransform"]), CRS.from_string(place["crs"]))
-    return shared/f"reference/targets/{request.param}.geojson", grid, bands
+    place = json.loads((shared / "reference/vectorize/reference.json").read_text())[request.param]
+    with rasterio.open(shared / f"reference/targets/{request.param}.tif", driver="GTiff") as source:
+        bands = source.read()
+    grid = raster.Grid(
+        bands.shape[1:],
+        Affine.from_gdal(*place["gdal_geotransform"]),
+        CRS.from_string(place["crs"]),
+    )
+    return shared / f"reference/targets/{request.param}.geojson", grid, bands
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_reference_style_gives_the_original_masks(case):
     labels, grid, expected = case
-    got = masks.make_masks(labels, grid, style="reference")[:len(expected)]
+    got = masks.make_masks(labels, grid, style="reference")[: len(expected)]
     for k, (a, b) in enumerate(zip(got > 0, expected > 0, strict=True)):
         both = (a & b).sum()
-        assert both >= 0.999*b.sum() and both >= 0.999*a.sum(), f"band {k}: {both} of {b.sum()} positives, {a.sum()} made"
+        assert both >= 0.999 * b.sum() and both >= 0.999 * a.sum(), (
+            f"band {k}: {both} of {b.sum()} positives, {a.sum()} made"
+        )
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_default_style_differs_by_rounded_ends_only(case):
     labels, grid, expected = case
-    got = masks.make_masks(labels, grid)[:len(expected)] > 0
-    assert (got[-1] & (expected[-1] > 0)).sum() >= 0.999*(expected[-1] > 0).sum()
-    assert got[-1].sum() <= 1.005*(expected[-1] > 0).sum()
+    got = masks.make_masks(labels, grid)[: len(expected)] > 0
+    assert (got[-1] & (expected[-1] > 0)).sum() >= 0.999 * (expected[-1] > 0).sum()
+    assert got[-1].sum() <= 1.005 * (expected[-1] > 0).sum()
     assert (got[:-1].sum(0) == got[-1]).all(), "exactly one bin wherever there is road"
 
 
@@ -59,5 +73,9 @@ def test_label_graphs_keep_every_road(case):
     g = graph.validate(graph.from_labels(labels))
     roads = graph.read_labels(labels).to_crs(g.graph["crs"])
     distinct = sum(d["length"] for *_, d in g.edges(data=True))
-    assert np.isclose(distinct, roads.length.sum(), rtol=0.005), "but for the few metres that are digitised twice"
-    assert {round(d["speed_kph"]/graph.MPH_TO_KPH, 6) for *_, d in g.edges(data=True)} == set(roads["inferred_speed_mph"].astype(float))
+    assert np.isclose(distinct, roads.length.sum(), rtol=0.005), (
+        "but for the few metres that are digitised twice"
+    )
+    assert {round(d["speed_kph"] / graph.MPH_TO_KPH, 6) for *_, d in g.edges(data=True)} == set(
+        roads["inferred_speed_mph"].astype(float)
+    )

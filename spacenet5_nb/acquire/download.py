@@ -19,7 +19,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core import load_settings, write_error, write_json
-from .s3_transfer import PART_BYTES, DownloadError, Remote, check, fetch, plain_words, progress_bar, s3_client, size_text
+from spacenet5_nb.acquire.s3_transfer import (
+    PART_BYTES,
+    DownloadError,
+    Remote,
+    check,
+    fetch,
+    plain_words,
+    progress_bar,
+    s3_client,
+    size_text,
+)
 from .unpack import unpack
 
 # %% auto #0
@@ -38,33 +48,47 @@ Attribution: SpaceNet on Amazon Web Services (AWS), https://registry.opendata.aw
 @dataclass(frozen=True)
 class Tarball:
     "One tarball, by its name."
-    dataset: str   # SN3 or SN5
+
+    dataset: str  # SN3 or SN5
     aoi: int
-    city: str      # `San_Juan`
-    split: str     # train or test_public
-    key: str       # in the bucket
+    city: str  # `San_Juan`
+    split: str  # train or test_public
+    key: str  # in the bucket
     holds: str = ""
-    md5: str = ""            # published; empty where none was found
-    stated_gib: float = 0    # published; 0 where none was found
+    md5: str = ""  # published; empty where none was found
+    stated_gib: float = 0  # published; 0 where none was found
 
     @property
-    def name(self) -> str: return self.key.rpartition("/")[2]
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
     @property
     def folder(self) -> PurePosixPath:
         "Where its files go, below the data folder."
         return PurePosixPath(f"{self.dataset}_roads", self.split, f"AOI_{self.aoi}_{self.city}")
 
+
 _KEY = re.compile(r"spacenet/(SN[35])_roads/tarballs/([A-Za-z0-9._-]{1,200}\.(?:tar\.gz|tgz))")
-_AOI = re.compile(r"AOI_(\d+)_([A-Z][A-Za-z]*?(?:_[A-Z][A-Za-z]*?)*?)(?=_[Rr]oads|_[Tt]est|_[Tt]rain|_[a-z]|\.t)")
+_AOI = re.compile(
+    r"AOI_(\d+)_([A-Z][A-Za-z]*?(?:_[A-Z][A-Za-z]*?)*?)(?=_[Rr]oads|_[Tt]est|_[Tt]rain|_[a-z]|\.t)"
+)
+
 
 def tarball_of(
-    key: str,            # as the bucket lists it
-) -> Tarball | None:     # None where it is no road tarball of an AOI
+    key: str,  # as the bucket lists it
+) -> Tarball | None:  # None where it is no road tarball of an AOI
     "Read dataset, AOI, city and split from a key; renamed tarballs are found as long as their names say these."
     m = _KEY.fullmatch(key)
-    if not m or not (aoi := _AOI.search(m[2])): return None
+    if not m or not (aoi := _AOI.search(m[2])):
+        return None
     split = "train" if "train" in m[2].lower() else "test_public" if "test" in m[2].lower() else ""
-    holds = "speed labels" if "geojson" in m[2] else "images" if split == "test_public" else "images, labels"
+    holds = (
+        "speed labels"
+        if "geojson" in m[2]
+        else "images"
+        if split == "test_public"
+        else "images, labels"
+    )
     return Tarball(m[1], int(aoi[1]), aoi[2], split, key, holds) if split else None
 
 # %% ../../nbs/acquire/download.ipynb #36f38ff8
@@ -88,56 +112,84 @@ SN5_roads_test_public_AOI_8_Mumbai                    -                         
 SN5_roads_test_public_AOI_9_San_Juan                  fc45afef219dfd3a20f2d4fc597f6882 4.9
 """
 
+
 def _catalogue_row(line: str) -> Tarball:
     "A line of the table above."
     name, md5, gib = line.split()
     found = tarball_of(f"spacenet/{name[:9]}/tarballs/{name}.tar.gz")
     return replace(found, md5=md5.strip("-"), stated_gib=float(gib.strip("-") or 0))
 
+
 CATALOGUE = tuple(map(_catalogue_row, _PUBLISHED.strip().splitlines()))
 
 # %% ../../nbs/acquire/download.ipynb #c2ebf7da
 def choose(
     known: Iterable[Tarball],
-    aois: Sequence[str],      # numbers or cities, each possibly a list with commas: `7`, `moscow`, `2,3`, `AOI_9_San_Juan`
-    split: str = "train",     # train, test_public or all
+    aois: Sequence[
+        str
+    ],  # numbers or cities, each possibly a list with commas: `7`, `moscow`, `2,3`, `AOI_9_San_Juan`
+    split: str = "train",  # train, test_public or all
 ) -> list[Tarball]:
     "The tarballs that somebody asks for; one that does not exist is an error that lists what there is."
     known = list(known)
-    if split not in ("train", "test_public", "all"): raise DownloadError(f"--split {split}", "is unknown", "Use train, test_public or all.")
+    if split not in ("train", "test_public", "all"):
+        raise DownloadError(f"--split {split}", "is unknown", "Use train, test_public or all.")
     wanted, chosen = [a.strip() for text in aois for a in text.split(",") if a.strip()], []
-    if not wanted: raise DownloadError("--aoi", "is missing", f"Name one or more. {there_is(known)}")
+    if not wanted:
+        raise DownloadError("--aoi", "is missing", f"Name one or more. {there_is(known)}")
     for text in wanted:
-        found = [t for t in known if split in ("all", t.split) and _plain(text) in (str(t.aoi), _plain(t.city), f"aoi{t.aoi}", f"aoi{t.aoi}{_plain(t.city)}")]
-        if not found: raise DownloadError(f"--aoi {text} --split {split}", "does not exist", there_is(known))
+        found = [
+            t
+            for t in known
+            if split in ("all", t.split)
+            and _plain(text)
+            in (str(t.aoi), _plain(t.city), f"aoi{t.aoi}", f"aoi{t.aoi}{_plain(t.city)}")
+        ]
+        if not found:
+            raise DownloadError(f"--aoi {text} --split {split}", "does not exist", there_is(known))
         chosen += [t for t in found if t not in chosen]
     return chosen
 
-def _plain(text: str) -> str: return re.sub(r"[^a-z0-9]", "", text.lower())
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
 
 def there_is(known: Iterable[Tarball]) -> str:
     "What there is, as a sentence."
     groups = collections.defaultdict(dict)
-    for t in known: groups[t.dataset, t.split][t.aoi] = t.city.replace("_", " ")
-    sentences = [f"{d} {s}: " + ", ".join(f"{n} {cities[n]}" for n in sorted(cities)) for (d, s), cities in sorted(groups.items())]
+    for t in known:
+        groups[t.dataset, t.split][t.aoi] = t.city.replace("_", " ")
+    sentences = [
+        f"{d} {s}: " + ", ".join(f"{n} {cities[n]}" for n in sorted(cities))
+        for (d, s), cities in sorted(groups.items())
+    ]
     return f"There is: {'; '.join(sentences)}."
 
 # %% ../../nbs/acquire/download.ipynb #83fc7ba1
 def list_bucket(
-    s3: Any,                                  # of s3_client
+    s3: Any,  # of s3_client
     say: Callable[[str], Any] = print,
 ) -> list[Tarball]:
     "The road tarballs of the bucket, with what the catalogue knows of them."
     known, found = {t.key: t for t in CATALOGUE}, []
     try:
         for dataset in ("SN3", "SN5"):
-            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"spacenet/{dataset}_roads/tarballs/"):
-                found += [t for o in page.get("Contents", []) if (t := known.get(o["Key"]) or tarball_of(o["Key"]))]
+            for page in s3.get_paginator("list_objects_v2").paginate(
+                Bucket=BUCKET, Prefix=f"spacenet/{dataset}_roads/tarballs/"
+            ):
+                found += [
+                    t
+                    for o in page.get("Contents", [])
+                    if (t := known.get(o["Key"]) or tarball_of(o["Key"]))
+                ]
     except Exception as e:
-        if getattr(e, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode") != 403: raise
+        if getattr(e, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode") != 403:
+            raise
         say("The bucket may not be listed; its tarballs are asked for by the catalogue's names.")
         return list(CATALOGUE)
     return found
+
 
 def look_up(
     s3: Any,
@@ -147,87 +199,124 @@ def look_up(
     "Ask the server for each tarball's size and ETag."
     out = {}
     for t in tarballs:
-        with plain_words(t.name, endpoint): head = s3.head_object(Bucket=BUCKET, Key=t.key)
+        with plain_words(t.name, endpoint):
+            head = s3.head_object(Bucket=BUCKET, Key=t.key)
         out[t] = Remote(BUCKET, t.key, head["ContentLength"], head["ETag"], t.md5)
     return out
 
 # %% ../../nbs/acquire/download.ipynb #f171920e
 def place_in_aoi(
-    member: PurePosixPath,   # as the archive names it
+    member: PurePosixPath,  # as the archive names it
     aoi: int,
-) -> PurePosixPath:          # below the AOI's folder
+) -> PurePosixPath:  # below the AOI's folder
     "What follows the AOI's folder in a member's path; else what follows `train` or `test…`; else all of it."
     parts = [p for p in member.parts if p not in (".", "/")]
     for pattern in (rf"AOI_{aoi}(_.*)?", "train|test.*"):
         found = [i for i, part in enumerate(parts) if re.fullmatch(pattern, part, re.IGNORECASE)]
         below = [i for i in found if i < len(parts) - 1]
-        if below: return PurePosixPath(*parts[below[0] + 1:])
-        if found: return PurePosixPath()   # the folder itself
+        if below:
+            return PurePosixPath(*parts[below[0] + 1 :])
+        if found:
+            return PurePosixPath()  # the folder itself
     return PurePosixPath(*parts)
 
 # %% ../../nbs/acquire/download.ipynb #09bffd2f
-EXPANSION = 2   # unpacked bytes to a tarball's, for the look at the disk; by pixel counts SpaceNet 5's are 1.3 (Moscow) and 1.9 (Mumbai)
+EXPANSION = 2  # unpacked bytes to a tarball's, for the look at the disk; by pixel counts SpaceNet 5's are 1.3 (Moscow) and 1.9 (Mumbai)
+
 
 def read_stamp(
     t: Tarball,
     remote: Remote,
     to: Path,
-) -> dict:           # {} where there is none of this very object
+) -> dict:  # {} where there is none of this very object
     "What is known of a tarball that was fetched before."
-    return stamp_of(to/"tarballs"/f"{t.name}.stamp", remote)
+    return stamp_of(to / "tarballs" / f"{t.name}.stamp", remote)
+
 
 def stamp_of(path: Path, remote: Remote) -> dict:
     "A stamp, if it is of this very object."
-    try: stamp = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError): return {}
-    is_of_it = isinstance(stamp, dict) and (stamp.get("key"), stamp.get("etag"), stamp.get("size")) == (remote.key, remote.etag, remote.size)
+    try:
+        stamp = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    is_of_it = isinstance(stamp, dict) and (
+        stamp.get("key"),
+        stamp.get("etag"),
+        stamp.get("size"),
+    ) == (remote.key, remote.etag, remote.size)
     return stamp if is_of_it else {}
+
 
 def is_complete(t: Tarball, remote: Remote, to: Path, unpacked: bool) -> bool:
     "Whether a tarball's files (or itself, where it is not to be unpacked) are all there."
     stamp = read_stamp(t, remote, to)
-    if not unpacked: return bool(stamp) and (to/"tarballs"/t.name).is_file()
-    return bool(stamp.get("folders")) and all(_count(to/t.folder/name) >= n for name, n in stamp["folders"].items())
+    if not unpacked:
+        return bool(stamp) and (to / "tarballs" / t.name).is_file()
+    return bool(stamp.get("folders")) and all(
+        _count(to / t.folder / name) >= n for name, n in stamp["folders"].items()
+    )
 
-def _count(folder: Path) -> int: return sum(p.is_file() for p in folder.iterdir()) if folder.is_dir() else 0
+
+def _count(folder: Path) -> int:
+    return sum(p.is_file() for p in folder.iterdir()) if folder.is_dir() else 0
+
 
 def check_space(
-    remotes: Sequence[Remote],   # to be fetched
+    remotes: Sequence[Remote],  # to be fetched
     to: Path,
     *,
     keep_archives: bool,
     extract: bool,
-) -> str:                        # what it comes to, as a sentence
+) -> str:  # what it comes to, as a sentence
     "Compare what is needed with what the disk has."
     there = next(p for p in (to, *to.parents) if p.exists())
     sizes = [r.size for r in remotes]
     packed = sum(sizes) if keep_archives or not extract else max(sizes, default=0)
-    packed -= min(packed, sum(p.stat().st_blocks*512 for r in remotes for p in (to/"tarballs"/r.name, to/"tarballs"/f"{r.name}.part") if p.is_file()))
-    unpacked, free = EXPANSION*sum(sizes)*extract, shutil.disk_usage(there).free
+    packed -= min(
+        packed,
+        sum(
+            p.stat().st_blocks * 512
+            for r in remotes
+            for p in (to / "tarballs" / r.name, to / "tarballs" / f"{r.name}.part")
+            if p.is_file()
+        ),
+    )
+    unpacked, free = EXPANSION * sum(sizes) * extract, shutil.disk_usage(there).free
     if packed + unpacked > free:
-        raise DownloadError(to, f"needs about {size_text(packed)} for tarballs and {size_text(unpacked)} for their files; only {size_text(free)} are free",
-                            "Free some space, choose another --to, or fewer AOIs at a time.")
+        raise DownloadError(
+            to,
+            f"needs about {size_text(packed)} for tarballs and {size_text(unpacked)} for their files; only {size_text(free)} are free",
+            "Free some space, choose another --to, or fewer AOIs at a time.",
+        )
     return f"{size_text(sum(sizes))} to fetch; about {size_text(packed + unpacked)} of disk needed (an estimate), {size_text(free)} free"
 
 # %% ../../nbs/acquire/download.ipynb #0f0b7ec7
 def get_object(
     s3: Any,
     remote: Remote,
-    folder: Path,                 # for the file and its stamp
+    folder: Path,  # for the file and its stamp
     say: Callable[[str], Any],
-    unchecked: str,               # said of one for which no checksum is published
-    **how: Any,                   # part_bytes, threads, endpoint: see `transfer.fetch`
-) -> dict:                        # the stamp: key, etag, size, md5, checked
+    unchecked: str,  # said of one for which no checksum is published
+    **how: Any,  # part_bytes, threads, endpoint: see `transfer.fetch`
+) -> dict:  # the stamp: key, etag, size, md5, checked
     "Fetch and check one object, and stamp it, unless that was done before; the file takes its name last."
-    path, stamp_file = folder/remote.name, folder/f"{remote.name}.stamp"
+    path, stamp_file = folder / remote.name, folder / f"{remote.name}.stamp"
     stamp = stamp_of(stamp_file, remote)
-    if path.is_file() and stamp: return stamp
+    if path.is_file() and stamp:
+        return stamp
     whole = path if path.is_file() else fetch(s3, remote, folder, say=say, **how)
     md5, checked = check(whole, remote)
     say(f"{remote.name}: " + (f"agrees with the {checked}" if checked else unchecked))
-    stamp = {"key": remote.key, "etag": remote.etag, "size": remote.size, "md5": md5, "checked": checked}
+    stamp = {
+        "key": remote.key,
+        "etag": remote.etag,
+        "size": remote.size,
+        "md5": md5,
+        "checked": checked,
+    }
     write_json(stamp_file, stamp)
-    os.replace(whole, path); path.with_name(f"{remote.name}.part.state").unlink(missing_ok=True)
+    os.replace(whole, path)
+    path.with_name(f"{remote.name}.part.state").unlink(missing_ok=True)
     return stamp
 
 # %% ../../nbs/acquire/download.ipynb #af33ec91
@@ -235,80 +324,136 @@ def get_tarball(
     s3: Any,
     t: Tarball,
     remote: Remote,
-    to: Path,                     # data folder
+    to: Path,  # data folder
     *,
     extract: bool = True,
     keep_archives: bool = False,
     say: Callable[[str], Any] = print,
-    **how: Any,                   # part_bytes, threads, endpoint: see `transfer.fetch`
+    **how: Any,  # part_bytes, threads, endpoint: see `transfer.fetch`
 ) -> None:
     "Fetch, check, unpack and stamp one tarball, going on wherever an earlier try stopped."
-    archive, stamp_file = to/"tarballs"/t.name, to/"tarballs"/f"{t.name}.stamp"
-    stamp = get_object(s3, remote, archive.parent, say, "has no published checksum; its size is right, and gzip checks its content as it is unpacked", **how)
-    if not extract: return
+    archive, stamp_file = to / "tarballs" / t.name, to / "tarballs" / f"{t.name}.stamp"
+    stamp = get_object(
+        s3,
+        remote,
+        archive.parent,
+        say,
+        "has no published checksum; its size is right, and gzip checks its content as it is unpacked",
+        **how,
+    )
+    if not extract:
+        return
     with progress_bar(f"unpack {t.name}", remote.size) as bar:
-        found = unpack(archive, to/t.folder, place=partial(place_in_aoi, aoi=t.aoi), on_bytes=lambda position: bar.update(position - bar.n))
-    write_json(stamp_file, stamp | {"folder": str(t.folder), "files": found.files, "bytes": found.bytes, "folders": found.folders})
-    if not keep_archives: archive.unlink()
-    say(f"{t.name}: {found.files:,} files ({size_text(found.bytes)}) in {to/t.folder}")
+        found = unpack(
+            archive,
+            to / t.folder,
+            place=partial(place_in_aoi, aoi=t.aoi),
+            on_bytes=lambda position: bar.update(position - bar.n),
+        )
+    write_json(
+        stamp_file,
+        stamp
+        | {
+            "folder": str(t.folder),
+            "files": found.files,
+            "bytes": found.bytes,
+            "folders": found.folders,
+        },
+    )
+    if not keep_archives:
+        archive.unlink()
+    say(f"{t.name}: {found.files:,} files ({size_text(found.bytes)}) in {to / t.folder}")
 
 # %% ../../nbs/acquire/download.ipynb #1e48961e
 def download(
-    aois: Sequence[str],            # numbers or cities; see `choose`
-    split: str = "train",           # train, test_public or all
-    to: str | Path = "",            # data folder; empty: data_root of settings.ini
+    aois: Sequence[str],  # numbers or cities; see `choose`
+    split: str = "train",  # train, test_public or all
+    to: str | Path = "",  # data folder; empty: data_root of settings.ini
     *,
     extract: bool = True,
-    keep_archives: bool = False,    # tarballs stay beside their files
-    ask: Callable[[], bool] | None = None,   # asked when everything has been said, before anything is fetched
+    keep_archives: bool = False,  # tarballs stay beside their files
+    ask: Callable[[], bool]
+    | None = None,  # asked when everything has been said, before anything is fetched
     part_bytes: int = PART_BYTES,
     threads: int = 4,
-    endpoint: str = "",             # see `s3_client`
+    endpoint: str = "",  # see `s3_client`
     say: Callable[[str], Any] = partial(print, flush=True),
-) -> list[Path]:                    # the AOIs' folders
+) -> list[Path]:  # the AOIs' folders
     "Download SpaceNet road tarballs and unpack them where `explore.find_chips` finds their chips."
     to = Path(to or load_settings().data_root).expanduser().resolve()
     s3 = s3_client(endpoint, threads)
-    with plain_words(f"s3://{BUCKET}", endpoint): chosen = choose(list_bucket(s3, say), aois, split)
+    with plain_words(f"s3://{BUCKET}", endpoint):
+        chosen = choose(list_bucket(s3, say), aois, split)
     found = look_up(s3, chosen, endpoint)
     todo = {t: r for t, r in found.items() if not is_complete(t, r, to, extract)}
-    for t, r in found.items(): say(f"{size_text(r.size):>10}  {t.name}  ({t.holds})" + ("" if t in todo else "  complete"))
-    folders = sorted({to/t.folder for t in found})
-    if not todo: say(f"Everything is there already, in {', '.join(map(str, folders)) if extract else to/'tarballs'}."); return folders
-    say(f"To {to}: {check_space(list(todo.values()), to, keep_archives=keep_archives, extract=extract)}\n{LICENCE}")
-    if ask is not None and not ask(): say("Nothing was fetched."); return []
-    with _one_at_a_time(to/"tarballs"):
+    for t, r in found.items():
+        say(f"{size_text(r.size):>10}  {t.name}  ({t.holds})" + ("" if t in todo else "  complete"))
+    folders = sorted({to / t.folder for t in found})
+    if not todo:
+        say(
+            f"Everything is there already, in {', '.join(map(str, folders)) if extract else to / 'tarballs'}."
+        )
+        return folders
+    say(
+        f"To {to}: {check_space(list(todo.values()), to, keep_archives=keep_archives, extract=extract)}\n{LICENCE}"
+    )
+    if ask is not None and not ask():
+        say("Nothing was fetched.")
+        return []
+    with _one_at_a_time(to / "tarballs"):
         for t, r in todo.items():
-            get_tarball(s3, t, r, to, extract=extract, keep_archives=keep_archives, say=say, part_bytes=part_bytes, threads=threads, endpoint=endpoint)
+            get_tarball(
+                s3,
+                t,
+                r,
+                to,
+                extract=extract,
+                keep_archives=keep_archives,
+                say=say,
+                part_bytes=part_bytes,
+                threads=threads,
+                endpoint=endpoint,
+            )
     return folders
+
 
 @contextlib.contextmanager
 def _one_at_a_time(box: Path) -> Iterator[None]:
     "One download a data folder; the lock goes with its process."
     try:
         box.mkdir(parents=True, exist_ok=True)
-        lock = open(box/".lock", "w")
-    except OSError as e: raise write_error(box, e) from e
+        lock = open(box / ".lock", "w")
+    except OSError as e:
+        raise write_error(box, e) from e
     with lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise DownloadError(box, "another download is writing here", "Wait for it, or choose another --to.") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DownloadError(
+                box, "another download is writing here", "Wait for it, or choose another --to."
+            ) from None
         yield
 
 # %% ../../nbs/acquire/download.ipynb #28f594e0
 def list_tarballs(
     endpoint: str = "",
     say: Callable[[str], Any] = partial(print, flush=True),
-) -> Mapping[Tarball, Remote]:   # empty where the bucket cannot be reached
+) -> Mapping[Tarball, Remote]:  # empty where the bucket cannot be reached
     "Print what there is, with sizes; without a connection, what the catalogue states."
     try:
         s3 = s3_client(endpoint)
-        with plain_words(f"s3://{BUCKET}", endpoint): found = look_up(s3, list_bucket(s3, say), endpoint)
+        with plain_words(f"s3://{BUCKET}", endpoint):
+            found = look_up(s3, list_bucket(s3, say), endpoint)
     except DownloadError as e:
         found = {}
         say(f"{e}\nThis is the catalogue, with sizes as published:")
-    for t in sorted(found or CATALOGUE, key=lambda t: (t.dataset, t.split != "train", t.aoi, t.name)):
+    for t in sorted(
+        found or CATALOGUE, key=lambda t: (t.dataset, t.split != "train", t.aoi, t.name)
+    ):
         size = size_text(found[t].size) if found else f"{t.stated_gib} GiB" if t.stated_gib else "?"
-        say(f"{t.dataset}  --aoi {t.aoi:<2} {t.city:<9} --split {t.split:<11} {size:>10}  {t.holds:<14}  {t.name}"
-            + ("" if t.md5 else "  (no published MD5 sum)"))
+        say(
+            f"{t.dataset}  --aoi {t.aoi:<2} {t.city:<9} --split {t.split:<11} {size:>10}  {t.holds:<14}  {t.name}"
+            + ("" if t.md5 else "  (no published MD5 sum)")
+        )
     say(LICENCE)
     return found

@@ -23,7 +23,16 @@ from ..graph import utm_of
 from ..base.labels import crs_text, transformer
 from ..raster import Grid, grid_of
 from ..base.path_options import file_of
-from ..speed_limits import HIGHWAYS, NOT_FOR_CARS, ZONE_TAGS, add_speeds, is_bridge, legal_limits, level_of, tag
+from spacenet5_nb.speed_limits import (
+    HIGHWAYS,
+    NOT_FOR_CARS,
+    ZONE_TAGS,
+    add_speeds,
+    is_bridge,
+    legal_limits,
+    level_of,
+    tag,
+)
 
 # isort: split
 import geopandas as gpd
@@ -42,239 +51,389 @@ _FORMATS = {".osm.pbf": "pbf", ".osm.gz": "xml.gz", ".osm.bz2": "xml.bz2", ".osm
 ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"
 _BROKEN_CURE = "Download the extract again."
 
+
 def _pyosmium() -> ModuleType:
     "The optional package, or how to get it."
-    try: import osmium
+    try:
+        import osmium
     except ImportError as e:
-        raise StageError("osmium", f"is not installed ({e})",
-                         "It reads OSM extracts: pip install osmium, or pip install 'spacenet5_nb[osm]'.") from e
+        raise StageError(
+            "osmium",
+            f"is not installed ({e})",
+            "It reads OSM extracts: pip install osmium, or pip install 'spacenet5_nb[osm]'.",
+        ) from e
     return osmium
+
 
 def osm_format(
     path: str | Path,
-) -> str:              # `pbf`, `xml`, `xml.gz`, `xml.bz2`
+) -> str:  # `pbf`, `xml`, `xml.gz`, `xml.bz2`
     "An extract's format by its name; other files are a DataError."
     path = Path(path)
     if not path.is_file():
-        raise DataError(path, "no such OSM extract",
-                        "Check the path; https://extract.bbbike.org and https://download.geofabrik.de have extracts.")
-    found = next((kind for suffix, kind in _FORMATS.items() if path.name.lower().endswith(suffix)), "")
+        raise DataError(
+            path,
+            "no such OSM extract",
+            "Check the path; https://extract.bbbike.org and https://download.geofabrik.de have extracts.",
+        )
+    found = next(
+        (kind for suffix, kind in _FORMATS.items() if path.name.lower().endswith(suffix)), ""
+    )
     if not found:
-        raise DataError(path, "is no OSM extract by its name",
-                        f"Give a file that ends in {', '.join(_FORMATS)}; what Overpass or an editor saves as XML is .osm.")
+        raise DataError(
+            path,
+            "is no OSM extract by its name",
+            f"Give a file that ends in {', '.join(_FORMATS)}; what Overpass or an editor saves as XML is .osm.",
+        )
     return found
 
 # %% ../../nbs/acquire/osm.ipynb #70729aa1
 _NODE_BYTES, _XML_PER_NODE, _PBF_PER_NODE = 16, 30, 8
 
+
 def check_memory(
     path: str | Path,
-    bounds: tuple[float, ...] | None,   # of what is wanted, for the advice
+    bounds: tuple[float, ...] | None,  # of what is wanted, for the advice
 ) -> None:
     "Refuse an extract whose nodes might not fit `memory_gb`."
-    kind, budget = osm_format(path), load_settings().memory_gb*1e9
-    most = budget/_NODE_BYTES*(_PBF_PER_NODE if kind == "pbf" else _XML_PER_NODE)
+    kind, budget = osm_format(path), load_settings().memory_gb * 1e9
+    most = budget / _NODE_BYTES * (_PBF_PER_NODE if kind == "pbf" else _XML_PER_NODE)
     size = Path(path).stat().st_size if kind == "xml" else 0
     try:
         for piece in _sizes(Path(path), kind) if kind != "xml" else ():
-            if (size := size + piece) > most: break
-    except (OSError, EOFError, zlib.error) as e: raise DataError(path, f"is truncated or damaged ({e})", _BROKEN_CURE) from e
-    if size <= most: return
+            if (size := size + piece) > most:
+                break
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(path, f"is truncated or damaged ({e})", _BROKEN_CURE) from e
+    if size <= most:
+        return
     box = ",".join(f"{v:.4f}" for v in bounds) if bounds else "west,south,east,north"
-    raise DataError(path, f"might take more than memory_gb = {load_settings().memory_gb:g} to read",
-                    f"Cut it first: osmium extract -b {box} {Path(path).name} -o part.osm.pbf; or raise memory_gb in settings.ini.")
+    raise DataError(
+        path,
+        f"might take more than memory_gb = {load_settings().memory_gb:g} to read",
+        f"Cut it first: osmium extract -b {box} {Path(path).name} -o part.osm.pbf; or raise memory_gb in settings.ini.",
+    )
+
 
 def _sizes(path: Path, kind: str) -> Iterator[int]:
     "Unpacked bytes of a compressed extract, piece by piece."
-    if kind == "pbf": yield from _blob_sizes(path); return
+    if kind == "pbf":
+        yield from _blob_sizes(path)
+        return
     with (gzip.open if kind == "xml.gz" else bz2.open)(path, "rb") as f:
-        while piece := len(f.read(1 << 20)): yield piece
+        while piece := len(f.read(1 << 20)):
+            yield piece
+
 
 def _blob_sizes(path: Path) -> Iterator[int]:
     "What each block of a PBF says it unpacks to, to which libosmium holds it; ends at the first that is no block: libosmium complains of it."
     with open(path, "rb") as f:
         while len(head := f.read(4)) == 4 and (n := int.from_bytes(head, "big")) <= 1 << 16:
             size = dict(_fields(f.read(n))).get(3, 0)
-            if not 0 < size <= 1 << 26: return
+            if not 0 < size <= 1 << 26:
+                return
             blob = dict(_fields(f.read(size)))
             yield blob.get(2) or len(blob.get(1, b""))
+
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     "Numbers and byte strings of a protobuf message by field; ends where it is none."
     at = 0
+
     def varint() -> int:
         nonlocal at
         value = shift = 0
         while at < len(message) and shift < 70:
-            byte = message[at]; at += 1
-            value |= (byte & 127) << shift; shift += 7
-            if byte < 128: break
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
         return value
+
     while at < len(message):
         key = varint()
-        if key & 7 == 0: yield key >> 3, varint()
-        elif key & 7 == 2: n = varint(); yield key >> 3, message[at:at + n]; at += n
-        else: return
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        elif key & 7 == 2:
+            n = varint()
+            yield key >> 3, message[at : at + n]
+            at += n
+        else:
+            return
 
 # %% ../../nbs/acquire/osm.ipynb #981cda5a
-_NOT_THERE = frozenset("construction proposed planned abandoned disused razed demolished dismantled".split())
+_NOT_THERE = frozenset(
+    "construction proposed planned abandoned disused razed demolished dismantled".split()
+)
 _NO_CARS = NOT_FOR_CARS | {"bus_guideway", "busway", "via_ferrata", "no"}
 
+
 def left_out(
-    tags: Mapping[str, str],    # of a way with `highway`
-) -> str:                       # "" for a road; else why it is none
+    tags: Mapping[str, str],  # of a way with `highway`
+) -> str:  # "" for a road; else why it is none
     "Why a way is no road for cars."
     highway = tag(tags, "highway")
     base = highway.removesuffix("_link")
-    if base in _NOT_THERE: return f"highway '{highway}': not there, or not yet"
-    if base in _NO_CARS: return f"highway '{highway}': not for cars"
-    if base not in HIGHWAYS: return f"highway '{highway:.30}': no class of road"
-    if tag(tags, "area") == "yes": return "area=yes: no line"
-    closed = next((key for key in ("motorcar", "motor_vehicle", "vehicle", "access") if tag(tags, key)), "")
+    if base in _NOT_THERE:
+        return f"highway '{highway}': not there, or not yet"
+    if base in _NO_CARS:
+        return f"highway '{highway}': not for cars"
+    if base not in HIGHWAYS:
+        return f"highway '{highway:.30}': no class of road"
+    if tag(tags, "area") == "yes":
+        return "area=yes: no line"
+    closed = next(
+        (key for key in ("motorcar", "motor_vehicle", "vehicle", "access") if tag(tags, key)), ""
+    )
     return f"{closed}=no: closed to cars" if closed and tag(tags, closed) == "no" else ""
 
 # %% ../../nbs/acquire/osm.ipynb #cbc73079
 class Way(NamedTuple):
     "A way as it stands in the file."
+
     id: int
     tags: dict[str, str]
     nodes: list[int]
-    xy: np.ndarray        # (n, 2) longitude, latitude; nan where the extract does not say where a node lies
+    xy: (
+        np.ndarray
+    )  # (n, 2) longitude, latitude; nan where the extract does not say where a node lies
+
 
 def each_way(
     path: str | Path,
-    take: Callable[[Way], None],      # called with every way that has `highway`
-) -> tuple[float, float, float, float] | None:   # west, south, east, north as the file's header gives them
+    take: Callable[[Way], None],  # called with every way that has `highway`
+) -> (
+    tuple[float, float, float, float] | None
+):  # west, south, east, north as the file's header gives them
     "Read the ways of an extract."
     osmium, path = _pyosmium(), Path(path)
     file, own = osmium.io.File(str(path.resolve()), osm_format(path)), {}
     places = osmium.NodeLocationsForWays(osmium.index.create_map("sparse_mem_array"))
     places.ignore_errors()
+
     class Ways(osmium.SimpleHandler):
         def way(self, way: Any) -> None:
-            if way.deleted: return
+            if way.deleted:
+                return
             nodes = [(n.ref, n.x, n.y) for n in way.nodes]
-            xy = np.array([own.get(ref, (x, y)) for ref, x, y in nodes], float).reshape(-1, 2)/1e7
-            xy[(np.abs(xy) > (180, 90)).any(1)] = math.nan    # libosmium's mark for unknown
+            xy = np.array([own.get(ref, (x, y)) for ref, x, y in nodes], float).reshape(-1, 2) / 1e7
+            xy[(np.abs(xy) > (180, 90)).any(1)] = math.nan  # libosmium's mark for unknown
             take(Way(way.id, {t.k: t.v for t in way.tags}, [ref for ref, _, _ in nodes], xy))
+
     class Own(osmium.SimpleHandler):
         def node(self, n: Any) -> None:
-            if n.id < 0 and n.location.valid(): own[n.id] = (n.location.x, n.location.y)
+            if n.id < 0 and n.location.valid():
+                own[n.id] = (n.location.x, n.location.y)
+
     try:
         with osmium.io.Reader(file, osmium.osm.NODE) as reader:
             box = reader.header().box()
             osmium.apply(reader, places)
         if _has_new_nodes(path):
-            with osmium.io.Reader(file, osmium.osm.NODE) as reader: osmium.apply(reader, Own())
-        with osmium.io.Reader(file, osmium.osm.WAY) as reader: osmium.apply(reader, places, osmium.filter.KeyFilter("highway"), Ways())
+            with osmium.io.Reader(file, osmium.osm.NODE) as reader:
+                osmium.apply(reader, Own())
+        with osmium.io.Reader(file, osmium.osm.WAY) as reader:
+            osmium.apply(reader, places, osmium.filter.KeyFilter("highway"), Ways())
     except (RuntimeError, ValueError, OverflowError, osmium.InvalidLocationError) as e:
-        raise DataError(path, f"is truncated, damaged or no OSM extract ({' '.join(str(e).split()):.200})", _BROKEN_CURE) from e
-    return (box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat) if box.valid() else None
+        raise DataError(
+            path,
+            f"is truncated, damaged or no OSM extract ({' '.join(str(e).split()):.200})",
+            _BROKEN_CURE,
+        ) from e
+    return (
+        (box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat)
+        if box.valid()
+        else None
+    )
+
 
 def _has_new_nodes(path: Path) -> bool:
     "Whether plain XML has nodes with negative numbers."
-    if osm_format(path) != "xml" or not path.stat().st_size: return False
+    if osm_format(path) != "xml" or not path.stat().st_size:
+        return False
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as text:
         return re.search(rb"<node\s[^>]{0,300}?\bid=['\"]-", text) is not None
 
 # %% ../../nbs/acquire/osm.ipynb #a48327f7
-TAGS = ("highway", "name", "ref", "lanes", "maxspeed", "surface", "oneway", "bridge", "tunnel", "layer", "junction", "access")
+TAGS = (
+    "highway",
+    "name",
+    "ref",
+    "lanes",
+    "maxspeed",
+    "surface",
+    "oneway",
+    "bridge",
+    "tunnel",
+    "layer",
+    "junction",
+    "access",
+)
 _SPEED_TAGS = ("maxspeed:forward", "maxspeed:backward", "motorroad", *ZONE_TAGS)
 
+
 def read_osm(
-    path: str | Path,                  # .osm.pbf, .osm, .osm.gz or .osm.bz2
+    path: str | Path,  # .osm.pbf, .osm, .osm.gz or .osm.bz2
     *,
-    bounds: tuple[float, float, float, float] | None = None,   # west, south, east, north: only ways that meet it are kept; None: all
-) -> gpd.GeoDataFrame:                 # LineStrings in EPSG:4326: osm_id and tags, None where missing; attrs: problems, extent, attribution
+    bounds: tuple[float, float, float, float]
+    | None = None,  # west, south, east, north: only ways that meet it are kept; None: all
+) -> gpd.GeoDataFrame:  # LineStrings in EPSG:4326: osm_id and tags, None where missing; attrs: problems, extent, attribution
     "Read the roads for cars of an OSM extract; ways that share a node share its coordinates exactly."
     check_memory(path, bounds)
     rows, lines, counts, seen = [], [], Counter(), set()
     extent = np.array([math.inf, math.inf, -math.inf, -math.inf])
+
     def take(way: Way) -> None:
         low, high = _corners(way.xy)
         extent[:2], extent[2:] = np.fmin(extent[:2], low), np.fmax(extent[2:], high)
-        if bounds and ((low > bounds[2:]) | (high < bounds[:2])).any(): return
+        if bounds and ((low > bounds[2:]) | (high < bounds[:2])).any():
+            return
         parts = known_parts(way.xy)
-        nowhere = "" if parts else "the extract does not hold their nodes" if np.isnan(way.xy).any() else "no length"
-        if why := left_out(way.tags) or ("given twice" if way.id in seen else nowhere): counts[f"ways left out: {why}"] += 1; return
-        if np.isnan(way.xy).any(): counts["ways end where the extract does not hold their next node"] += 1
+        nowhere = (
+            ""
+            if parts
+            else "the extract does not hold their nodes"
+            if np.isnan(way.xy).any()
+            else "no length"
+        )
+        if why := left_out(way.tags) or ("given twice" if way.id in seen else nowhere):
+            counts[f"ways left out: {why}"] += 1
+            return
+        if np.isnan(way.xy).any():
+            counts["ways end where the extract does not hold their next node"] += 1
         seen.add(way.id)
-        for part in parts: lines.append(LineString(part)); rows.append((way.id, *(way.tags.get(key) or None for key in (*TAGS, *_SPEED_TAGS))))
+        for part in parts:
+            lines.append(LineString(part))
+            rows.append((way.id, *(way.tags.get(key) or None for key in (*TAGS, *_SPEED_TAGS))))
+
     header = each_way(path, take)
     table = pd.DataFrame(rows, columns=["osm_id", *TAGS, *_SPEED_TAGS], dtype=object)
     frame = gpd.GeoDataFrame(table, geometry=gpd.GeoSeries(lines, crs="EPSG:4326"))
-    frame.attrs = {"problems": [f"{n} {what}" for what, n in counts.most_common()], "attribution": ATTRIBUTION, "source": str(path),
-                   "extent": header or (tuple(extent.tolist()) if np.isfinite(extent).all() else None)}
+    frame.attrs = {
+        "problems": [f"{n} {what}" for what, n in counts.most_common()],
+        "attribution": ATTRIBUTION,
+        "source": str(path),
+        "extent": header or (tuple(extent.tolist()) if np.isfinite(extent).all() else None),
+    }
     return frame
+
 
 def _corners(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "South-west and north-east corner of the nodes that are known; nan where none is."
     known = xy[np.isfinite(xy[:, 0])]
-    return (known.min(0), known.max(0)) if len(known) else (np.full(2, math.nan), np.full(2, math.nan))
+    return (
+        (known.min(0), known.max(0)) if len(known) else (np.full(2, math.nan), np.full(2, math.nan))
+    )
+
 
 def known_parts(
-    xy: np.ndarray,           # (n, 2), nan where unknown
-) -> list[np.ndarray]:        # each of two or more places
+    xy: np.ndarray,  # (n, 2), nan where unknown
+) -> list[np.ndarray]:  # each of two or more places
     "A line taken apart where a vertex is unknown, without repeated vertices."
     known = np.isfinite(xy[:, 0])
-    runs = [xy] if known.all() else [run[np.isfinite(run[:, 0])] for run in np.split(xy, np.flatnonzero(~known))]
+    runs = (
+        [xy]
+        if known.all()
+        else [run[np.isfinite(run[:, 0])] for run in np.split(xy, np.flatnonzero(~known))]
+    )
     runs = [run[np.r_[True, (np.diff(run, axis=0) != 0).any(1)]] for run in runs if len(run)]
     return [run for run in runs if len(run) > 1]
 
 # %% ../../nbs/acquire/osm.ipynb #67cc674f
 def footprint(
     image: str | Path | Grid,
-) -> shapely.Polygon:          # longitude and latitude
+) -> shapely.Polygon:  # longitude and latitude
     "An image's outline on the Earth, with points along its sides."
     grid = image if isinstance(image, Grid) else grid_of(image)
     (height, width), t = grid.shape, np.linspace(0, 1, 9)[:-1]
     zero, one = np.zeros(8), np.ones(8)
-    x, y = np.r_[t, one, 1 - t, zero]*width, np.r_[zero, t, one, 1 - t]*height
-    lon, lat = transformer(crs_text(grid.crs), "EPSG:4326").transform(*(grid.transform*(x, y)))
+    x, y = np.r_[t, one, 1 - t, zero] * width, np.r_[zero, t, one, 1 - t] * height
+    lon, lat = transformer(crs_text(grid.crs), "EPSG:4326").transform(*(grid.transform * (x, y)))
     if not (np.isfinite([lon, lat]).all() and np.abs(lat).max() <= 90):
-        raise DataError(_name(image), "lies outside the area of its CRS", "Check its georeference; `rio info` shows bounds and CRS.")
-    if np.ptp(lon) > 180: raise DataError(_name(image), "lies across the 180th meridian, where an extract has two ends", "Cut the image there.")
+        raise DataError(
+            _name(image),
+            "lies outside the area of its CRS",
+            "Check its georeference; `rio info` shows bounds and CRS.",
+        )
+    if np.ptp(lon) > 180:
+        raise DataError(
+            _name(image),
+            "lies across the 180th meridian, where an extract has two ends",
+            "Cut the image there.",
+        )
     return shapely.Polygon(np.c_[lon, lat])
 
-def _name(image: Any) -> str: return "the image" if isinstance(image, Grid) else str(image)
+
+def _name(image: Any) -> str:
+    return "the image" if isinstance(image, Grid) else str(image)
 
 # %% ../../nbs/acquire/osm.ipynb #5f828a16
 def pieces_inside(
-    px: np.ndarray,               # (n, 2) a line in pixels: column, row
-    size: tuple[int, int],        # width, height
-) -> list[tuple[np.ndarray, np.ndarray]]:   # per piece: where its vertices lie along the line, as segment and share of it
+    px: np.ndarray,  # (n, 2) a line in pixels: column, row
+    size: tuple[int, int],  # width, height
+) -> list[
+    tuple[np.ndarray, np.ndarray]
+]:  # per piece: where its vertices lie along the line, as segment and share of it
     "The parts of a line within an image (Liang and Barsky's clipping, one segment after the other)."
     with np.errstate(divide="ignore", invalid="ignore"):
         step = np.diff(px, axis=0)
-        to_low, to_high = -px[:-1]/step, (size - px[:-1])/step
+        to_low, to_high = -px[:-1] / step, (size - px[:-1]) / step
         still = step == 0
         outside = (still & ((px[:-1] < 0) | (px[:-1] > size))).any(1) | ~np.isfinite(step).all(1)
         enter = np.where(still, 0, np.minimum(to_low, to_high)).max(1).clip(0)
         leave = np.where(still, 1, np.maximum(to_low, to_high)).min(1).clip(None, 1)
     inside = np.flatnonzero(~outside & (leave > enter))
-    if not len(inside): return []
+    if not len(inside):
+        return []
     linked = (np.diff(inside) == 1) & (leave[inside[:-1]] == 1) & (enter[inside[1:]] == 0)
-    return [(np.r_[run[0], run], np.r_[enter[run[0]], leave[run]]) for run in np.split(inside, np.flatnonzero(~linked) + 1)]
+    return [
+        (np.r_[run[0], run], np.r_[enter[run[0]], leave[run]])
+        for run in np.split(inside, np.flatnonzero(~linked) + 1)
+    ]
 
 # %% ../../nbs/acquire/osm.ipynb #f18e5897
 def clip_line(
-    xy: np.ndarray,               # (n, 2) longitude, latitude
+    xy: np.ndarray,  # (n, 2) longitude, latitude
     grid: Grid,
-) -> list[np.ndarray]:            # each (m, 2); vertices inside are the line's own, to the last bit
+) -> list[np.ndarray]:  # each (m, 2); vertices inside are the line's own, to the last bit
     "A line cut at an image's border: one piece for every time that it comes in."
     height, width = grid.shape
-    px = np.c_[~grid.transform*transformer("EPSG:4326", crs_text(grid.crs)).transform(xy[:, 0], xy[:, 1])]
-    if ((px >= 0) & (px <= (width, height))).all(): return [xy]
+    px = np.c_[
+        ~grid.transform * transformer("EPSG:4326", crs_text(grid.crs)).transform(xy[:, 0], xy[:, 1])
+    ]
+    if ((px >= 0) & (px <= (width, height))).all():
+        return [xy]
     out = []
     for segment, share in pieces_inside(px, (width, height)):
-        piece = xy[segment] + share[:, None]*(xy[segment + 1] - xy[segment])
+        piece = xy[segment] + share[:, None] * (xy[segment + 1] - xy[segment])
         piece[share == 1] = xy[segment[share == 1] + 1]
-        if np.ptp(piece, axis=0).max() > 1e-8: out.append(piece)     # a millimetre at the border is no road
+        if np.ptp(piece, axis=0).max() > 1e-8:
+            out.append(piece)  # a millimetre at the border is no road
     return out
 
 # %% ../../nbs/acquire/osm.ipynb #d119c98c
-LABEL_COLUMNS = ["OBJECTID", "osm_id", "highway", "bridge", "surface", "lanes", "layer", "tunnel", "oneway", "maxspeed", "name",
-                 "inferred_speed_mph", "inferred_speed_mps", "speed_rule", "origlen", "partialDec", "truncated"]
+LABEL_COLUMNS = [
+    "OBJECTID",
+    "osm_id",
+    "highway",
+    "bridge",
+    "surface",
+    "lanes",
+    "layer",
+    "tunnel",
+    "oneway",
+    "maxspeed",
+    "name",
+    "inferred_speed_mph",
+    "inferred_speed_mps",
+    "speed_rule",
+    "origlen",
+    "partialDec",
+    "truncated",
+]
+
 
 def is_hidden(tags: Mapping[str, Any]) -> bool:
     "Whether a road runs where no image shows it."
@@ -282,163 +441,299 @@ def is_hidden(tags: Mapping[str, Any]) -> bool:
 
 # %% ../../nbs/acquire/osm.ipynb #8d519884
 def check_reach(
-    roads: gpd.GeoDataFrame,      # of read_osm
+    roads: gpd.GeoDataFrame,  # of read_osm
     image: str | Path | Grid,
-) -> float:                       # share of the image that the extract covers
+) -> float:  # share of the image that the extract covers
     "Whether an extract belongs to an image; DataError where it does not reach it."
-    outline, extent = footprint(image), roads.attrs.get("extent") or (tuple(roads.total_bounds) if len(roads) else None)
+    outline, extent = (
+        footprint(image),
+        roads.attrs.get("extent") or (tuple(roads.total_bounds) if len(roads) else None),
+    )
     source = roads.attrs.get("source", "the extract")
-    if extent is None: raise DataError(source, "holds no road", "Get an extract that covers the image; only ways with `highway` count.")
-    share = shapely.box(*extent).intersection(outline).area/outline.area
-    if share > 0: return share
-    def text(box: Iterable[float]) -> str: return ", ".join(f"{v:.5f}" for v in box)
-    raise DataError(source, f"does not reach {_name(image)}: it covers west, south, east, north {text(extent)}, the image {text(outline.bounds)}",
-                    "Get an extract of the image's area.")
+    if extent is None:
+        raise DataError(
+            source,
+            "holds no road",
+            "Get an extract that covers the image; only ways with `highway` count.",
+        )
+    share = shapely.box(*extent).intersection(outline).area / outline.area
+    if share > 0:
+        return share
+
+    def text(box: Iterable[float]) -> str:
+        return ", ".join(f"{v:.5f}" for v in box)
+
+    raise DataError(
+        source,
+        f"does not reach {_name(image)}: it covers west, south, east, north {text(extent)}, the image {text(outline.bounds)}",
+        "Get an extract of the image's area.",
+    )
 
 # %% ../../nbs/acquire/osm.ipynb #b9445392
 def labels_from_osm(
-    osm: str | Path | gpd.GeoDataFrame,     # an extract, or what read_osm made of one
+    osm: str | Path | gpd.GeoDataFrame,  # an extract, or what read_osm made of one
     image_or_grid: str | Path | Grid,
     *,
     keep_tunnels: bool = False,
-    country: str = "",                      # ISO 3166 code: its law gives the speed of roads without a posted one
-    legal_speeds: str | Path | Mapping | None = None,   # legal_default_speeds.json or a mapping; None: the small table
-    zone: str = "urban",                    # or "rural": where roads run that do not say
-) -> gpd.GeoDataFrame:                      # LABEL_COLUMNS in EPSG:4326; attrs: problems, attribution
+    country: str = "",  # ISO 3166 code: its law gives the speed of roads without a posted one
+    legal_speeds: str
+    | Path
+    | Mapping
+    | None = None,  # legal_default_speeds.json or a mapping; None: the small table
+    zone: str = "urban",  # or "rural": where roads run that do not say
+) -> gpd.GeoDataFrame:  # LABEL_COLUMNS in EPSG:4326; attrs: problems, attribution
     "SpaceNet 5's labels of an image from OSM; a road that leaves it and comes back is several rows."
     grid = image_or_grid if isinstance(image_or_grid, Grid) else grid_of(image_or_grid)
-    roads = osm if isinstance(osm, gpd.GeoDataFrame) else read_osm(osm, bounds=footprint(grid).bounds)
+    roads = (
+        osm if isinstance(osm, gpd.GeoDataFrame) else read_osm(osm, bounds=footprint(grid).bounds)
+    )
     share = check_reach(roads, image_or_grid)
-    near = roads.iloc[np.sort(roads.sindex.query(footprint(grid).envelope, predicate="intersects"))] if len(roads) else roads
+    near = (
+        roads.iloc[np.sort(roads.sindex.query(footprint(grid).envelope, predicate="intersects"))]
+        if len(roads)
+        else roads
+    )
     hidden = np.array([is_hidden({"tunnel": t}) for t in near["tunnel"]], bool) & (not keep_tunnels)
-    if roads is osm: near.attrs = near.attrs | {"problems": []}     # what reading it said is said already
+    if roads is osm:
+        near.attrs = near.attrs | {"problems": []}  # what reading it said is said already
     rows, lines, whole = [], [], []
     for i, line in enumerate(near.geometry):
-        if hidden[i]: continue
-        for piece in clip_line(shapely.get_coordinates(line), grid): rows.append(i); lines.append(LineString(piece)); whole.append(line.length)
-    cut = near.iloc[rows].set_geometry(gpd.GeoSeries(lines, index=near.index[rows], crs="EPSG:4326")).reset_index(drop=True)
+        if hidden[i]:
+            continue
+        for piece in clip_line(shapely.get_coordinates(line), grid):
+            rows.append(i)
+            lines.append(LineString(piece))
+            whole.append(line.length)
+    cut = (
+        near.iloc[rows]
+        .set_geometry(gpd.GeoSeries(lines, index=near.index[rows], crs="EPSG:4326"))
+        .reset_index(drop=True)
+    )
     cut["origlen"] = np.array(whole, float)
-    cut["truncated"] = (shapely.length(cut.geometry.to_numpy()) < (1 - 1e-9)*cut["origlen"]).astype(int)
+    cut["truncated"] = (
+        shapely.length(cut.geometry.to_numpy()) < (1 - 1e-9) * cut["origlen"]
+    ).astype(int)
     out = add_speeds(join_levels(cut), country=country, legal_speeds=legal_speeds, zone=zone)
-    out["partialDec"] = np.minimum(shapely.length(out.geometry.to_numpy())/out["origlen"], 1)
+    out["partialDec"] = np.minimum(shapely.length(out.geometry.to_numpy()) / out["origlen"], 1)
     out["OBJECTID"] = np.arange(1, len(out) + 1)
-    notes = {f"{hidden.sum()} roads in tunnels left out": hidden.any(), f"the extract covers only {100*share:.0f} % of the image": share < 0.999,
-             "no road": not len(out)}
-    out.attrs["problems"] = [*(text for text, holds in notes.items() if holds), *out.attrs["problems"]]
+    notes = {
+        f"{hidden.sum()} roads in tunnels left out": hidden.any(),
+        f"the extract covers only {100 * share:.0f} % of the image": share < 0.999,
+        "no road": not len(out),
+    }
+    out.attrs["problems"] = [
+        *(text for text, holds in notes.items() if holds),
+        *out.attrs["problems"],
+    ]
     return out[[*LABEL_COLUMNS, "geometry"]]
 
 # %% ../../nbs/acquire/osm.ipynb #1a0b3b89
 def join_levels(
-    roads: gpd.GeoDataFrame,     # with OSM tags
-) -> gpd.GeoDataFrame:           # the same roads, some of them in two rows
+    roads: gpd.GeoDataFrame,  # with OSM tags
+) -> gpd.GeoDataFrame:  # the same roads, some of them in two rows
     "Cut roads where they share an inner vertex with a road of another level."
     xy = [shapely.get_coordinates(line) for line in roads.geometry]
     level = [level_of(tags) for tags in roads[["bridge", "layer", "tunnel"]].to_dict("records")]
-    if len(set(level)) < 2: return roads
+    if len(set(level)) < 2:
+        return roads
     owner = np.repeat(np.arange(len(xy)), [len(c) for c in xy])
     _, place = np.unique(np.concatenate(xy), axis=0, return_inverse=True)
     place, stops = place.ravel(), np.cumsum([len(c) for c in xy])
     ended = np.zeros(place.max() + 1, bool)
     ended[place[np.r_[0, stops[:-1], stops - 1]]] = True
     low, high = np.full(len(ended), 99), np.full(len(ended), -99)
-    np.minimum.at(low, place, np.array(level)[owner]); np.maximum.at(high, place, np.array(level)[owner])
+    np.minimum.at(low, place, np.array(level)[owner])
+    np.maximum.at(high, place, np.array(level)[owner])
     mixed = np.flatnonzero(((high > low) & ~ended)[place])
-    if not len(mixed): return roads
-    at = {o: (mixed[owner[mixed] == o] - (stops[o] - len(xy[o]))).tolist() for o in np.unique(owner[mixed]).tolist()}
-    parts = [[LineString(c[a:b + 1]) for a, b in zip([0, *at.get(o, [])], [*at.get(o, []), len(c) - 1], strict=True)] for o, c in enumerate(xy)]
+    if not len(mixed):
+        return roads
+    at = {
+        o: (mixed[owner[mixed] == o] - (stops[o] - len(xy[o]))).tolist()
+        for o in np.unique(owner[mixed]).tolist()
+    }
+    parts = [
+        [
+            LineString(c[a : b + 1])
+            for a, b in zip([0, *at.get(o, [])], [*at.get(o, []), len(c) - 1], strict=True)
+        ]
+        for o, c in enumerate(xy)
+    ]
     rows = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
-    return roads.iloc[rows].reset_index(drop=True).set_geometry(gpd.GeoSeries([line for p in parts for line in p], crs=roads.crs))
+    return (
+        roads.iloc[rows]
+        .reset_index(drop=True)
+        .set_geometry(gpd.GeoSeries([line for p in parts for line in p], crs=roads.crs))
+    )
 
 # %% ../../nbs/acquire/osm.ipynb #48667aa6
 def write_labels(
     roads: gpd.GeoDataFrame,
-    path: str | Path,             # ends in .geojson
+    path: str | Path,  # ends in .geojson
 ) -> Path:
     "Write roads as a label file, all or nothing; read_labels reads it."
-    if roads.crs is None: raise DataError(path, "the roads have no CRS", "Set it with GeoDataFrame.set_crs.")
+    if roads.crs is None:
+        raise DataError(path, "the roads have no CRS", "Set it with GeoDataFrame.set_crs.")
     roads = roads if roads.crs == "EPSG:4326" else roads.to_crs("EPSG:4326")
     if not np.isfinite(shapely.get_coordinates(roads.geometry.to_numpy())).all():
         raise DataError(path, "the roads have coordinates that are not finite", "Check the CRS.")
     columns = [c for c in roads.columns if c != roads.geometry.name]
+
     def feature(row: tuple, line: LineString) -> str:
         properties = {str(k): _json_value(path, k, v) for k, v in zip(columns, row, strict=True)}
-        return json.dumps({"type": "Feature", "properties": properties, "geometry": shapely.geometry.mapping(line)}, ensure_ascii=False, allow_nan=False)
+        return json.dumps(
+            {
+                "type": "Feature",
+                "properties": properties,
+                "geometry": shapely.geometry.mapping(line),
+            },
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+
     features = map(feature, roads[columns].itertuples(index=False, name=None), roads.geometry)
-    head = {"type": "FeatureCollection", "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}}
-    if source := roads.attrs.get("attribution"): head["attribution"] = source
-    return write_text(path, json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [\n' + ",\n".join(features) + "\n]}\n")
+    head = {
+        "type": "FeatureCollection",
+        "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}},
+    }
+    if source := roads.attrs.get("attribution"):
+        head["attribution"] = source
+    return write_text(
+        path,
+        json.dumps(head, ensure_ascii=False)[:-1]
+        + ', "features": [\n'
+        + ",\n".join(features)
+        + "\n]}\n",
+    )
+
 
 def _json_value(path: Any, name: Any, value: Any) -> Any:
     "A value as JSON has it; null for what is missing."
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and math.isinf(value):
         raise DataError(path, f"'{name}' is infinite in a road", "Only finite numbers are labels.")
-    return None if value is None or value is pd.NA or value is pd.NaT or isinstance(value, float) and math.isnan(value) else value
+    return (
+        None
+        if value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or isinstance(value, float)
+        and math.isnan(value)
+        else value
+    )
 
 # %% ../../nbs/acquire/osm.ipynb #5e4ec77a
 _IMAGE_PRODUCTS = ("PS-RGB", "PS-MS", "RGB-PanSharpen", "MUL-PanSharpen", "MUL", "MS", "PAN")
 _LABEL_PRODUCT = "geojson_roads_speed"
 
+
 def label_path(
-    image: str | Path,          # a file, or a source (base/path_options)
+    image: str | Path,  # a file, or a source (base/path_options)
 ) -> Path:
     "Where an image's label file belongs."
     file = file_of(image)
     product = parse_chip(file).product
     word = rf"(?<![A-Za-z0-9-]){re.escape(product)}(?![A-Za-z0-9-])"
-    name = re.sub(word, _LABEL_PRODUCT, file.stem, count=1) if product in _IMAGE_PRODUCTS else file.stem
-    folder = file.parent.parent/_LABEL_PRODUCT if file.parent.name in _IMAGE_PRODUCTS else file.parent
-    return folder/f"{name}.geojson"
+    name = (
+        re.sub(word, _LABEL_PRODUCT, file.stem, count=1)
+        if product in _IMAGE_PRODUCTS
+        else file.stem
+    )
+    folder = (
+        file.parent.parent / _LABEL_PRODUCT if file.parent.name in _IMAGE_PRODUCTS else file.parent
+    )
+    return folder / f"{name}.geojson"
 
 # %% ../../nbs/acquire/osm.ipynb #5e08a610
 def make_labels(
     osm: str | Path,
-    targets: Mapping[str, Path],     # image -> label file
+    targets: Mapping[str, Path],  # image -> label file
     *,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
-    **options,                       # of labels_from_osm
-) -> dict[Path, gpd.GeoDataFrame]:   # what was written
+    **options,  # of labels_from_osm
+) -> dict[Path, gpd.GeoDataFrame]:  # what was written
     "Write the label files of images from one extract; an image out of its reach is said and gets none; all of them out of its reach is an error."
     if doubled := [p for p, n in Counter(targets.values()).items() if n > 1]:
-        raise DataError(doubled[0], "would be the label file of two images", "Rename one of them, or name each label file with --out.")
+        raise DataError(
+            doubled[0],
+            "would be the label file of two images",
+            "Rename one of them, or name each label file with --out.",
+        )
     if not overwrite and (there := next((p for p in targets.values() if p.exists()), None)):
-        raise DataError(there, "is there already", "Remove it, choose another --out, or give --overwrite.")
-    outlines, options["legal_speeds"] = {image: footprint(image) for image in targets}, legal_limits(options.get("legal_speeds"))
+        raise DataError(
+            there, "is there already", "Remove it, choose another --out, or give --overwrite."
+        )
+    outlines, options["legal_speeds"] = (
+        {image: footprint(image) for image in targets},
+        legal_limits(options.get("legal_speeds")),
+    )
     roads = read_osm(osm, bounds=tuple(shapely.total_bounds(list(outlines.values())).tolist()))
-    for problem in roads.attrs["problems"]: say(f"{Path(osm).name}: {problem}")
+    for problem in roads.attrs["problems"]:
+        say(f"{Path(osm).name}: {problem}")
     done, missed = {}, []
     for image, target in targets.items():
-        try: check_reach(roads, image)
-        except DataError as e: missed.append(e); continue
+        try:
+            check_reach(roads, image)
+        except DataError as e:
+            missed.append(e)
+            continue
         done[target] = labels = labels_from_osm(roads, image, **options)
         write_labels(labels, target)
-        say(f"{target}: {len(labels)} roads" + "".join(f"; {p}" for p in labels.attrs["problems"] if p.startswith(("the extract", "no road"))))
-    if missed and not done: raise missed[0]
-    for e in missed: say(f"no label: {e}")
+        say(
+            f"{target}: {len(labels)} roads"
+            + "".join(
+                f"; {p}"
+                for p in labels.attrs["problems"]
+                if p.startswith(("the extract", "no road"))
+            )
+        )
+    if missed and not done:
+        raise missed[0]
+    for e in missed:
+        say(f"no label: {e}")
     return done
 
 # %% ../../nbs/acquire/osm.ipynb #64ac0f9b
 def summary(
-    labels: Iterable[gpd.GeoDataFrame],     # of labels_from_osm
-) -> list[str]:                             # lines
+    labels: Iterable[gpd.GeoDataFrame],  # of labels_from_osm
+) -> list[str]:  # lines
     "Kilometres by class, roads by speed rule, bridges, problems and the source of some labels."
     labels = list(labels)
-    table = pd.concat([_facts(f) for f in labels if len(f)] or [pd.DataFrame({c: [] for c in ("highway", "km", "mph", "rule", "bridge")})])
-    lines = [f"{len(table)} roads, {table['km'].sum():.2f} km; {int(table['bridge'].sum())} of them bridges"]
-    for word, group in table.groupby("highway")["km"].sum().sort_values(ascending=False).items(): lines.append(f"  {group:8.2f} km  {word}")
+    table = pd.concat(
+        [_facts(f) for f in labels if len(f)]
+        or [pd.DataFrame({c: [] for c in ("highway", "km", "mph", "rule", "bridge")})]
+    )
+    lines = [
+        f"{len(table)} roads, {table['km'].sum():.2f} km; {int(table['bridge'].sum())} of them bridges"
+    ]
+    for word, group in table.groupby("highway")["km"].sum().sort_values(ascending=False).items():
+        lines.append(f"  {group:8.2f} km  {word}")
     for rule, part in sorted(table.groupby("rule"), key=lambda kv: -len(kv[1])):
         low, high = part["mph"].min(), part["mph"].max()
-        lines.append(f"  {len(part):5d} roads  {low:.3g}{f'-{high:.3g}' if high > low else ''} mph  {rule}")
-    counted = (p for f in labels for p in f.attrs.get("problems", []) if p[:1].isdigit())   # others were said of their image
+        lines.append(
+            f"  {len(part):5d} roads  {low:.3g}{f'-{high:.3g}' if high > low else ''} mph  {rule}"
+        )
+    counted = (
+        p for f in labels for p in f.attrs.get("problems", []) if p[:1].isdigit()
+    )  # others were said of their image
     return [*lines, *(f"  ! {p}" for p in add_up(counted)), f"Roads {ATTRIBUTION}"]
+
 
 def _facts(labels: gpd.GeoDataFrame) -> pd.DataFrame:
     "What a summary counts; a rule's last bracket, which holds the road's problem, is cut off."
     metres = labels.to_crs(utm_of(*labels.total_bounds.reshape(2, 2).mean(0))).length
-    return pd.DataFrame({"highway": labels["highway"], "km": metres/1000, "mph": labels["inferred_speed_mph"],
-                         "rule": labels["speed_rule"].str.replace(r" \((?!below )[^()]*(?:\([^()]*\)[^()]*)*\)$", "", regex=True),
-                         "bridge": [is_bridge(tags) for tags in labels[["bridge", "layer"]].to_dict("records")]})
+    return pd.DataFrame(
+        {
+            "highway": labels["highway"],
+            "km": metres / 1000,
+            "mph": labels["inferred_speed_mph"],
+            "rule": labels["speed_rule"].str.replace(
+                r" \((?!below )[^()]*(?:\([^()]*\)[^()]*)*\)$", "", regex=True
+            ),
+            "bridge": [is_bridge(tags) for tags in labels[["bridge", "layer"]].to_dict("records")],
+        }
+    )
+
 
 def add_up(problems: Iterable[str]) -> list[str]:
     "Problems that begin with a number, added up over files."

@@ -12,7 +12,14 @@ from typing import Any
 
 from ..core import load_settings
 from .download import BUCKET, get_object, stamp_of
-from .s3_transfer import PART_BYTES, DownloadError, Remote, plain_words, s3_client, size_text
+from spacenet5_nb.acquire.s3_transfer import (
+    PART_BYTES,
+    DownloadError,
+    Remote,
+    plain_words,
+    s3_client,
+    size_text,
+)
 
 # %% auto #0
 __all__ = ['PREFIX', 'list_weights', 'download_weights']
@@ -20,9 +27,10 @@ __all__ = ['PREFIX', 'list_weights', 'download_weights']
 # %% ../../nbs/acquire/published_weights.ipynb #00a70005
 PREFIX = "spacenet-model-weights/spacenet-5/"
 
+
 def list_weights(
-    s3: Any,                 # of s3_client
-    entrant: str,            # selim_sef, xd_xd, ...
+    s3: Any,  # of s3_client
+    entrant: str,  # selim_sef, xd_xd, ...
     endpoint: str = "",
 ) -> list[Remote]:
     "Checkpoints of one entrant in the bucket; DownloadError names the entrants there are."
@@ -31,27 +39,50 @@ def list_weights(
         objects = [o for page in pages for o in page.get("Contents", []) if o["Size"]]
     folders = {o["Key"].removeprefix(PREFIX).partition("/")[0] for o in objects}
     mine = next((f for f in sorted(folders) if _plain(entrant) in _plain(f)), None)
-    if mine is None: raise DownloadError(f"--weights {entrant}", "is no entrant whose weights are there", f"There are: {', '.join(sorted(folders)) or 'none'}.")
-    return [Remote(BUCKET, o["Key"], o["Size"], o["ETag"]) for o in objects if o["Key"].startswith(f"{PREFIX}{mine}/")]
+    if mine is None:
+        raise DownloadError(
+            f"--weights {entrant}",
+            "is no entrant whose weights are there",
+            f"There are: {', '.join(sorted(folders)) or 'none'}.",
+        )
+    return [
+        Remote(BUCKET, o["Key"], o["Size"], o["ETag"])
+        for o in objects
+        if o["Key"].startswith(f"{PREFIX}{mine}/")
+    ]
 
-def _plain(text: str) -> str: return "".join(c for c in text.lower() if c.isalnum())
+
+def _plain(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())
+
 
 def download_weights(
     entrant: str = "selim_sef",
-    to: str | Path = "",            # data folder; empty: data_root of settings.ini
+    to: str | Path = "",  # data folder; empty: data_root of settings.ini
     *,
     part_bytes: int = PART_BYTES,
     threads: int = 4,
     endpoint: str = "",
     say: Callable[[str], Any] = partial(print, flush=True),
-) -> list[Path]:                    # files in <to>/weights/<entrant>/
+) -> list[Path]:  # files in <to>/weights/<entrant>/
     "Fetch an entrant's published weights, going on wherever an earlier try stopped."
-    box = Path(to or load_settings().data_root).expanduser().resolve()/"weights"/entrant
+    box = Path(to or load_settings().data_root).expanduser().resolve() / "weights" / entrant
     s3 = s3_client(endpoint, threads)
     found = list_weights(s3, entrant, endpoint)
     say(f"{len(found)} files, {size_text(sum(r.size for r in found))}, to {box}")
     box.mkdir(parents=True, exist_ok=True)
     for remote in found:
-        if (box/remote.name).is_file() and stamp_of(box/f"{remote.name}.stamp", remote): say(f"{remote.name}: is there")
-        else: get_object(s3, remote, box, say, "its size is right", part_bytes=part_bytes, threads=threads, endpoint=endpoint)
-    return [box/remote.name for remote in found]
+        if (box / remote.name).is_file() and stamp_of(box / f"{remote.name}.stamp", remote):
+            say(f"{remote.name}: is there")
+        else:
+            get_object(
+                s3,
+                remote,
+                box,
+                say,
+                "its size is right",
+                part_bytes=part_bytes,
+                threads=threads,
+                endpoint=endpoint,
+            )
+    return [box / remote.name for remote in found]

@@ -26,235 +26,426 @@ __all__ = ['REGION', 'PART_BYTES', 'TRIES', 'DownloadError', 'Remote', 'endpoint
            'resume_point', 'fetch', 'size_text', 'progress_bar', 'file_sums', 'check']
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #ff1a0133
-class DownloadError(WorkspaceError): "Something that could not be found, fetched or checked."
+class DownloadError(WorkspaceError):
+    "Something that could not be found, fetched or checked."
+
 
 REGION = "us-east-1"
+
 
 @dataclass(frozen=True)
 class Remote:
     "An object as its server has it now."
+
     bucket: str
     key: str
-    size: int      # bytes
-    etag: str      # the server's fingerprint of the object, with its quotes
+    size: int  # bytes
+    etag: str  # the server's fingerprint of the object, with its quotes
     md5: str = ""  # published elsewhere; empty where none was found
 
     @property
-    def name(self) -> str: return self.key.rpartition("/")[2]
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #417a889b
 def endpoint_of(endpoint: str = "") -> str:
     "The address asked for: the argument, $SPACENET5_S3_ENDPOINT, or Amazon's."
-    return endpoint or os.environ.get("SPACENET5_S3_ENDPOINT", "") or f"https://s3.{REGION}.amazonaws.com"
+    return (
+        endpoint
+        or os.environ.get("SPACENET5_S3_ENDPOINT", "")
+        or f"https://s3.{REGION}.amazonaws.com"
+    )
+
 
 def s3_client(
-    endpoint: str = "",   # of a mirror or a test server; empty: $SPACENET5_S3_ENDPOINT, or Amazon's own
+    endpoint: str = "",  # of a mirror or a test server; empty: $SPACENET5_S3_ENDPOINT, or Amazon's own
     threads: int = 4,
-) -> Any:                 # a boto3 client
+) -> Any:  # a boto3 client
     "A client that signs nothing: the bucket is public, and no account or key is looked for."
     try:
         import boto3
         from botocore import UNSIGNED
         from botocore.config import Config
-    except ImportError as e: raise DownloadError("spacenet5 download", f"needs boto3 ({e})", 'Install it: pip install "spacenet5_nb[download]"') from e
+    except ImportError as e:
+        raise DownloadError(
+            "spacenet5 download",
+            f"needs boto3 ({e})",
+            'Install it: pip install "spacenet5_nb[download]"',
+        ) from e
     own = endpoint or os.environ.get("SPACENET5_S3_ENDPOINT", "")
-    config = Config(signature_version=UNSIGNED, retries={"mode": "standard"}, connect_timeout=20, read_timeout=60, max_pool_connections=threads + 1,
-                    s3={"addressing_style": "path"} if own else None)
+    config = Config(
+        signature_version=UNSIGNED,
+        retries={"mode": "standard"},
+        connect_timeout=20,
+        read_timeout=60,
+        max_pool_connections=threads + 1,
+        s3={"addressing_style": "path"} if own else None,
+    )
     with plain_words("s3 client", own):
-        try: return boto3.client("s3", region_name=REGION, endpoint_url=own or None, config=config)
-        except ValueError as e: raise DownloadError(f"endpoint {own}", f"is not an address ({e})", "For example: http://127.0.0.1:9000") from e
+        try:
+            return boto3.client("s3", region_name=REGION, endpoint_url=own or None, config=config)
+        except ValueError as e:
+            raise DownloadError(
+                f"endpoint {own}", f"is not an address ({e})", "For example: http://127.0.0.1:9000"
+            ) from e
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #1bfc9b49
 @contextlib.contextmanager
 def plain_words(
-    subject: object,      # the file at fault
+    subject: object,  # the file at fault
     endpoint: str = "",
 ) -> Iterator[None]:
     "Say what a failed request means and what to do; other exceptions pass."
-    try: yield
+    try:
+        yield
     except Exception as e:
         said = explain(e, subject, endpoint_of(endpoint))
-        if said is None: raise
+        if said is None:
+            raise
         raise said from e
+
 
 def explain(error: Exception, subject: object, host: str) -> DownloadError | None:
     "An exception of botocore, or of urllib3 under it, as a sentence; None for any other."
-    if type(error).__module__.startswith("urllib3."): return _no_connection(error, subject, host)
-    if not any(c.__module__.startswith("botocore.") for c in type(error).__mro__): return None
+    if type(error).__module__.startswith("urllib3."):
+        return _no_connection(error, subject, host)
+    if not any(c.__module__.startswith("botocore.") for c in type(error).__mro__):
+        return None
     from botocore import exceptions as known
+
     if isinstance(error, known.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        problem, cure = _STATUS.get(status, (f"the server refused ({error})", "Parts that are here are kept: try again later with the same command."))
+        problem, cure = _STATUS.get(
+            status,
+            (
+                f"the server refused ({error})",
+                "Parts that are here are kept: try again later with the same command.",
+            ),
+        )
         return DownloadError(subject, f"{problem} (HTTP {status}, {host})", cure)
-    if isinstance(error, (known.ConnectionError, known.HTTPClientError, known.IncompleteReadError)): return _no_connection(error, subject, host)
-    return DownloadError(subject, f"boto3 failed ({error})", "Look at the AWS_… variables of your environment and at ~/.aws/config.")
+    if isinstance(error, (known.ConnectionError, known.HTTPClientError, known.IncompleteReadError)):
+        return _no_connection(error, subject, host)
+    return DownloadError(
+        subject,
+        f"boto3 failed ({error})",
+        "Look at the AWS_… variables of your environment and at ~/.aws/config.",
+    )
+
 
 def _no_connection(error: Exception, subject: object, host: str) -> DownloadError:
-    return DownloadError(subject, f"no connection to {host} ({type(error).__name__})",
-                         "Parts that are here are kept: run the same command again when the network is back. Behind a proxy, set HTTPS_PROXY; "
-                         "for a mirror, set SPACENET5_S3_ENDPOINT.")
+    return DownloadError(
+        subject,
+        f"no connection to {host} ({type(error).__name__})",
+        "Parts that are here are kept: run the same command again when the network is back. Behind a proxy, set HTTPS_PROXY; "
+        "for a mirror, set SPACENET5_S3_ENDPOINT.",
+    )
 
-_STATUS = {403: ("may not be read without an account", "Look at `spacenet5 download --list`; a mirror must allow anonymous reading."),
-           404: ("is not in the bucket", "Look at `spacenet5 download --list` for what is."),
-           412: ("changed on the server while it was being fetched", "Run the same command again: it starts afresh with the new one."),
-           416: ("is shorter on the server than it said", "Run the same command again: it starts afresh.")}
+
+_STATUS = {
+    403: (
+        "may not be read without an account",
+        "Look at `spacenet5 download --list`; a mirror must allow anonymous reading.",
+    ),
+    404: ("is not in the bucket", "Look at `spacenet5 download --list` for what is."),
+    412: (
+        "changed on the server while it was being fetched",
+        "Run the same command again: it starts afresh with the new one.",
+    ),
+    416: ("is shorter on the server than it said", "Run the same command again: it starts afresh."),
+}
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #a1c0df46
 PART_BYTES = 64 << 20
 
+
 def resume_point(
-    part: Path,          # `<name>.part`
+    part: Path,  # `<name>.part`
     remote: Remote,
     part_bytes: int,
     say: Callable[[str], Any] = print,
-) -> tuple[int, set[int]]:   # bytes a part has, finished parts
+) -> tuple[int, set[int]]:  # bytes a part has, finished parts
     "Where an earlier transfer stopped; one of another object, or one whose state cannot be read, starts again."
     state = part.with_name(f"{part.name}.state")
     if part.is_file() and state.is_file():
         try:
             found = json.loads(state.read_text())
             size = int(found["part_bytes"])
-            done = {int(i) for i in found["done"] if 0 <= int(i) < -(-remote.size//size)}
-        except (ValueError, KeyError, TypeError, ZeroDivisionError): found = {}
-        if (found.get("etag"), found.get("size"), part.stat().st_size) == (remote.etag, remote.size, remote.size) and size > 0: return size, done
-        why = "changed on the server since the last transfer" if found.get("etag") not in (None, remote.etag) else "what an earlier transfer left cannot be used"
+            done = {int(i) for i in found["done"] if 0 <= int(i) < -(-remote.size // size)}
+        except (ValueError, KeyError, TypeError, ZeroDivisionError):
+            found = {}
+        if (found.get("etag"), found.get("size"), part.stat().st_size) == (
+            remote.etag,
+            remote.size,
+            remote.size,
+        ) and size > 0:
+            return size, done
+        why = (
+            "changed on the server since the last transfer"
+            if found.get("etag") not in (None, remote.etag)
+            else "what an earlier transfer left cannot be used"
+        )
         say(f"{remote.name}: {why}; it is fetched from the start")
     state.unlink(missing_ok=True)
     try:
-        with open(part, "wb") as f: f.truncate(remote.size)
-    except OSError as e: raise write_error(part, e) from e
+        with open(part, "wb") as f:
+            f.truncate(remote.size)
+    except OSError as e:
+        raise write_error(part, e) from e
     return part_bytes, set()
+
 
 def fetch(
     s3: Any,
     remote: Remote,
-    folder: Path,                       # for `<name>.part`
+    folder: Path,  # for `<name>.part`
     *,
     part_bytes: int = PART_BYTES,
     threads: int = 4,
     endpoint: str = "",
     say: Callable[[str], Any] = print,
-) -> Path:                              # `<name>.part`, whole
+) -> Path:  # `<name>.part`, whole
     "Fetch what is not there yet of an object."
-    part = folder/f"{remote.name}.part"
+    part = folder / f"{remote.name}.part"
     part_bytes, done = resume_point(part, remote, part_bytes, say)
-    n = -(-remote.size//part_bytes)
-    todo, events, stop = collections.deque(i for i in range(n) if i not in done), queue.SimpleQueue(), threading.Event()
+    n = -(-remote.size // part_bytes)
+    todo, events, stop = (
+        collections.deque(i for i in range(n) if i not in done),
+        queue.SimpleQueue(),
+        threading.Event(),
+    )
     work = partial(_fetch_parts, s3, remote, part, part_bytes, todo, events, stop)
-    for _ in range(min(threads, len(todo))): threading.Thread(target=work, daemon=True).start()
+    for _ in range(min(threads, len(todo))):
+        threading.Thread(target=work, daemon=True).start()
     there = sum(_part_size(i, part_bytes, remote) for i in done)
     try:
-        with plain_words(remote.name, endpoint), open(part, "rb") as f, progress_bar(remote.name, remote.size, there) as bar:
-            while len(done) < n: _take(events.get(), bar, done, f, part, remote, part_bytes)
+        with (
+            plain_words(remote.name, endpoint),
+            open(part, "rb") as f,
+            progress_bar(remote.name, remote.size, there) as bar,
+        ):
+            while len(done) < n:
+                _take(events.get(), bar, done, f, part, remote, part_bytes)
     except (KeyboardInterrupt, SystemExit):
         there = sum(_part_size(i, part_bytes, remote) for i in done)
-        say(f"{size_text(there)} of {size_text(remote.size)} are kept in {part}; the same command goes on from there")
+        say(
+            f"{size_text(there)} of {size_text(remote.size)} are kept in {part}; the same command goes on from there"
+        )
         raise
-    finally: stop.set()
+    finally:
+        stop.set()
     return part
 
-def _take(event: tuple[str, Any], bar: Any, done: set[int], f: Any, part: Path, remote: Remote, part_bytes: int) -> None:
+
+def _take(
+    event: tuple[str, Any],
+    bar: Any,
+    done: set[int],
+    f: Any,
+    part: Path,
+    remote: Remote,
+    part_bytes: int,
+) -> None:
     "What a thread reports: bytes for the bar, a part to be made safe and recorded, or the end."
     kind, value = event
-    if kind == "error": raise value
-    if kind == "bytes": bar.update(value)
+    if kind == "error":
+        raise value
+    if kind == "bytes":
+        bar.update(value)
     else:
         os.fsync(f.fileno())
         done.add(value)
-        write_json(part.with_name(f"{part.name}.state"),
-                   {"key": remote.key, "etag": remote.etag, "size": remote.size, "part_bytes": part_bytes, "done": sorted(done)})
+        write_json(
+            part.with_name(f"{part.name}.state"),
+            {
+                "key": remote.key,
+                "etag": remote.etag,
+                "size": remote.size,
+                "part_bytes": part_bytes,
+                "done": sorted(done),
+            },
+        )
 
-def _part_size(i: int, part_bytes: int, remote: Remote) -> int: return min(part_bytes, remote.size - i*part_bytes)
+
+def _part_size(i: int, part_bytes: int, remote: Remote) -> int:
+    return min(part_bytes, remote.size - i * part_bytes)
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #238257cc
-TRIES = 5   # boto3 tries a request again that fails before its answer begins; one that breaks off in the middle is ours to ask for again
+TRIES = 5  # boto3 tries a request again that fails before its answer begins; one that breaks off in the middle is ours to ask for again
 
-def _fetch_parts(s3: Any, remote: Remote, part: Path, part_bytes: int, todo: collections.deque, events: queue.SimpleQueue,
-                 stop: threading.Event) -> None:
+
+def _fetch_parts(
+    s3: Any,
+    remote: Remote,
+    part: Path,
+    part_bytes: int,
+    todo: collections.deque,
+    events: queue.SimpleQueue,
+    stop: threading.Event,
+) -> None:
     "A thread's work: parts, until none is left or somebody says stop; its end, if it is a bad one, is reported."
     try:
         with open(part, "r+b") as f:
             while not stop.is_set():
-                try: i = todo.popleft()
-                except IndexError: return
+                try:
+                    i = todo.popleft()
+                except IndexError:
+                    return
                 for attempt in range(TRIES):
-                    try: _fetch_part(s3, remote, i, part_bytes, f, events, stop); break
+                    try:
+                        _fetch_part(s3, remote, i, part_bytes, f, events, stop)
+                        break
                     except Exception as e:
-                        if attempt == TRIES - 1 or not _is_broken_off(e): raise
-    except Exception as e: events.put(("error", e))   # noqa: BLE001 - raised again by `fetch`
+                        if attempt == TRIES - 1 or not _is_broken_off(e):
+                            raise
+    except Exception as e:  # noqa: BLE001 - raised again by `fetch`
+        events.put(("error", e))
 
-def _fetch_part(s3: Any, remote: Remote, i: int, part_bytes: int, f: Any, events: queue.SimpleQueue, stop: threading.Event) -> None:
+
+def _fetch_part(
+    s3: Any,
+    remote: Remote,
+    i: int,
+    part_bytes: int,
+    f: Any,
+    events: queue.SimpleQueue,
+    stop: threading.Event,
+) -> None:
     "One part, to its place in the file."
-    start, size, got = i*part_bytes, _part_size(i, part_bytes, remote), 0
-    answer = s3.get_object(Bucket=remote.bucket, Key=remote.key, Range=f"bytes={start}-{start + size - 1}", IfMatch=remote.etag)
-    if answer["ContentLength"] != size: raise DownloadError(remote.name, "the server does not send the part that is asked for", "Use another mirror.")
+    start, size, got = i * part_bytes, _part_size(i, part_bytes, remote), 0
+    answer = s3.get_object(
+        Bucket=remote.bucket,
+        Key=remote.key,
+        Range=f"bytes={start}-{start + size - 1}",
+        IfMatch=remote.etag,
+    )
+    if answer["ContentLength"] != size:
+        raise DownloadError(
+            remote.name,
+            "the server does not send the part that is asked for",
+            "Use another mirror.",
+        )
     f.seek(start)
     try:
         for block in answer["Body"].iter_chunks(1 << 20):
-            if stop.is_set(): return
-            _write(f, block); got += len(block); events.put(("bytes", len(block)))
+            if stop.is_set():
+                return
+            _write(f, block)
+            got += len(block)
+            events.put(("bytes", len(block)))
         _write(f)
-        if got != size: raise DownloadError(remote.name, f"the server sent {got} bytes of a part of {size}", "Run the same command again.")
-    except BaseException: events.put(("bytes", -got)); raise
+        if got != size:
+            raise DownloadError(
+                remote.name,
+                f"the server sent {got} bytes of a part of {size}",
+                "Run the same command again.",
+            )
+    except BaseException:
+        events.put(("bytes", -got))
+        raise
     events.put(("done", i))
+
 
 def _write(f: Any, block: bytes | None = None) -> None:
     "Write a block, or what is still in the buffer; a disk's refusal is told from a network's."
-    try: f.flush() if block is None else f.write(block)
-    except OSError as e: raise write_error(Path(f.name), e) from e
+    try:
+        f.flush() if block is None else f.write(block)
+    except OSError as e:
+        raise write_error(Path(f.name), e) from e
+
 
 def _is_broken_off(error: Exception) -> bool:
     "Whether an answer broke off in the middle."
-    names = ("IncompleteReadError", "ResponseStreamingError", "ReadTimeoutError", "ConnectionClosedError")
+    names = (
+        "IncompleteReadError",
+        "ResponseStreamingError",
+        "ReadTimeoutError",
+        "ConnectionClosedError",
+    )
     return type(error).__module__.startswith("urllib3.") or type(error).__name__ in names
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #cfcc98fa
 def size_text(n: float) -> str:
     "Bytes for people."
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n) < 1024 or unit == "GiB": return f"{n:.0f} B" if unit == "B" else f"{n:,.1f} {unit}"
+        if abs(n) < 1024 or unit == "GiB":
+            return f"{n:.0f} B" if unit == "B" else f"{n:,.1f} {unit}"
         n /= 1024
+
 
 def progress_bar(desc: str, total: int, initial: int = 0) -> Any:
     "A progress bar of bytes that begins with what is already there; SPACENET5_PROGRESS=0 silences it."
     from tqdm.auto import tqdm
-    return tqdm(desc=desc, total=total, initial=initial, unit="B", unit_scale=True, unit_divisor=1024, mininterval=0.5,
-                disable=os.environ.get("SPACENET5_PROGRESS") == "0")
+
+    return tqdm(
+        desc=desc,
+        total=total,
+        initial=initial,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        mininterval=0.5,
+        disable=os.environ.get("SPACENET5_PROGRESS") == "0",
+    )
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #127cd1af
-_PIECES = tuple(n << 20 for n in (8, 16, 5, 10, 15, 32, 50, 64, 100, 128, 256, 512))   # bytes; uploaders' usual choices, AWS's own first
+_PIECES = tuple(
+    n << 20 for n in (8, 16, 5, 10, 15, 32, 50, 64, 100, 128, 256, 512)
+)  # bytes; uploaders' usual choices, AWS's own first
+
 
 def file_sums(
     path: Path,
-    piece: int = 0,          # bytes; 0: the MD5 sum alone
-) -> tuple[str, str]:        # MD5 sum; what the ETag of an upload in such pieces would be, or ""
+    piece: int = 0,  # bytes; 0: the MD5 sum alone
+) -> tuple[str, str]:  # MD5 sum; what the ETag of an upload in such pieces would be, or ""
     "Read a file once for its checksums."
     whole, pieces, n = hashlib.md5(usedforsecurity=False), b"", 0
     with open(path, "rb") as f, progress_bar(f"check {path.name}", path.stat().st_size) as bar:
         while block := f.read(piece or 8 << 20):
-            whole.update(block); bar.update(len(block)); n += 1
-            if piece: pieces += hashlib.md5(block, usedforsecurity=False).digest()
-    return whole.hexdigest(), f"{hashlib.md5(pieces, usedforsecurity=False).hexdigest()}-{n}" if piece else ""
+            whole.update(block)
+            bar.update(len(block))
+            n += 1
+            if piece:
+                pieces += hashlib.md5(block, usedforsecurity=False).digest()
+    return (
+        whole.hexdigest(),
+        f"{hashlib.md5(pieces, usedforsecurity=False).hexdigest()}-{n}" if piece else "",
+    )
+
 
 def check(
     path: Path,
     remote: Remote,
-) -> tuple[str, str]:        # MD5 sum, and by what the file was checked
+) -> tuple[str, str]:  # MD5 sum, and by what the file was checked
     "Compare a file with what is published of it; one that differs is renamed to `.corrupt`."
     etag = remote.etag.strip('"')
-    if (size := path.stat().st_size) != remote.size: _set_corrupt(path, remote, f"has {size:,} bytes, and the bucket's has {remote.size:,}")
+    if (size := path.stat().st_size) != remote.size:
+        _set_corrupt(path, remote, f"has {size:,} bytes, and the bucket's has {remote.size:,}")
     pieces = int(m[1]) if (m := re.fullmatch(r"[0-9a-f]{32}-(\d{1,5})", etag)) else 0
-    piece = next((p for p in _PIECES if -(-size//p) == pieces), 0) if not remote.md5 else 0
+    piece = next((p for p in _PIECES if -(-size // p) == pieces), 0) if not remote.md5 else 0
     md5, as_etag = file_sums(path, piece)
     expected = remote.md5 or (etag if re.fullmatch("[0-9a-f]{32}", etag) else "")
-    source = "published MD5 sum" if remote.md5 else "MD5 sum that the bucket gives" if expected else "ETag that the bucket gives" if as_etag == etag else ""
-    if expected and md5 != expected: _set_corrupt(path, remote, f"has the MD5 sum {md5}, and the {source} is {expected}")
+    source = (
+        "published MD5 sum"
+        if remote.md5
+        else "MD5 sum that the bucket gives"
+        if expected
+        else "ETag that the bucket gives"
+        if as_etag == etag
+        else ""
+    )
+    if expected and md5 != expected:
+        _set_corrupt(path, remote, f"has the MD5 sum {md5}, and the {source} is {expected}")
     return md5, source
+
 
 def _set_corrupt(path: Path, remote: Remote, problem: str) -> None:
     "Set a file aside under a name that nothing takes for good."
     bad = path.with_name(f"{remote.name}.corrupt")
     os.replace(path, bad)
     path.with_name(f"{path.name}.state").unlink(missing_ok=True)
-    raise DownloadError(bad, problem, "Nothing was unpacked. Run the same command to fetch it again; if the same comes out, "
-                                      "the bucket's copy is not the published one.")
+    raise DownloadError(
+        bad,
+        problem,
+        "Nothing was unpacked. Run the same command to fetch it again; if the same comes out, "
+        "the bucket's copy is not the published one.",
+    )

@@ -35,75 +35,115 @@ __all__ = ['Meeting', 'Plane', 'plane_of', 'on_ground', 'unshared', 'junctions',
 # %% ../../nbs/acquire/street_topology.ipynb #00f00005
 class Meeting(NamedTuple):
     "A place where two lines meet and share no vertex."
+
     i: int
     j: int
-    xy: tuple[float, float]      # metres, in the plane of `Plane`
-    end: bool                    # one of them ends there
+    xy: tuple[float, float]  # metres, in the plane of `Plane`
+    end: bool  # one of them ends there
+
 
 class Plane(NamedTuple):
     "Lines in metres of a plane that is longitude and latitude stretched: straight pieces stay straight, so crossings stay where they are."
+
     lines: np.ndarray
-    scale: np.ndarray            # metres a degree, east and north
+    scale: np.ndarray  # metres a degree, east and north
+
 
 def plane_of(rows: Rows) -> Plane:
     "Stretch lines in longitude and latitude to metres."
     middle = np.radians(shapely.total_bounds(rows.lines)[[1, 3]].mean()) if len(rows.lines) else 0.0
-    scale = np.array([111_320*np.cos(middle), 110_574])
-    return Plane(shapely.transform(rows.lines, lambda xy: xy*scale), scale)
+    scale = np.array([111_320 * np.cos(middle), 110_574])
+    return Plane(shapely.transform(rows.lines, lambda xy: xy * scale), scale)
 
-def on_ground(rows: Rows) -> np.ndarray:   # bool, one a line
+
+def on_ground(rows: Rows) -> np.ndarray:  # bool, one a line
     "Which roads no tag puts on a bridge, into a tunnel or on a layer."
-    return np.array([level_of(t) == 0 and not is_bridge(t) and tag(t, "tunnel") in ("", "no", "0", "false") for t in rows.tags], bool)
+    return np.array(
+        [
+            level_of(t) == 0 and not is_bridge(t) and tag(t, "tunnel") in ("", "no", "0", "false")
+            for t in rows.tags
+        ],
+        bool,
+    )
 
 # %% ../../nbs/acquire/street_topology.ipynb #00f00007
 def unshared(
     rows: Rows,
-    reach_m: float = 0.5,        # an end so near to a line lies on it
+    reach_m: float = 0.5,  # an end so near to a line lies on it
 ) -> list[Meeting]:
     "Where roads meet by their lines and not by a vertex; ends first."
-    if len(rows.lines) < 2: return []
+    if len(rows.lines) < 2:
+        return []
     plane, ground = plane_of(rows), on_ground(rows)
-    known = [set(map(tuple, shapely.get_coordinates(line).round(9).tolist())) for line in rows.lines]
+    known = [
+        set(map(tuple, shapely.get_coordinates(line).round(9).tolist())) for line in rows.lines
+    ]
+
     def shared(i: int, j: int, xy: np.ndarray) -> bool:
-        key = tuple((xy/plane.scale).round(9).tolist())
+        key = tuple((xy / plane.scale).round(9).tolist())
         return key in known[i] and key in known[j]
+
     ends = [m for m in _ends(plane, reach_m) if not shared(m.i, m.j, np.array(m.xy))]
     taken = defaultdict(list)
-    for m in ends: taken[frozenset((m.i, m.j))].append(m.xy)
+    for m in ends:
+        taken[frozenset((m.i, m.j))].append(m.xy)
     out = []
     for i, j, xy in _cuts(plane.lines, ground):
         near = taken.get(frozenset((i, j)), [])
-        if not shared(i, j, xy) and not any(np.hypot(*(xy - q)) <= reach_m for q in near): out.append(Meeting(i, j, tuple(xy.tolist()), False))
+        if not shared(i, j, xy) and not any(np.hypot(*(xy - q)) <= reach_m for q in near):
+            out.append(Meeting(i, j, tuple(xy.tolist()), False))
     return ends + out
+
 
 def _ends(plane: Plane, reach_m: float) -> list[Meeting]:
     "Ends of lines that lie on another line, which has no vertex there."
-    tips = shapely.points(np.array([c for line in plane.lines for c in (line.coords[0], line.coords[-1])]))
+    tips = shapely.points(
+        np.array([c for line in plane.lines for c in (line.coords[0], line.coords[-1])])
+    )
     tip, other = shapely.STRtree(plane.lines).query(tips, predicate="dwithin", distance=reach_m)
-    keep = tip//2 != other
+    keep = tip // 2 != other
     tip, other = tip[keep], other[keep]
     vertices = np.array([shapely.MultiPoint(line.coords) for line in plane.lines], object)
     apart = shapely.distance(tips[tip], vertices[other]) > _SAME_M
     tip, other = tip[apart], other[apart]
-    along, length = shapely.line_locate_point(plane.lines[other], tips[tip]), shapely.length(plane.lines[other])
-    at_end = {(t, o): 2*o + (a > 0) for t, o, a, n in zip(tip.tolist(), other.tolist(), along.tolist(), length.tolist(), strict=True) if a < _SAME_M or a > n - _SAME_M}
+    along, length = (
+        shapely.line_locate_point(plane.lines[other], tips[tip]),
+        shapely.length(plane.lines[other]),
+    )
+    at_end = {
+        (t, o): 2 * o + (a > 0)
+        for t, o, a, n in zip(
+            tip.tolist(), other.tolist(), along.tolist(), length.tolist(), strict=True
+        )
+        if a < _SAME_M or a > n - _SAME_M
+    }
+
     def counts(t: int, o: int) -> bool:
         "Two ends that are near each other are one place; an end beside an end that lies within the line is that one's affair."
         facing = at_end.get((t, o))
-        return facing is None or at_end.get((facing, t//2)) == t and t < facing
-    return [Meeting(t//2, o, tips[t].coords[0][:2], True) for t, o in zip(tip.tolist(), other.tolist(), strict=True) if counts(t, o)]
+        return facing is None or at_end.get((facing, t // 2)) == t and t < facing
 
-_SAME_M = 1e-4   # vertices this near are one
+    return [
+        Meeting(t // 2, o, tips[t].coords[0][:2], True)
+        for t, o in zip(tip.tolist(), other.tolist(), strict=True)
+        if counts(t, o)
+    ]
+
+
+_SAME_M = 1e-4  # vertices this near are one
+
 
 def _cuts(lines: np.ndarray, ground: np.ndarray) -> Iterable[tuple[int, int, np.ndarray]]:
     "Places where two lines on the ground cross or lie on each other."
     i, j = shapely.STRtree(lines).query(lines, predicate="intersects")
     keep = (i < j) & ground[i] & ground[j]
     for a, b in zip(i[keep].tolist(), j[keep].tolist(), strict=True):
-        for xy in shapely.get_coordinates(shapely.intersection(lines[a], lines[b])): yield a, b, xy
+        for xy in shapely.get_coordinates(shapely.intersection(lines[a], lines[b])):
+            yield a, b, xy
 
 # %% ../../nbs/acquire/street_topology.ipynb #00f00010
 _FEW, _SHARE = 3, 0.1
+
 
 def junctions(rows: Rows) -> int:
     "Places where lines share a vertex and at least three roads leave."
@@ -115,130 +155,206 @@ def junctions(rows: Rows) -> int:
             places[key] = places.get(key, 0) + 1
     return sum(places[key] > 1 and n > 2 for key, n in leaving.items())
 
+
 def not_noded(
     rows: Rows,
-) -> int:           # places without a vertex; 0 where there are few, or few among the junctions
+) -> int:  # places without a vertex; 0 where there are few, or few among the junctions
     "Whether a street map is drawn as lines that just cross."
     return _too_many(count_places(unshared(rows)), junctions(rows))
+
 
 def count_places(found: list[Meeting]) -> int:
     "Places, each once however many lines meet there."
     return len({tuple(np.round(m.xy, 1)) for m in found})
 
+
 def _too_many(places: int, n: int) -> int:
     "The places, where they are too many to be bridges that nobody tagged."
-    return places if places >= _FEW and places > _SHARE*(places + n) else 0
+    return places if places >= _FEW and places > _SHARE * (places + n) else 0
+
 
 def warning(name: object, places: int) -> str:
     "What to say of such a map."
-    return (f"warning: {name}: at {places} places roads cross or end on each other without a common vertex, and no bridge, tunnel or layer tag says why; by SpaceNet's rule they are bridges, and no route turns there. "
-            "If they are junctions, say --node-crossings (train-own), or make a noded copy: spacenet5 node")
+    return (
+        f"warning: {name}: at {places} places roads cross or end on each other without a common vertex, and no bridge, tunnel or layer tag says why; by SpaceNet's rule they are bridges, and no route turns there. "
+        "If they are junctions, say --node-crossings (train-own), or make a noded copy: spacenet5 node"
+    )
 
 # %% ../../nbs/acquire/street_topology.ipynb #00f00013
 def node_rows(
     rows: Rows,
     reach_m: float = 0.5,
-) -> Rows:                    # as many lines, of which some have more vertices
+) -> Rows:  # as many lines, of which some have more vertices
     "Give roads on the ground a common vertex wherever their lines meet."
-    for _ in range(_PASSES):     # a line that was bent may touch another
+    for _ in range(_PASSES):  # a line that was bent may touch another
         found = unshared(rows, reach_m)
-        if not found: break
+        if not found:
+            break
         rows = _once(rows, found, reach_m)
     return rows
 
+
 _PASSES = 6
+
 
 def _once(rows: Rows, found: list[Meeting], reach_m: float) -> Rows:
     "Vertices at what was found."
     plane, new = plane_of(rows), defaultdict(list)
     for m in found:
         xy = _settled(m, plane, reach_m)
-        for k in (m.i, m.j): new[k].append(xy)
-    lines = [_with_vertices(line, flat, new[k], plane.scale, reach_m) if k in new else line for k, (line, flat) in enumerate(zip(rows.lines, plane.lines, strict=True))]
+        for k in (m.i, m.j):
+            new[k].append(xy)
+    lines = [
+        _with_vertices(line, flat, new[k], plane.scale, reach_m) if k in new else line
+        for k, (line, flat) in enumerate(zip(rows.lines, plane.lines, strict=True))
+    ]
     return Rows(np.array(lines, object), rows.tags, rows.problems)
+
 
 def _settled(m: Meeting, plane: Plane, reach_m: float) -> np.ndarray:
     "Where two lines meet, in longitude and latitude: a vertex that one of them has there, else the crossing."
     for k in (m.i, m.j):
         xy = shapely.get_coordinates(plane.lines[k])
         far = np.hypot(*(xy - m.xy).T)
-        if far.min() <= (1e-3 if m.end else reach_m/5): return xy[far.argmin()]/plane.scale
-    return (np.array(m.xy)/plane.scale).round(9)
+        if far.min() <= (1e-3 if m.end else reach_m / 5):
+            return xy[far.argmin()] / plane.scale
+    return (np.array(m.xy) / plane.scale).round(9)
 
-def _with_vertices(line: LineString, flat: LineString, new: list[np.ndarray], scale: np.ndarray, reach_m: float) -> LineString:
+
+def _with_vertices(
+    line: LineString, flat: LineString, new: list[np.ndarray], scale: np.ndarray, reach_m: float
+) -> LineString:
     "A line with further vertices where they belong; one that is nearly a vertex of its own takes that one's place."
     own, flat_xy = shapely.get_coordinates(line), shapely.get_coordinates(flat)
     along = np.r_[0, np.cumsum(np.hypot(*np.diff(flat_xy, axis=0).T))]
     points = np.array(list({tuple(p.tolist()) for p in new}))
-    at = np.atleast_1d(shapely.line_locate_point(flat, shapely.points(points*scale)))
+    at = np.atleast_1d(shapely.line_locate_point(flat, shapely.points(points * scale)))
     near = np.abs(along[:, None] - at[None])
-    drop = (near.min(1) < reach_m/5) & ~np.isin(np.arange(len(own)), (0, len(own) - 1))
-    at = np.where(at < _SAME_M, -1.0, np.where(at > along[-1] - _SAME_M, along[-1] + 1, at))   # beyond an end: the line is led there
-    fresh = np.hypot(*((points[:, None] - own[[0, -1]])*scale).transpose(2, 0, 1)).min(1) > _SAME_M   # not an end of its own
+    drop = (near.min(1) < reach_m / 5) & ~np.isin(np.arange(len(own)), (0, len(own) - 1))
+    at = np.where(
+        at < _SAME_M, -1.0, np.where(at > along[-1] - _SAME_M, along[-1] + 1, at)
+    )  # beyond an end: the line is led there
+    fresh = (
+        np.hypot(*((points[:, None] - own[[0, -1]]) * scale).transpose(2, 0, 1)).min(1) > _SAME_M
+    )  # not an end of its own
     xy = np.r_[own[~drop], points[fresh]]
     xy = xy[np.argsort(np.r_[along[~drop], at[fresh]], kind="stable")]
     return LineString(xy[np.r_[True, (np.diff(xy, axis=0) != 0).any(1)]])
 
 # %% ../../nbs/acquire/street_topology.ipynb #00f00018
 def read_streets(
-    path: str | Path,        # .geojson, .json or .gpkg
+    path: str | Path,  # .geojson, .json or .gpkg
 ) -> Rows:
     "The road lines of a street map."
     path = Path(path)
-    if not path.is_file(): raise DataError(path, "no such street map", "Check the path.")
-    if path.suffix.lower() != ".gpkg": return read_rows(path)
+    if not path.is_file():
+        raise DataError(path, "no such street map", "Check the path.")
+    if path.suffix.lower() != ".gpkg":
+        return read_rows(path)
     try:
-        with open_gpkg(path) as db: return _gpkg_rows(path, db)
+        with open_gpkg(path) as db:
+            return _gpkg_rows(path, db)
     except (sqlite3.Error, shapely.errors.ShapelyError, CRSError, IndexError, TypeError) as e:
-        raise DataError(path, f"is not a readable GeoPackage ({e})", "Export the streets again, as GeoJSON lines.") from e
+        raise DataError(
+            path,
+            f"is not a readable GeoPackage ({e})",
+            "Export the streets again, as GeoJSON lines.",
+        ) from e
+
 
 def _gpkg_rows(path: Path, db: sqlite3.Connection) -> Rows:
     "The one table of lines."
-    tables = [r for r in db.execute("SELECT table_name, column_name, geometry_type_name AS kind, srs_id FROM gpkg_geometry_columns") if "POINT" not in r["kind"] and "POLYGON" not in r["kind"]]
-    if len(tables) != 1: raise DataError(path, f"has {len(tables)} tables of lines, not one", "Export the streets alone.")
+    tables = [
+        r
+        for r in db.execute(
+            "SELECT table_name, column_name, geometry_type_name AS kind, srs_id FROM gpkg_geometry_columns"
+        )
+        if "POINT" not in r["kind"] and "POLYGON" not in r["kind"]
+    ]
+    if len(tables) != 1:
+        raise DataError(
+            path, f"has {len(tables)} tables of lines, not one", "Export the streets alone."
+        )
     name, column = (tables[0][k].replace('"', '""') for k in ("table_name", "column_name"))
-    srs = db.execute("SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys WHERE srs_id=?", (tables[0]["srs_id"],)).fetchone()
+    srs = db.execute(
+        "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys WHERE srs_id=?",
+        (tables[0]["srs_id"],),
+    ).fetchone()
     rows = [dict(r) for r in db.execute(f'SELECT * FROM "{name}" WHERE "{column}" IS NOT NULL')]
     blobs = [r.pop(tables[0]["column_name"]) for r in rows]
     shapes = shapely.force_2d([gpkg_geometry(b) for b in blobs])
     parts, index = shapely.get_parts(shapes, return_index=True)
     keep = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)
     crs = CRS.from_user_input(gpkg_crs(*srs))
-    return Rows(move_lines(parts[keep], crs, "EPSG:4326"), [rows[k] for k in index[keep]], [f"{(~keep).sum()} geometries that are no lines"]*bool((~keep).any()))
+    return Rows(
+        move_lines(parts[keep], crs, "EPSG:4326"),
+        [rows[k] for k in index[keep]],
+        [f"{(~keep).sum()} geometries that are no lines"] * bool((~keep).any()),
+    )
 
-def frame_of(rows: Rows) -> gpd.GeoDataFrame:   # EPSG:4326
+
+def frame_of(rows: Rows) -> gpd.GeoDataFrame:  # EPSG:4326
     "Rows as a table, for `osm.write_labels`."
-    tags = [{k: v for k, v in t.items() if isinstance(v, str | int | float | bool | None)} for t in rows.tags]
-    return gpd.GeoDataFrame(pd.DataFrame(tags, index=range(len(rows.lines)), dtype=object), geometry=gpd.GeoSeries(rows.lines, crs="EPSG:4326"))
+    tags = [
+        {k: v for k, v in t.items() if isinstance(v, str | int | float | bool | None)}
+        for t in rows.tags
+    ]
+    return gpd.GeoDataFrame(
+        pd.DataFrame(tags, index=range(len(rows.lines)), dtype=object),
+        geometry=gpd.GeoSeries(rows.lines, crs="EPSG:4326"),
+    )
 
 # %% ../../nbs/acquire/street_topology.ipynb #00f00021
 def node_file(
-    path: str | Path,        # of read_streets
-    out: str | Path,         # .geojson
-    node: bool = True,       # False: only another format
-) -> int:                    # places that got a vertex
+    path: str | Path,  # of read_streets
+    out: str | Path,  # .geojson
+    node: bool = True,  # False: only another format
+) -> int:  # places that got a vertex
     "Write a street map as labels, with a vertex wherever its roads meet; a file that would not change is left alone."
-    if Path(out).resolve() == Path(path).resolve(): raise DataError(out, "is the street map itself", "Name another file.")
-    if not str(out).lower().endswith((".geojson", ".json")): raise DataError(out, "is no name of a label file", "Use one that ends in .geojson.")
+    if Path(out).resolve() == Path(path).resolve():
+        raise DataError(out, "is the street map itself", "Name another file.")
+    if not str(out).lower().endswith((".geojson", ".json")):
+        raise DataError(out, "is no name of a label file", "Use one that ends in .geojson.")
     rows = read_streets(path)
-    if not len(rows.lines): raise DataError(path, "holds no line", "Export the streets as lines.")
+    if not len(rows.lines):
+        raise DataError(path, "holds no line", "Export the streets as lines.")
     places = count_places(unshared(rows))
-    made = write_labels(frame_of(node_rows(rows) if node else rows), Path(out).with_name(f".{Path(out).name}.new.geojson"))
-    if Path(out).is_file() and Path(out).read_bytes() == made.read_bytes(): made.unlink()
-    else: os.replace(made, out)
+    made = write_labels(
+        frame_of(node_rows(rows) if node else rows),
+        Path(out).with_name(f".{Path(out).name}.new.geojson"),
+    )
+    if Path(out).is_file() and Path(out).read_bytes() == made.read_bytes():
+        made.unlink()
+    else:
+        os.replace(made, out)
     return places
+
 
 def warn_streets(
     r: Run,
     say: Callable[[str], object] = print,
-    most: int = 500,         # label files that are looked at
-) -> int:                    # places, 0 where all is well
+    most: int = 500,  # label files that are looked at
+) -> int:  # places, 0 where all is well
     "Say so where the labels of a run, other than SpaceNet's, are not noded."
     labels = pd.read_parquet(r.chips, columns=["label"])["label"]
-    files = sorted({file_of(label) for label in labels if label and not parse_chip(file_of(label)).aoi})[:most]
-    found = [(file, count_places(unshared(rows)), junctions(rows)) for file in files for rows in [read_rows(file)]]
+    files = sorted(
+        {file_of(label) for label in labels if label and not parse_chip(file_of(label)).aoi}
+    )[:most]
+    found = [
+        (file, count_places(unshared(rows)), junctions(rows))
+        for file in files
+        for rows in [read_rows(file)]
+    ]
     places = _too_many(sum(f[1] for f in found), sum(f[2] for f in found))
-    if not places: return 0
+    if not places:
+        return 0
     worst = max(found, key=lambda f: f[1])[0]
-    say(warning(worst.resolve() if len(files) == 1 else f"{len(files)} label files, most of it in {worst.resolve()}", places))
+    say(
+        warning(
+            worst.resolve()
+            if len(files) == 1
+            else f"{len(files)} label files, most of it in {worst.resolve()}",
+            places,
+        )
+    )
     return places

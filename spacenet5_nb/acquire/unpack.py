@@ -28,32 +28,46 @@ __all__ = ['RATIO', 'member_problem', 'Unpacked', 'publish', 'unpack']
 # %% ../../nbs/acquire/unpack.ipynb #44acf866
 _DRIVE = re.compile(r"[A-Za-z]:")
 
+
 def member_problem(
     member: tarfile.TarInfo,
-) -> str:                 # why it is refused; "" where it is not
+) -> str:  # why it is refused; "" where it is not
     "What is wrong with a member's kind or name."
     name = member.name
-    if member.issym() or member.islnk(): return f"is a link (to {member.linkname!r})"
+    if member.issym() or member.islnk():
+        return f"is a link (to {member.linkname!r})"
     is_plain = member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-    if not is_plain or member.sparse is not None: return "is neither a plain file nor a folder"
-    if member.size < 0: return f"has a size of {member.size} bytes"
-    if name.startswith(("/", "\\")) or _DRIVE.match(name): return "is an absolute path"
-    if "\\" in name: return "has a backslash in its name"
-    if ".." in name.split("/"): return "leaves its folder through '..'"
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name): return "has a control character, or bytes that are not UTF-8, in its name"
-    if len(name) > 1000 or any(len(part.encode()) > 255 for part in name.split("/")): return "has a name that is too long"
+    if not is_plain or member.sparse is not None:
+        return "is neither a plain file nor a folder"
+    if member.size < 0:
+        return f"has a size of {member.size} bytes"
+    if name.startswith(("/", "\\")) or _DRIVE.match(name):
+        return "is an absolute path"
+    if "\\" in name:
+        return "has a backslash in its name"
+    if ".." in name.split("/"):
+        return "leaves its folder through '..'"
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        return "has a control character, or bytes that are not UTF-8, in its name"
+    if len(name) > 1000 or any(len(part.encode()) > 255 for part in name.split("/")):
+        return "has a name that is too long"
     return "lies too deep" if name.count("/") > 50 else ""
 
 # %% ../../nbs/acquire/unpack.ipynb #4b42f237
 _LARGEST_PIECE = 8 << 20
 
+
 class _Bounded:
     "A decompressed stream with a limit on its length and on each read."
+
     def __init__(self, raw: BinaryIO, limit: int, name: object):
         self.raw, self.limit, self.name, self.last = raw, limit, name, b""
 
     def read(self, n: int = -1) -> bytes:
-        if not 0 <= n <= _LARGEST_PIECE: raise DataError(self.name, f"has a header of {n} bytes", "This is not an archive to trust.")
+        if not 0 <= n <= _LARGEST_PIECE:
+            raise DataError(
+                self.name, f"has a header of {n} bytes", "This is not an archive to trust."
+            )
         self.last = self.raw.read(n)
         self._check(self.raw.tell())
         return self.last
@@ -62,46 +76,60 @@ class _Bounded:
         self._check(offset)
         return self.raw.seek(offset, whence)
 
-    def tell(self) -> int: return self.raw.tell()
+    def tell(self) -> int:
+        return self.raw.tell()
 
     def _check(self, position: int) -> None:
         if position > self.limit:
-            raise DataError(self.name, f"unpacks to more than {self.limit:,} bytes",
-                            "Free some space; or, if that is far more than it should hold, do not trust it.")
+            raise DataError(
+                self.name,
+                f"unpacks to more than {self.limit:,} bytes",
+                "Free some space; or, if that is far more than it should hold, do not trust it.",
+            )
 
 # %% ../../nbs/acquire/unpack.ipynb #e8993082
 class _Places:
     "The places given so far; one that is taken, or differs from another by case alone, is refused."
-    def __init__(self): self.seen: dict[str, tuple[str, bool]] = {}   # as such a file system sees it -> as written, whether a folder
+
+    def __init__(self):
+        self.seen: dict[
+            str, tuple[str, bool]
+        ] = {}  # as such a file system sees it -> as written, whether a folder
 
     def take(
         self,
         place: PurePosixPath,
         is_folder: bool,
-    ) -> str:           # why it is refused; "" where it is not
+    ) -> str:  # why it is refused; "" where it is not
         "Enter a place and the folders above it."
         folded, entry = unicodedata.normalize("NFC", str(place)).casefold(), (str(place), is_folder)
         known = self.seen.get(folded)
-        if known is None: self.seen[folded] = entry; return self.take(place.parent, True) if place.parent.parts else ""
-        if known[0] != entry[0]: return f"differs from {known[0]!r} by case alone"
-        if known[1] != is_folder: return f"is a file and a folder ({known[0]!r})"
+        if known is None:
+            self.seen[folded] = entry
+            return self.take(place.parent, True) if place.parent.parts else ""
+        if known[0] != entry[0]:
+            return f"differs from {known[0]!r} by case alone"
+        if known[1] != is_folder:
+            return f"is a file and a folder ({known[0]!r})"
         return "" if is_folder else f"is there twice ({known[0]!r})"
 
 # %% ../../nbs/acquire/unpack.ipynb #7cf1b50d
 @dataclass(frozen=True)
 class Unpacked:
     "What came out of an archive."
+
     files: int
     bytes: int
-    folders: dict[str, int]   # files in each folder, "." being the target itself
+    folders: dict[str, int]  # files in each folder, "." being the target itself
+
 
 def _read_members(
     archive: Path,
-    folder: Path,                                     # empty
+    folder: Path,  # empty
     place: Callable[[PurePosixPath], PurePosixPath],  # where a member goes
     max_files: int,
     max_bytes: int,
-    on_bytes: Callable[[int], Any],                   # told how far the archive itself has been read
+    on_bytes: Callable[[int], Any],  # told how far the archive itself has been read
 ) -> Unpacked:
     "Write an archive's files into a folder, or raise a DataError that names the member."
     places, folders, total = _Places(), collections.Counter(), 0
@@ -109,94 +137,167 @@ def _read_members(
         stream = _Bounded(plain, max_bytes, archive)
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for n, member in enumerate(tar):
-                problem = member_problem(member) or ("is one too many" if n >= max_files else "") or (
-                    f"declares {member.size:,} bytes, which is more than may be unpacked" if member.size > max_bytes - total else "")
+                problem = (
+                    member_problem(member)
+                    or ("is one too many" if n >= max_files else "")
+                    or (
+                        f"declares {member.size:,} bytes, which is more than may be unpacked"
+                        if member.size > max_bytes - total
+                        else ""
+                    )
+                )
                 where = PurePosixPath() if problem else place(PurePosixPath(member.name))
-                problem = problem or (places.take(where, member.isdir()) if where.parts else "has no name of its own" if not member.isdir() else "")
-                if problem: raise DataError(archive, f"member {member.name[:200]!r} {problem}", "Nothing was unpacked; do not trust this archive.")
-                if not member.isdir(): _write_file(tar, member, folder, where); folders[str(where.parent)] += 1; total += member.size
+                problem = problem or (
+                    places.take(where, member.isdir())
+                    if where.parts
+                    else "has no name of its own"
+                    if not member.isdir()
+                    else ""
+                )
+                if problem:
+                    raise DataError(
+                        archive,
+                        f"member {member.name[:200]!r} {problem}",
+                        "Nothing was unpacked; do not trust this archive.",
+                    )
+                if not member.isdir():
+                    _write_file(tar, member, folder, where)
+                    folders[str(where.parent)] += 1
+                    total += member.size
                 on_bytes(packed.tell())
         _check_end(stream, archive)
     return Unpacked(folders.total(), total, dict(folders))
 
-def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, where: PurePosixPath) -> None:
+
+def _write_file(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, where: PurePosixPath
+) -> None:
     "One member's bytes, flushed to disk under a new name; tarfile's own filter looks at it too."
-    if hasattr(tarfile, "data_filter"): tarfile.data_filter(member.replace(name=str(where), deep=False), str(folder))
-    target = folder/where
+    if hasattr(tarfile, "data_filter"):
+        tarfile.data_filter(member.replace(name=str(where), deep=False), str(folder))
+    target = folder / where
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as f:
             shutil.copyfileobj(tar.extractfile(member), f, 1 << 20)
-            f.flush(); os.fsync(f.fileno())
-    except (EOFError, gzip.BadGzipFile): raise
-    except OSError as e: raise write_error(target, e) from e
+            f.flush()
+            os.fsync(f.fileno())
+    except (EOFError, gzip.BadGzipFile):
+        raise
+    except OSError as e:
+        raise write_error(target, e) from e
+
 
 def _check_end(stream: _Bounded, archive: Path) -> None:
     "Zeros to the end of the stream; reading it all also compares gzip's checksum."
     is_end, size = len(stream.last) >= 512, stream.tell()
-    while is_end and stream.last: is_end = not stream.last.strip(b"\0"); stream.read(1 << 20)
-    if not is_end: raise DataError(archive, f"is broken after {size:,} unpacked bytes", "Delete it and fetch it again.")
+    while is_end and stream.last:
+        is_end = not stream.last.strip(b"\0")
+        stream.read(1 << 20)
+    if not is_end:
+        raise DataError(
+            archive, f"is broken after {size:,} unpacked bytes", "Delete it and fetch it again."
+        )
 
 # %% ../../nbs/acquire/unpack.ipynb #f8565824
 def publish(
-    folder: Path,   # finished, on the same file system
+    folder: Path,  # finished, on the same file system
     target: Path,
 ) -> None:
     "Give a folder its final name, or merge it into the folder that has it."
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, target); _flush(target.parent)
+        os.rename(folder, target)
+        _flush(target.parent)
         return
-    if not target.is_dir(): raise DataError(target, "is there already, and is not a folder", "Move it away, or choose another target.")
+    if not target.is_dir():
+        raise DataError(
+            target,
+            "is there already, and is not a folder",
+            "Move it away, or choose another target.",
+        )
     files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-    taken = [p for p in files if os.path.lexists(target/p) and not _is_same(folder/p, target/p)]
-    blocked = [p for p in files if any((target/q).exists() and not (target/q).is_dir() for q in p.parents)]
+    taken = [
+        p for p in files if os.path.lexists(target / p) and not _is_same(folder / p, target / p)
+    ]
+    blocked = [
+        p
+        for p in files
+        if any((target / q).exists() and not (target / q).is_dir() for q in p.parents)
+    ]
     if other := taken + blocked:
-        raise DataError(target/other[0], f"is there already with another content ({len(other)} of {len(files)} such files)",
-                        "Nothing was changed. Move the folder away, or choose another target.")
-    for path in files: (target/path).parent.mkdir(parents=True, exist_ok=True); os.replace(folder/path, target/path)
-    for parent in {target, *((target/p).parent for p in files)}: _flush(parent)
+        raise DataError(
+            target / other[0],
+            f"is there already with another content ({len(other)} of {len(files)} such files)",
+            "Nothing was changed. Move the folder away, or choose another target.",
+        )
+    for path in files:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder / path, target / path)
+    for parent in {target, *((target / p).parent for p in files)}:
+        _flush(parent)
+
 
 def _is_same(a: Path, b: Path) -> bool:
     "Whether two plain files hold the same bytes."
     return b.is_file() and not b.is_symlink() and filecmp.cmp(a, b, shallow=False)
 
+
 def _flush(folder: Path) -> None:
     "A folder's list of names, to disk."
     handle = os.open(folder, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 # %% ../../nbs/acquire/unpack.ipynb #10bf161d
-RATIO = 200   # GeoJSON shrinks to a tenth or less, imagery to a half; a bomb to a thousandth
+RATIO = 200  # GeoJSON shrinks to a tenth or less, imagery to a half; a bomb to a thousandth
+
 
 def unpack(
-    archive: str | Path,       # tar.gz
-    target: str | Path,        # folder; made, or merged into where it is there
+    archive: str | Path,  # tar.gz
+    target: str | Path,  # folder; made, or merged into where it is there
     *,
-    place: Callable[[PurePosixPath], PurePosixPath] = lambda member: member,   # where a member goes, below `target`
+    place: Callable[[PurePosixPath], PurePosixPath] = lambda member: (
+        member
+    ),  # where a member goes, below `target`
     max_files: int = 200_000,  # members
-    max_bytes: int | None = None,                          # unpacked; None: what the disk has, and RATIO times the archive
-    on_bytes: Callable[[int], Any] = lambda position: None,   # told how far the archive has been read
+    max_bytes: int | None = None,  # unpacked; None: what the disk has, and RATIO times the archive
+    on_bytes: Callable[[int], Any] = lambda position: (
+        None
+    ),  # told how far the archive has been read
 ) -> Unpacked:
     "Unpack an archive, all or nothing; links, devices, paths outside the target, names that clash and bombs are a DataError that names the member."
     archive, target = Path(archive), Path(target)
-    with _hidden(target.parent/f".unpack-{archive.name}") as folder:
-        if max_bytes is None: max_bytes = min(shutil.disk_usage(folder).free, RATIO*archive.stat().st_size + (1 << 20))
-        try: found = _read_members(archive, folder, place, max_files, max_bytes, on_bytes)
+    with _hidden(target.parent / f".unpack-{archive.name}") as folder:
+        if max_bytes is None:
+            max_bytes = min(
+                shutil.disk_usage(folder).free, RATIO * archive.stat().st_size + (1 << 20)
+            )
+        try:
+            found = _read_members(archive, folder, place, max_files, max_bytes, on_bytes)
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, UnicodeError) as e:
-            raise DataError(archive, f"is not a whole tar.gz ({e})", "Delete it and fetch it again.") from e
-        if not found.files: raise DataError(archive, "holds no files", "Fetch it again.")
+            raise DataError(
+                archive, f"is not a whole tar.gz ({e})", "Delete it and fetch it again."
+            ) from e
+        if not found.files:
+            raise DataError(archive, "holds no files", "Fetch it again.")
         publish(folder, target)
     return found
+
 
 @contextlib.contextmanager
 def _hidden(folder: Path) -> Iterator[Path]:
     "An empty folder that is gone afterwards; what a kill left of it last time goes first."
     try:
-        if folder.exists(): shutil.rmtree(folder)
+        if folder.exists():
+            shutil.rmtree(folder)
         folder.mkdir(parents=True)
-    except OSError as e: raise write_error(folder, e) from e
-    try: yield folder
+    except OSError as e:
+        raise write_error(folder, e) from e
+    try:
+        yield folder
     finally:
-        if folder.exists(): shutil.rmtree(folder)
+        if folder.exists():
+            shutil.rmtree(folder)

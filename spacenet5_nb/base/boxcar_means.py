@@ -21,8 +21,9 @@ def smoothed(points: np.ndarray, half: int) -> np.ndarray:
         reach = min(i, len(points) - 1 - i, half)
         for axis in range(2):
             total = 0.0
-            for j in range(i - reach, i + reach + 1): total += points[j, axis] - points[i, axis]   # large coordinates would lose digits
-            out[i, axis] = points[i, axis] + total/(2*reach + 1)
+            for j in range(i - reach, i + reach + 1):
+                total += points[j, axis] - points[i, axis]  # large coordinates would lose digits
+            out[i, axis] = points[i, axis] + total / (2 * reach + 1)
     return out
 
 # %% ../../nbs/base/boxcar_means.ipynb #25e245ff
@@ -32,23 +33,28 @@ def _cell_sums(band: np.ndarray, cell_px: int, row: np.ndarray, out: np.ndarray)
     for i in range(out.shape[0]):
         row[:] = 0
         for k in range(cell_px):
-            r = min(i*cell_px + k, band.shape[0] - 1)
-            for c in range(w): row[c] += band[r, c]
+            r = min(i * cell_px + k, band.shape[0] - 1)
+            for c in range(w):
+                row[c] += band[r, c]
         row[w:] = row[w - 1]
         for j in range(out.shape[1]):
             total = np.uint32(0)
-            for k in range(cell_px): total += row[j*cell_px + k]
+            for k in range(cell_px):
+                total += row[j * cell_px + k]
             out[i, j] = total
+
 
 def cell_sums(band: np.ndarray, cell_px: int) -> np.ndarray:
     "The sum of each square cell of bytes (float32); the last ones are filled up with the border's values."
-    out = np.empty((-(-band.shape[0]//cell_px), -(-band.shape[1]//cell_px)), np.float32)
-    _cell_sums(band, cell_px, np.empty(out.shape[1]*cell_px, np.uint32), out)
+    out = np.empty((-(-band.shape[0] // cell_px), -(-band.shape[1] // cell_px)), np.float32)
+    _cell_sums(band, cell_px, np.empty(out.shape[1] * cell_px, np.uint32), out)
     return out
 
 # %% ../../nbs/base/boxcar_means.ipynb #658d0405
 @compiled
-def _patch_sums(bands: np.ndarray, rows: np.ndarray, cols: np.ndarray, half: int, out: np.ndarray) -> None:
+def _patch_sums(
+    bands: np.ndarray, rows: np.ndarray, cols: np.ndarray, half: int, out: np.ndarray
+) -> None:
     count, h, w = bands.shape
     for b in range(count):
         band = bands[b]
@@ -58,10 +64,13 @@ def _patch_sums(bands: np.ndarray, rows: np.ndarray, cols: np.ndarray, half: int
                 line = band[min(max(r, 0), h - 1)]
                 first = cols[n] - half
                 if first >= 0 and cols[n] + half < w:
-                    for value in line[first:cols[n] + half + 1]: total += value
+                    for value in line[first : cols[n] + half + 1]:
+                        total += value
                 else:
-                    for c in range(first, cols[n] + half + 1): total += line[min(max(c, 0), w - 1)]
+                    for c in range(first, cols[n] + half + 1):
+                        total += line[min(max(c, 0), w - 1)]
             out[b, n] = total
+
 
 def patch_sums(bands: np.ndarray, rows: np.ndarray, cols: np.ndarray, half: int) -> np.ndarray:
     "Per band of bytes and place (bands, n): the sum of the square with `half` pixels to each side; outside, the border's pixels."

@@ -23,25 +23,48 @@ __all__ = ['Channels', 'read_bins']
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Channels:
     "The bands of a target or prediction, in order: speed, road, then junction, crossing and directions where asked for."
-    edges_mph: tuple[float, ...]       # upper edge of each bin; a speed belongs to the first bin whose edge is not below it
-    values_mph: tuple[float, ...]      # the speed that each bin stands for
+
+    edges_mph: tuple[
+        float, ...
+    ]  # upper edge of each bin; a speed belongs to the first bin whose edge is not below it
+    values_mph: tuple[float, ...]  # the speed that each bin stands for
     has_junction: bool = True
     has_crossing: bool = False
-    orientations: int = 0              # classes of a road's direction over half a turn; 0: none
-    continuous: bool = False           # one speed band, 255 at the only edge, instead of bins
+    orientations: int = 0  # classes of a road's direction over half a turn; 0: none
+    continuous: bool = False  # one speed band, 255 at the only edge, instead of bins
 
     def __post_init__(self):
-        if len(self.edges_mph) != len(self.values_mph) or not self.edges_mph or list(self.edges_mph) != sorted(set(self.edges_mph)):
-            raise PresetError("channels", f"bin edges {list(self.edges_mph)} and values {list(self.values_mph)} must be of one length, edges rising")
-        if not min(self.edges_mph) > 0 or not min(self.values_mph) > 0: raise PresetError("channels", "bin edges and values must be above 0 mph")
-        if self.continuous and len(self.edges_mph) != 1: raise PresetError("channels", "continuous speed has one edge: the speed that 255 stands for", "For example Channels.of_speed(65).")
-        if self.orientations < 0 or self.orientations == 1: raise PresetError("channels", f"orientations is {self.orientations}", "Use 0, or at least 2 classes.")
+        if (
+            len(self.edges_mph) != len(self.values_mph)
+            or not self.edges_mph
+            or list(self.edges_mph) != sorted(set(self.edges_mph))
+        ):
+            raise PresetError(
+                "channels",
+                f"bin edges {list(self.edges_mph)} and values {list(self.values_mph)} must be of one length, edges rising",
+            )
+        if not min(self.edges_mph) > 0 or not min(self.values_mph) > 0:
+            raise PresetError("channels", "bin edges and values must be above 0 mph")
+        if self.continuous and len(self.edges_mph) != 1:
+            raise PresetError(
+                "channels",
+                "continuous speed has one edge: the speed that 255 stands for",
+                "For example Channels.of_speed(65).",
+            )
+        if self.orientations < 0 or self.orientations == 1:
+            raise PresetError(
+                "channels", f"orientations is {self.orientations}", "Use 0, or at least 2 classes."
+            )
 
     @classmethod
-    def bins(cls, edges_mph: Iterable[float], values_mph: Iterable[float] | None = None, **kwargs) -> Channels:
+    def bins(
+        cls, edges_mph: Iterable[float], values_mph: Iterable[float] | None = None, **kwargs
+    ) -> Channels:
         "Bins from their upper edges; each stands for `values_mph`, or for its own edge."
         edges = tuple(map(float, edges_mph))
-        return cls(edges, tuple(map(float, values_mph)) if values_mph is not None else edges, **kwargs)
+        return cls(
+            edges, tuple(map(float, values_mph)) if values_mph is not None else edges, **kwargs
+        )
 
     @classmethod
     def selim_sef(cls) -> Channels:
@@ -52,7 +75,9 @@ class Channels:
     @classmethod
     def cresi(cls) -> Channels:
         "The baseline's eight: seven bins of 10 mph, road."
-        return cls.bins((10, 20, 30, 40, 50, 60, 70), (7.5, 17.5, 25, 35, 45, 55, 65), has_junction=False)
+        return cls.bins(
+            (10, 20, 30, 40, 50, 60, 70), (7.5, 17.5, 25, 35, 45, 55, 65), has_junction=False
+        )
 
     @classmethod
     def best(cls) -> Channels:
@@ -71,49 +96,108 @@ class Channels:
         return cls((float(max_mph),), (float(max_mph),), continuous=True, **kwargs)
 
     @property
-    def n_bins(self) -> int: return len(self.edges_mph)
+    def n_bins(self) -> int:
+        return len(self.edges_mph)
+
     @property
-    def speed(self) -> slice: return slice(0, self.n_bins)
+    def speed(self) -> slice:
+        return slice(0, self.n_bins)
+
     @property
-    def road(self) -> int: return self.n_bins
+    def road(self) -> int:
+        return self.n_bins
+
     @property
-    def junction(self) -> int | None: return self.n_bins + 1 if self.has_junction else None
+    def junction(self) -> int | None:
+        return self.n_bins + 1 if self.has_junction else None
+
     @property
-    def crossing(self) -> int | None: return self.n_bins + 1 + self.has_junction if self.has_crossing else None
+    def crossing(self) -> int | None:
+        return self.n_bins + 1 + self.has_junction if self.has_crossing else None
+
     @property
     def orientation(self) -> slice | None:
         start = self.n_bins + 1 + self.has_junction + self.has_crossing
         return slice(start, start + self.orientations) if self.orientations else None
+
     @property
     def names(self) -> tuple[str, ...]:
         "Band names as written into rasters and checkpoints."
-        speeds = (f"speed_to_{self.edges_mph[0]:g}",) if self.continuous else tuple(f"speed_{edge:g}" for edge in self.edges_mph)
-        return (speeds + ("road",) + ("junction",)*self.has_junction + ("crossing",)*self.has_crossing
-                + tuple(f"orientation_{180*k/self.orientations:.4g}" for k in range(self.orientations)))
-    def __len__(self) -> int: return len(self.names)
+        speeds = (
+            (f"speed_to_{self.edges_mph[0]:g}",)
+            if self.continuous
+            else tuple(f"speed_{edge:g}" for edge in self.edges_mph)
+        )
+        return (
+            speeds
+            + ("road",)
+            + ("junction",) * self.has_junction
+            + ("crossing",) * self.has_crossing
+            + tuple(
+                f"orientation_{180 * k / self.orientations:.4g}" for k in range(self.orientations)
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
     def bin_of(self, mph: float) -> int:
         "The bin of a speed; above the last edge it is the last bin."
-        return min(bisect_left(self.edges_mph, mph - 1e-6), self.n_bins - 1)   # 25 mph by way of m/s is a hair more
+        return min(
+            bisect_left(self.edges_mph, mph - 1e-6), self.n_bins - 1
+        )  # 25 mph by way of m/s is a hair more
 
 # %% ../../nbs/base/channels.ipynb #f861335c
 _BINS_CURE = "It needs the columns burn_val, speed and channel, one row a whole mph; speed_limits.write_bin_csv makes one."
 
+
 def read_bins(
     path: str | Path,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:   # upper edges in mph: just below the next channel's first speed; the highest speed of each
+) -> tuple[
+    tuple[float, ...], tuple[float, ...]
+]:  # upper edges in mph: just below the next channel's first speed; the highest speed of each
     "Read speed bins in the original's form: every whole mph with its channel and grey value."
-    if not Path(path).is_file(): raise DataError(path, "no such file of speed bins", "Check the path.")
-    try: table = list(csv.DictReader(Path(path).read_text(encoding="utf-8-sig").splitlines()))
-    except (csv.Error, UnicodeDecodeError) as e: raise DataError(path, f"is not a CSV ({e})", _BINS_CURE) from e
-    if missing := [c for c in ("burn_val", "speed", "channel") if c not in (table[0] if table else {})]: raise DataError(path, f"has no column '{missing[0]}'", _BINS_CURE)
-    try: burn, speed, channel = ([float(row[c]) for row in table] for c in ("burn_val", "speed", "channel"))
-    except (TypeError, ValueError) as e: raise DataError(path, f"has rows without numbers ({e})", _BINS_CURE) from e
-    if speed != [*range(1, len(speed) + 1)]: raise DataError(path, "its speeds are not 1, 2, 3, ... without a gap", "List every whole mph once, in rising order.")
+    if not Path(path).is_file():
+        raise DataError(path, "no such file of speed bins", "Check the path.")
+    try:
+        table = list(csv.DictReader(Path(path).read_text(encoding="utf-8-sig").splitlines()))
+    except (csv.Error, UnicodeDecodeError) as e:
+        raise DataError(path, f"is not a CSV ({e})", _BINS_CURE) from e
+    if missing := [
+        c for c in ("burn_val", "speed", "channel") if c not in (table[0] if table else {})
+    ]:
+        raise DataError(path, f"has no column '{missing[0]}'", _BINS_CURE)
+    try:
+        burn, speed, channel = (
+            [float(row[c]) for row in table] for c in ("burn_val", "speed", "channel")
+        )
+    except (TypeError, ValueError) as e:
+        raise DataError(path, f"has rows without numbers ({e})", _BINS_CURE) from e
+    if speed != [*range(1, len(speed) + 1)]:
+        raise DataError(
+            path,
+            "its speeds are not 1, 2, 3, ... without a gap",
+            "List every whole mph once, in rising order.",
+        )
     steps = [b - a for a, b in zip([0, *channel], channel, strict=False)]
-    if wrong := [row for row, step in enumerate(steps) if step not in (0, 1) or (row == 0 and step)]:
-        raise DataError(path, f"its channels do not rise from 0 one by one (row {wrong[0]})", "Number them 0, 1, 2, ... by rising speed.")
+    if wrong := [
+        row for row, step in enumerate(steps) if step not in (0, 1) or (row == 0 and step)
+    ]:
+        raise DataError(
+            path,
+            f"its channels do not rise from 0 one by one (row {wrong[0]})",
+            "Number them 0, 1, 2, ... by rising speed.",
+        )
     n = int(channel[-1]) + 1
-    if any(abs(b - 255//n*(c + 1)) > 1e-6 for b, c in zip(burn, channel, strict=True)):
-        raise DataError(path, f"its burn_val is not {255//n} x (channel + 1) everywhere", "Write it again with speed_limits.write_bin_csv.")
-    last = [row for row, step in enumerate(steps) if step] + [len(speed)]   # the row after each channel's last
-    return (*(speed[row] - 0.01 for row in last[:-1]), speed[-1]), tuple(speed[row - 1] for row in last)
+    if any(abs(b - 255 // n * (c + 1)) > 1e-6 for b, c in zip(burn, channel, strict=True)):
+        raise DataError(
+            path,
+            f"its burn_val is not {255 // n} x (channel + 1) everywhere",
+            "Write it again with speed_limits.write_bin_csv.",
+        )
+    last = [row for row, step in enumerate(steps) if step] + [
+        len(speed)
+    ]  # the row after each channel's last
+    return (*(speed[row] - 0.01 for row in last[:-1]), speed[-1]), tuple(
+        speed[row - 1] for row in last
+    )

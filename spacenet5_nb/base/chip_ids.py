@@ -17,26 +17,48 @@ __all__ = ['Chip', 'parse_chip']
 @dataclass(frozen=True)
 class Chip:
     "One chip's identity."
-    id: str       # `AOI_7_Moscow_chip371`: the scorer's ImageId
-    aoi: int      # 7; 0 where the name has no AOI
-    city: str     # `Moscow`; empty where the name has none
-    number: int   # 371; -1 where the name has none
+
+    id: str  # `AOI_7_Moscow_chip371`: the scorer's ImageId
+    aoi: int  # 7; 0 where the name has no AOI
+    city: str  # `Moscow`; empty where the name has none
+    number: int  # 371; -1 where the name has none
     product: str  # `PS-MS`, `PS-RGB`, `MS`, `PAN`, `geojson_roads_speed`, ...; empty where the name has none
 
+
 _PRODUCT = r"PS-RGB|PS-MS|RGB-PanSharpen|MUL-PanSharpen|MUL|MS|PAN|geojson(?:_roads)?(?:_speed)?|spacenetroads"
-_CHIP = re.compile(rf"AOI_(?P<aoi>\d+)_(?P<city>[A-Za-z][A-Za-z-]*(?:_(?!(?:{_PRODUCT}|RGB|PS|chip|img|speed|train|test)(?:_|\d|$))[A-Za-z-]+)*)"
-                   r"(?:_(?P<product>.+?))??_(?P<kind>chip|img)(?P<number>\d+)")
+_CHIP = re.compile(
+    rf"AOI_(?P<aoi>\d+)_(?P<city>[A-Za-z][A-Za-z-]*(?:_(?!(?:{_PRODUCT}|RGB|PS|chip|img|speed|train|test)(?:_|\d|$))[A-Za-z-]+)*)"
+    r"(?:_(?P<product>.+?))??_(?P<kind>chip|img)(?P<number>\d+)"
+)
+
 
 def parse_chip(path: str | Path) -> Chip:
     "Read a chip's identity from any SpaceNet 3 or 5 file name, ImageId or loose file name; words may stand in any order around AOI and number."
-    stem = re.sub(r"\.(tiff?|geojson|json|gpkg|graphml|csv|npy)$", "", Path(path).name, flags=re.IGNORECASE)
-    if not (m := _CHIP.search(stem)): return Chip(re.sub(r"[^A-Za-z0-9._-]", "_", stem), 0, "", -1, "")
-    twin = "_train"*stem[m.end():].endswith("_train")   # of a training chip whose number a test chip has too (01_explore)
-    product = (m["product"] or "").strip("_") or _stray_product(stem[:m.start()], stem[m.end():])
-    return Chip(f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}{twin}", int(m["aoi"]), m["city"], int(m["number"]), product)
+    stem = re.sub(
+        r"\.(tiff?|geojson|json|gpkg|graphml|csv|npy)$", "", Path(path).name, flags=re.IGNORECASE
+    )
+    if not (m := _CHIP.search(stem)):
+        return Chip(re.sub(r"[^A-Za-z0-9._-]", "_", stem), 0, "", -1, "")
+    twin = "_train" * stem[m.end() :].endswith(
+        "_train"
+    )  # of a training chip whose number a test chip has too (01_explore)
+    product = (m["product"] or "").strip("_") or _stray_product(stem[: m.start()], stem[m.end() :])
+    return Chip(
+        f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}{twin}",
+        int(m["aoi"]),
+        m["city"],
+        int(m["number"]),
+        product,
+    )
+
 
 def _stray_product(before: str, after: str) -> str:
     "A product that stands before the AOI, `RGB-PanSharpen_AOI_2_Vegas_img1`, or after the number, `AOI_2_Vegas_img1_geojson_roads_speed`."
-    for pattern, text in ((rf"(?:^|_)({_PRODUCT})_?$", before), (rf"(?:^|_)({_PRODUCT})(?:_SN\d.*|_(?:train|test).*)$", before), (rf"^_({_PRODUCT})(?:_|$)(?!roads|speed)", after)):
-        if m := re.search(pattern, text): return m[1].rstrip("_")
+    for pattern, text in (
+        (rf"(?:^|_)({_PRODUCT})_?$", before),
+        (rf"(?:^|_)({_PRODUCT})(?:_SN\d.*|_(?:train|test).*)$", before),
+        (rf"^_({_PRODUCT})(?:_|$)(?!roads|speed)", after),
+    ):
+        if m := re.search(pattern, text):
+            return m[1].rstrip("_")
     return ""

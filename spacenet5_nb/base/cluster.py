@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import StageError, load_settings
 
-if TYPE_CHECKING: from distributed import Client, Future
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 # %% auto #0
 __all__ = ['WAIT_S', 'AHEAD', 'COUNT_S', 'LOOK_S', 'connect', 'gpu_needed', 'places', 'shared_settings', 'remotely',
@@ -31,167 +32,288 @@ __all__ = ['WAIT_S', 'AHEAD', 'COUNT_S', 'LOOK_S', 'connect', 'gpu_needed', 'pla
            'end_with_parent', 'is_locked']
 
 # %% ../../nbs/base/cluster.ipynb #c1a50005
-WAIT_S = 15   # for a scheduler to answer, and for a worker to be there
+WAIT_S = 15  # for a scheduler to answer, and for a worker to be there
+
 
 @contextlib.contextmanager
 def connect(
-    address: str = "",         # tcp://host:8786; empty: settings.ini's
+    address: str = "",  # tcp://host:8786; empty: settings.ini's
 ) -> Iterator[Client]:
     "A connection to the cluster; StageError where none answers."
     address = address or load_settings().scheduler
-    try: from distributed import Client
-    except ImportError as e: raise StageError("scheduler", "needs dask's distributed", 'Install it: pip install "spacenet5_nb[cluster]"') from e
-    try: client = Client(address, timeout=WAIT_S, set_as_default=False)
+    try:
+        from distributed import Client
+    except ImportError as e:
+        raise StageError(
+            "scheduler",
+            "needs dask's distributed",
+            'Install it: pip install "spacenet5_nb[cluster]"',
+        ) from e
+    try:
+        client = Client(address, timeout=WAIT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as e:
-        raise StageError(f"scheduler {address}", f"does not answer ({type(e).__name__})", "Start it (dask scheduler), or leave `scheduler` empty to use this machine.") from e
+        raise StageError(
+            f"scheduler {address}",
+            f"does not answer ({type(e).__name__})",
+            "Start it (dask scheduler), or leave `scheduler` empty to use this machine.",
+        ) from e
     with client:
-        try: client.wait_for_workers(1, timeout=WAIT_S)   # they may be starting again
-        except TimeoutError: raise StageError(f"scheduler {address}", "has no workers", f"Start one on each machine: dask worker {address} --nthreads 1") from None
+        try:
+            client.wait_for_workers(1, timeout=WAIT_S)  # they may be starting again
+        except TimeoutError:
+            raise StageError(
+                f"scheduler {address}",
+                "has no workers",
+                f"Start one on each machine: dask worker {address} --nthreads 1",
+            ) from None
         yield client
+
 
 def gpu_needed(client: Client) -> dict[str, float]:
     "What a task that wants a GPU asks for: one of `--resources GPU=1`, where any worker was started so."
-    return {"GPU": 1} if any(w["resources"].get("GPU") for w in client.scheduler_info(n_workers=-1)["workers"].values()) else {}
+    return (
+        {"GPU": 1}
+        if any(
+            w["resources"].get("GPU")
+            for w in client.scheduler_info(n_workers=-1)["workers"].values()
+        )
+        else {}
+    )
+
 
 def places(client: Client, wanted: Mapping[str, float]) -> int:
     "How many such tasks the workers that are there now can run at once."
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return sum(int(min([w["nthreads"], *(w["resources"].get(name, 0)//n for name, n in wanted.items())])) for w in workers)
+    return sum(
+        int(min([w["nthreads"], *(w["resources"].get(name, 0) // n for name, n in wanted.items())]))
+        for w in workers
+    )
+
 
 def shared_settings() -> dict[str, str]:
     "What workers must agree on with this machine."
     s = load_settings()
-    return {"SPACENET5_DATA": s.data_root, "SPACENET5_OUTPUTS": s.outputs_root, "SPACENET5_SEED": str(s.seed), "SPACENET5_SCHEDULER": ""}
+    return {
+        "SPACENET5_DATA": s.data_root,
+        "SPACENET5_OUTPUTS": s.outputs_root,
+        "SPACENET5_SEED": str(s.seed),
+        "SPACENET5_SCHEDULER": "",
+    }
 
 # %% ../../nbs/base/cluster.ipynb #c1a50008
-def remotely(module: str, name: str, arguments: Sequence, settings: Mapping[str, str], needs: Sequence[str]) -> Any:
+def remotely(
+    module: str, name: str, arguments: Sequence, settings: Mapping[str, str], needs: Sequence[str]
+) -> Any:
     "What a worker does: a function of this package, with the client's data and outputs folders."
     os.environ.update(settings)
     check_there(needs)
     return getattr(importlib.import_module(f"spacenet5_nb.{module}"), name)(*arguments)
 
+
 def check_there(paths: Iterable[str | Path]) -> None:
     "StageError where a worker does not see a file or folder."
     for path in paths:
-        if not is_there(Path(path)): raise StageError(path, f"is not there on worker {os.uname().nodename}", "Mount the same folders under the same paths on every machine.")
+        if not is_there(Path(path)):
+            raise StageError(
+                path,
+                f"is not there on worker {os.uname().nodename}",
+                "Mount the same folders under the same paths on every machine.",
+            )
+
 
 def is_there(path: Path) -> bool:
     "Whether a file is there, also where a network file system remembers that a moment ago it was not: listing its folder makes that look again."
-    if path.exists(): return True
-    with contextlib.suppress(OSError): os.listdir(path.parent)
+    if path.exists():
+        return True
+    with contextlib.suppress(OSError):
+        os.listdir(path.parent)
     return path.exists()
+
 
 def _packaged() -> Callable:
     "`remotely` where workers find it, even if a notebook defines its own."
     return importlib.import_module("spacenet5_nb.base.cluster").remotely
 
 # %% ../../nbs/base/cluster.ipynb #c1a50011
-AHEAD = 2      # calls a place: one that runs, one that waits
-COUNT_S = 2.0  # between counts of places, which take the scheduler a message with every worker's name
+AHEAD = 2  # calls a place: one that runs, one that waits
+COUNT_S = (
+    2.0  # between counts of places, which take the scheduler a message with every worker's name
+)
+
 
 def on_cluster(
-    module: str,                       # of this package
-    name: str,                         # of its function
-    calls: Iterable[Sequence],         # arguments of each call
+    module: str,  # of this package
+    name: str,  # of its function
+    calls: Iterable[Sequence],  # arguments of each call
     *,
-    died: Callable[[int], Any],        # what stands for call k when it has ended three workers; or it raises
-    gpu: bool = False,                 # only workers that were started with `--resources GPU=1`, where there are any
-    ahead: bool = False,               # a few calls at a time, in their order
-    needs: Sequence[str | Path] = (),  # files and folders that workers must see; empty: the outputs folder
-) -> Iterator[tuple[int, Any]]:        # number of the call and its result, as they come
+    died: Callable[
+        [int], Any
+    ],  # what stands for call k when it has ended three workers; or it raises
+    gpu: bool = False,  # only workers that were started with `--resources GPU=1`, where there are any
+    ahead: bool = False,  # a few calls at a time, in their order
+    needs: Sequence[
+        str | Path
+    ] = (),  # files and folders that workers must see; empty: the outputs folder
+) -> Iterator[tuple[int, Any]]:  # number of the call and its result, as they come
     "Make calls on the cluster; the first that raises ends the others."
     from distributed import KilledWorker, as_completed
+
     with connect() as client:
         desk = _desk(client, module, name, calls, gpu, needs)
         try:
             coming = as_completed(desk.submit(desk.room() if ahead else None), loop=client.loop)
             for future in coming:
                 k, error = desk.out.pop(future), future.exception()
-                if error is not None and not isinstance(error, KilledWorker): raise error
-                if ahead: coming.update(desk.submit(desk.room()))   # before whoever waits for the result takes time over it
+                if error is not None and not isinstance(error, KilledWorker):
+                    raise error
+                if ahead:
+                    coming.update(
+                        desk.submit(desk.room())
+                    )  # before whoever waits for the result takes time over it
                 yield k, future.result() if error is None else died(k)
-        finally: client.cancel(list(desk.out))
+        finally:
+            client.cancel(list(desk.out))
 
 # %% ../../nbs/base/cluster.ipynb #c1a50012
 class _Desk:
     "Hands calls to the scheduler and knows which are out."
-    def __init__(self, client: Client, send: Callable[[int, Sequence], Future], calls: Iterable[Sequence], wanted: Mapping[str, float]):
+
+    def __init__(
+        self,
+        client: Client,
+        send: Callable[[int, Sequence], Future],
+        calls: Iterable[Sequence],
+        wanted: Mapping[str, float],
+    ):
         self.client, self.send, self.calls, self.wanted = client, send, enumerate(calls), wanted
         self.out: dict[Future, int] = {}
         self.places, self.counted = 0, -COUNT_S
 
     def room(self) -> int:
         "Calls that may be added; at least one where none is out."
-        if time.monotonic() - self.counted >= COUNT_S: self.places, self.counted = places(self.client, self.wanted), time.monotonic()
-        return max(AHEAD*self.places, 1) - len(self.out)
+        if time.monotonic() - self.counted >= COUNT_S:
+            self.places, self.counted = places(self.client, self.wanted), time.monotonic()
+        return max(AHEAD * self.places, 1) - len(self.out)
 
     def submit(self, most: int | None) -> list[Future]:
         "The next calls, as many as there are, or fewer."
-        new = {self.send(k, call): k for k, call in itertools.islice(self.calls, most if most is None else max(0, most))}
+        new = {
+            self.send(k, call): k
+            for k, call in itertools.islice(self.calls, most if most is None else max(0, most))
+        }
         self.out |= new
         return list(new)
 
-def _desk(client: Client, module: str, name: str, calls: Iterable[Sequence], gpu: bool, needs: Sequence[str | Path]) -> _Desk:
+
+def _desk(
+    client: Client,
+    module: str,
+    name: str,
+    calls: Iterable[Sequence],
+    gpu: bool,
+    needs: Sequence[str | Path],
+) -> _Desk:
     "A desk for calls of one function."
-    run, settings, wanted = uuid.uuid4().hex[:8], shared_settings(), gpu_needed(client) if gpu else {}
+    run, settings, wanted = (
+        uuid.uuid4().hex[:8],
+        shared_settings(),
+        gpu_needed(client) if gpu else {},
+    )
     needs = [str(p) for p in needs] or [settings["SPACENET5_OUTPUTS"]]
+
     def send(k: int, call: Sequence) -> Future:
-        return client.submit(_packaged(), module, name, call, settings, needs, key=f"{name}-{run}-{k}", pure=False, resources=wanted or None)
+        return client.submit(
+            _packaged(),
+            module,
+            name,
+            call,
+            settings,
+            needs,
+            key=f"{name}-{run}-{k}",
+            pure=False,
+            resources=wanted or None,
+        )
+
     return _Desk(client, send, calls, wanted)
 
 # %% ../../nbs/base/cluster.ipynb #c1a50016
 _KEPT: dict[str, Any] = {}
-_KEEPING = threading.Lock()   # a worker may have several threads
+_KEEPING = threading.Lock()  # a worker may have several threads
+
 
 def resident(
-    key: str,                   # says all that the thing depends on
+    key: str,  # says all that the thing depends on
     make: Callable[[], Any],
 ) -> Any:
     "One thing that stays in this process from call to call; made again where another key is asked for."
     with _KEEPING:
         if key not in _KEPT:
-            forget()   # before the next is made: a GPU may not hold two ensembles
+            forget()  # before the next is made: a GPU may not hold two ensembles
             _KEPT[key] = make()
         return _KEPT[key]
+
 
 def forget() -> None:
     "Let go of what is kept, and of the memory that it has on a GPU."
     _KEPT.clear()
-    if torch := sys.modules.get("torch"): torch.cuda.empty_cache()   # does nothing where no GPU was used
+    if torch := sys.modules.get("torch"):
+        torch.cuda.empty_cache()  # does nothing where no GPU was used
 
 # %% ../../nbs/base/cluster.ipynb #c1a5000c
-LOOK_S = 2.0   # between looks at the pipeline's lock
+LOOK_S = 2.0  # between looks at the pipeline's lock
+
 
 def run_process(
     command: Sequence[str],
-    environment: Mapping[str, str],   # added to the worker's
-    log: str,                         # file for its output
-    lock: str,                        # held by the pipeline as long as it lives
-) -> int:                             # exit code; -15 where the pipeline is gone
+    environment: Mapping[str, str],  # added to the worker's
+    log: str,  # file for its output
+    lock: str,  # held by the pipeline as long as it lives
+) -> int:  # exit code; -15 where the pipeline is gone
     "Run a command on a worker until it ends, its worker dies, or the pipeline does."
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as f:
-        process = subprocess.Popen(list(command), stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=os.environ | dict(environment), preexec_fn=end_with_parent)
+        process = subprocess.Popen(
+            list(command),
+            stdout=f,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | dict(environment),
+            preexec_fn=end_with_parent,
+        )
     done = threading.Event()
     threading.Thread(target=lambda: (process.wait(), done.set()), daemon=True).start()
     while not done.wait(LOOK_S):
-        if not is_locked(lock): process.terminate()
+        if not is_locked(lock):
+            process.terminate()
     return process.returncode
 
-def run_spacenet5(arguments: Sequence[str], environment: Mapping[str, str], log: str, lock: str) -> int:
+
+def run_spacenet5(
+    arguments: Sequence[str], environment: Mapping[str, str], log: str, lock: str
+) -> int:
     "The worker's own `spacenet5` command, as `run_process` runs things; it may need the GPU's memory."
     forget()
-    return run_process([sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments], environment, log, lock)
+    return run_process(
+        [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments],
+        environment,
+        log,
+        lock,
+    )
+
 
 def end_with_parent() -> None:
     "Ask Linux to end this process when the thread that started it ends; a SIGTERM, so that it can end its own children."
-    pr_set_pdeathsig = 1   # prctl.h
+    pr_set_pdeathsig = 1  # prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
 
 def is_locked(path: str | Path) -> bool:
     "Whether any process holds a file's lock; where the file system has no locks, nobody knows, and it counts as held."
     try:
-        with open(path) as f: fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError: return True
-    except OSError: return Path(path).exists()
+        with open(path) as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return Path(path).exists()
     return False

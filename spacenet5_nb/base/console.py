@@ -22,108 +22,173 @@ from ..core import WorkspaceError
 __all__ = ['EXITS', 'EXIT_TEXT', 'DryRun', 'with_debug', 'equip', 'explain', 'LineLog', 'run_app', 'close_bars', 'farewell']
 
 # %% ../../nbs/base/console.ipynb #09f00005
-EXITS = {0: "done", 1: "an error, which one line on stderr names with its cure", 2: "the command line was not understood",
-         3: "done, but some chips were left out", 130: "stopped by Ctrl-C", 143: "stopped by SIGTERM"}
+EXITS = {
+    0: "done",
+    1: "an error, which one line on stderr names with its cure",
+    2: "the command line was not understood",
+    3: "done, but some chips were left out",
+    130: "stopped by Ctrl-C",
+    143: "stopped by SIGTERM",
+}
 EXIT_TEXT = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXITS.items()) + "."
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be read and made, how large and how long, and write nothing")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="say what would be read and made, how large and how long, and write nothing",
+    ),
+]
 _Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
+
 def with_debug(
-    callback: Callable,    # of a command
-) -> Callable:             # one that takes --debug too
+    callback: Callable,  # of a command
+) -> Callable:  # one that takes --debug too
     "Give a command the option that `main` reads for all of them, so that its help lists it."
     own = inspect.signature(callback, eval_str=True)
-    if "debug" in own.parameters: return callback   # it has it, from an earlier import of the module that makes the program
+    if "debug" in own.parameters:
+        return callback  # it has it, from an earlier import of the module that makes the program
+
     @functools.wraps(callback)
-    def command(*args: Any, debug: bool = False, **kwargs: Any) -> Any: return callback(*args, **kwargs)
-    more = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug)
+    def command(*args: Any, debug: bool = False, **kwargs: Any) -> Any:
+        return callback(*args, **kwargs)
+
+    more = inspect.Parameter(
+        "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug
+    )
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), more])
     return command
 
+
 def equip(
-    app: typer.Typer,    # all of whose commands are there
+    app: typer.Typer,  # all of whose commands are there
 ) -> None:
     "Give every command `--debug` and the exit codes in its help."
-    for c in app.registered_commands: c.callback, c.epilog = with_debug(c.callback), EXIT_TEXT
+    for c in app.registered_commands:
+        c.callback, c.epilog = with_debug(c.callback), EXIT_TEXT
 
 # %% ../../nbs/base/console.ipynb #09f00008
-_REFUSALS = {13: "Check its permissions.", 28: "Free some space and run again.", 2: "Check the path.", 20: "Check the path.", 21: "Name a file, not a folder.",
-             24: "Raise `ulimit -n`, or lower `workers` in settings.ini.", 30: "Choose a place that can be written.", 36: "Choose a shorter name."}
+_REFUSALS = {
+    13: "Check its permissions.",
+    28: "Free some space and run again.",
+    2: "Check the path.",
+    20: "Check the path.",
+    21: "Name a file, not a folder.",
+    24: "Raise `ulimit -n`, or lower `workers` in settings.ini.",
+    30: "Choose a place that can be written.",
+    36: "Choose a shorter name.",
+}
+
 
 def explain(
     error: BaseException,
-) -> str:                  # one line
+) -> str:  # one line
     "An exception as what is wrong and what to do."
-    if isinstance(error, WorkspaceError): text = str(error)
+    if isinstance(error, WorkspaceError):
+        text = str(error)
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror}. {_REFUSALS.get(error.errno or 0, 'Check the path and its permissions.')}"
-    elif isinstance(error, OSError) and error.errno in _REFUSALS: text = f"{error.strerror}. {_REFUSALS[error.errno]}"
-    elif isinstance(error, MemoryError): text = "there is not enough memory. Set fewer `workers` or a smaller `memory_gb` in settings.ini, or close other programs."
-    else: text = f"{type(error).__name__}: {error}. This is a fault of the program; the same command with --debug shows where."
+    elif isinstance(error, OSError) and error.errno in _REFUSALS:
+        text = f"{error.strerror}. {_REFUSALS[error.errno]}"
+    elif isinstance(error, MemoryError):
+        text = "there is not enough memory. Set fewer `workers` or a smaller `memory_gb` in settings.ini, or close other programs."
+    else:
+        text = f"{type(error).__name__}: {error}. This is a fault of the program; the same command with --debug shows where."
     return " ".join(text.split())
 
 # %% ../../nbs/base/console.ipynb #09f00011
 class LineLog:
     "A stream in which what is overwritten (`\\r`) is left out, but for a line every so many seconds."
-    def __init__(self, stream: TextIO, every_s: float = 30.0, clock: Callable[[], float] = time.monotonic):
-        self._stream, self._every, self._clock, self._line, self._since = stream, every_s, clock, "", clock()
 
-    def __getattr__(self, name: str) -> Any: return getattr(self._stream, name)
+    def __init__(
+        self, stream: TextIO, every_s: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ):
+        self._stream, self._every, self._clock, self._line, self._since = (
+            stream,
+            every_s,
+            clock,
+            "",
+            clock(),
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         for piece in re.findall(r"[^\r\n]+|\r|\n", text):
             if piece == "\n":
-                if re.search(r"\b\d?\d%\|", self._line): self._line = ""    # a bar that ends before its end: what stopped it is said in its own words
-                else: self._emit()
-            elif piece != "\r": self._line += piece
-            elif self._clock() - self._since >= self._every: self._emit()
-            else: self._line = ""
+                if re.search(r"\b\d?\d%\|", self._line):
+                    self._line = ""  # a bar that ends before its end: what stopped it is said in its own words
+                else:
+                    self._emit()
+            elif piece != "\r":
+                self._line += piece
+            elif self._clock() - self._since >= self._every:
+                self._emit()
+            else:
+                self._line = ""
         return len(text)
 
     def _emit(self) -> None:
         "Write what the line is now, a bar without its picture."
         text = re.sub(r"(\d%)\|[^|]*\|", r"\1", self._line.replace("\x1b[A", "")).rstrip()
-        if text or not self._line: self._stream.write(text + "\n")
+        if text or not self._line:
+            self._stream.write(text + "\n")
         self._line, self._since = "", self._clock()
 
-    def flush(self) -> None: self._stream.flush()
+    def flush(self) -> None:
+        self._stream.flush()
 
     def end(self) -> None:
         "Write what waits for its line's end."
-        if self._line.strip(): self._emit()
+        if self._line.strip():
+            self._emit()
         self.flush()
 
 # %% ../../nbs/base/console.ipynb #09f00014
-if "--multiprocessing-fork" in sys.orig_argv: signal.signal(signal.SIGINT, signal.SIG_IGN)   # a worker, as multiprocessing marks it
+if "--multiprocessing-fork" in sys.orig_argv:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a worker, as multiprocessing marks it
 
-_UsageError = typer.BadParameter.__base__    # click's, or that of typer's own copy of it
+_UsageError = typer.BadParameter.__base__  # click's, or that of typer's own copy of it
+
 
 def run_app(
     app: typer.Typer,
     arguments: Sequence[str],
     *,
-    name: str,                          # the program's
+    name: str,  # the program's
     debug: bool = False,
-) -> int:                               # the exit code
+) -> int:  # the exit code
     "Run a command; with `debug` an error is raised, else said in one line."
-    try: return app(args=list(arguments) or ["--help"], prog_name=name, standalone_mode=False) or 0
-    except typer.Abort: return 130       # Ctrl-C at a question
+    try:
+        return app(args=list(arguments) or ["--help"], prog_name=name, standalone_mode=False) or 0
+    except typer.Abort:
+        return 130  # Ctrl-C at a question
     except _UsageError as e:
         close_bars()
         where = f"{e.ctx.command_path} --help" if getattr(e, "ctx", None) else f"{name} --help"
-        print(f"error: {' '.join(e.format_message().split()).rstrip('.')}. See {where}.", file=sys.stderr)
+        print(
+            f"error: {' '.join(e.format_message().split()).rstrip('.')}. See {where}.",
+            file=sys.stderr,
+        )
         return e.exit_code
     except Exception as e:
         close_bars()
-        if debug: raise
+        if debug:
+            raise
         print(f"error: {explain(e)}", file=sys.stderr)
         return 1
 
+
 def close_bars() -> None:
     "Take away progress bars that an error has left standing: its line is to be the last."
-    if "tqdm" not in sys.modules: return
-    for bar in list(sys.modules["tqdm"].tqdm._instances): bar.leave = False; bar.close()
+    if "tqdm" not in sys.modules:
+        return
+    for bar in list(sys.modules["tqdm"].tqdm._instances):
+        bar.leave = False
+        bar.close()
+
 
 def farewell(
     arguments: Sequence[str],
@@ -131,4 +196,8 @@ def farewell(
 ) -> str:
     "What to say when someone stops a command."
     on = next((a for a in arguments if not a.startswith("-")), "") in resumes
-    return "stopped; the same command goes on from here" if on else "stopped; nothing is left half-written, the same command begins again"
+    return (
+        "stopped; the same command goes on from here"
+        if on
+        else "stopped; nothing is left half-written, the same command begins again"
+    )

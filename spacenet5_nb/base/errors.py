@@ -5,7 +5,6 @@
 # %% ../../nbs/base/errors.ipynb #315e1549
 from __future__ import annotations
 
-
 # %% auto #0
 __all__ = ['WorkspaceError', 'SettingsError', 'PresetError', 'DataError', 'GraphError', 'CheckpointError', 'StageError',
            'WriteError']
@@ -13,16 +12,38 @@ __all__ = ['WorkspaceError', 'SettingsError', 'PresetError', 'DataError', 'Graph
 # %% ../../nbs/base/errors.ipynb #f2a0d200
 class WorkspaceError(Exception):
     "Anything that a user can mend; `subject` is the file or name at fault and `cure` is what to do."
+
     def __init__(self, subject: object, problem: str, cure: str = ""):
         self.subject, self.problem, self.cure = str(subject), problem.rstrip("."), cure
         super().__init__(f"{self.subject}: {self.problem}." + (f" {cure}" if cure else ""))
 
-    def __reduce__(self): return type(self), (self.subject, self.problem, self.cure)  # crosses process borders
+    def __reduce__(self):
+        return type(self), (self.subject, self.problem, self.cure)  # crosses process borders
 
-class SettingsError(WorkspaceError): "settings.ini or an environment variable."
-class PresetError(WorkspaceError): "A preset file, or a value in it."
-class DataError(WorkspaceError): "An image, a label file or a table of chips."
-class GraphError(WorkspaceError): "A road graph that breaks the contract."
-class CheckpointError(WorkspaceError): "A member whose architecture, bands or channels do not fit."
-class StageError(WorkspaceError): "A stage whose inputs or parameters are not as they must be."
-class WriteError(WorkspaceError): "A file that could not be written."
+
+class SettingsError(WorkspaceError):
+    "settings.ini or an environment variable."
+
+
+class PresetError(WorkspaceError):
+    "A preset file, or a value in it."
+
+
+class DataError(WorkspaceError):
+    "An image, a label file or a table of chips."
+
+
+class GraphError(WorkspaceError):
+    "A road graph that breaks the contract."
+
+
+class CheckpointError(WorkspaceError):
+    "A member whose architecture, bands or channels do not fit."
+
+
+class StageError(WorkspaceError):
+    "A stage whose inputs or parameters are not as they must be."
+
+
+class WriteError(WorkspaceError):
+    "A file that could not be written."

@@ -22,14 +22,15 @@ __all__ = ['atomic', 'write_error', 'write_bytes', 'write_text', 'write_json', '
 @contextlib.contextmanager
 def atomic(
     path: str | Path,  # final name
-) -> Iterator[Path]:   # temporary name in the same folder, same suffix
+) -> Iterator[Path]:  # temporary name in the same folder, same suffix
     "Write to the yielded path; it takes its final name when the block ends well and vanishes when it does not."
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=path.parent)
         os.close(handle)
-    except OSError as e: raise write_error(path, e) from e
+    except OSError as e:
+        raise write_error(path, e) from e
     tmp = Path(name)
     try:
         yield tmp
@@ -37,35 +38,53 @@ def atomic(
         os.chmod(tmp, 0o666 & ~_umask())
         os.replace(tmp, path)
         _fsync(path.parent)
-    except OSError as e: raise write_error(path, e) from e
-    finally: tmp.unlink(missing_ok=True)
+    except OSError as e:
+        raise write_error(path, e) from e
+    finally:
+        tmp.unlink(missing_ok=True)
+
 
 def _fsync(path: Path) -> None:
     "Flush a file, or a folder's list of names, to disk."
     handle = os.open(path, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
 
 def _umask() -> int:
-    mask = os.umask(0); os.umask(mask)
+    mask = os.umask(0)
+    os.umask(mask)
     return mask
+
 
 def write_error(path: Path, error: OSError) -> WriteError:
     "The operating system's refusal, with the file's final name and a cure."
-    cures = {28: "The disk is full: free some space and run again.",
-             13: f"User {os.getuid()} may not write there: change the folder's owner or rights (in Docker: of the one that is mounted), or choose another outputs_root.",
-             30: "The file system is read-only: choose another outputs_root.", 27: "The file is larger than this file system allows."}
-    return WriteError(path, f"could not be written ({error.strerror or error})", cures.get(error.errno or 0, "Nothing was left half-written."))
+    cures = {
+        28: "The disk is full: free some space and run again.",
+        13: f"User {os.getuid()} may not write there: change the folder's owner or rights (in Docker: of the one that is mounted), or choose another outputs_root.",
+        30: "The file system is read-only: choose another outputs_root.",
+        27: "The file is larger than this file system allows.",
+    }
+    return WriteError(
+        path,
+        f"could not be written ({error.strerror or error})",
+        cures.get(error.errno or 0, "Nothing was left half-written."),
+    )
 
 # %% ../../nbs/base/files.ipynb #1783618f
 def write_bytes(path: str | Path, data: bytes) -> Path:
     "Write `data` under `path`, all or nothing."
-    with atomic(path) as tmp, open(tmp, "wb") as f: f.write(data)
+    with atomic(path) as tmp, open(tmp, "wb") as f:
+        f.write(data)
     return Path(path)
+
 
 def write_text(path: str | Path, text: str) -> Path:
     "Write UTF-8 text under `path`, all or nothing."
     return write_bytes(path, text.encode())
+
 
 def write_json(path: str | Path, value: Any) -> Path:
     "Write a value as indented JSON, all or nothing; NaN is refused, because JSON has none."
@@ -75,10 +94,14 @@ def write_json(path: str | Path, value: Any) -> Path:
 def set_aside(folder: str | Path) -> Path:
     "Move `X/<name>` to `X/replaced/<name>-<n>`, n the next free number; returns the new place."
     folder = Path(folder)
-    kept = folder.parent/"replaced"
+    kept = folder.parent / "replaced"
     kept.mkdir(parents=True, exist_ok=True)
-    numbers = [int(n) for p in kept.glob(f"{folder.name}-*") if (n := p.name.removeprefix(f"{folder.name}-")).isdigit()]
-    target = kept/f"{folder.name}-{max(numbers, default=0) + 1}"
+    numbers = [
+        int(n)
+        for p in kept.glob(f"{folder.name}-*")
+        if (n := p.name.removeprefix(f"{folder.name}-")).isdigit()
+    ]
+    target = kept / f"{folder.name}-{max(numbers, default=0) + 1}"
     os.rename(folder, target)
     return target
 
@@ -86,14 +109,24 @@ def set_aside(folder: str | Path) -> Path:
 def walk(
     root: str | Path,
     *,
-    skip: Path | None = None,                 # a folder that is left out
-) -> Iterator[tuple[str, list[str]]]:         # folder, names of its files
+    skip: Path | None = None,  # a folder that is left out
+) -> Iterator[tuple[str, list[str]]]:  # folder, names of its files
     "Folders below a root, links followed, hidden ones left out, in a fixed order."
     for folder, folders, names in os.walk(root, followlinks=True):
-        above = [os.path.realpath(folder)] if any(os.path.islink(os.path.join(folder, f)) for f in folders) else []
+        above = (
+            [os.path.realpath(folder)]
+            if any(os.path.islink(os.path.join(folder, f)) for f in folders)
+            else []
+        )
+
         def is_wanted(name: str, folder: str = folder, above: list[str] = above) -> bool:
             path = os.path.join(folder, name)
-            circles = bool(above) and (above[0] + os.sep).startswith(os.path.realpath(path) + os.sep)
-            return not (name.startswith(".") or circles or skip is not None and Path(path).resolve() == skip)
+            circles = bool(above) and (above[0] + os.sep).startswith(
+                os.path.realpath(path) + os.sep
+            )
+            return not (
+                name.startswith(".") or circles or skip is not None and Path(path).resolve() == skip
+            )
+
         folders[:] = sorted(filter(is_wanted, folders))
         yield folder, sorted(n for n in names if not n.startswith("."))

@@ -11,9 +11,17 @@ import os
 __all__ = ['GDAL_SKIPPED_DRIVERS']
 
 # %% ../../nbs/base/gdal_environment.ipynb #d8be326a
-GDAL_SKIPPED_DRIVERS = ("VRT WMS MRF WCS WMTS HTTP OGCAPI EEDA EEDAI DAAS PLMOSAIC STACIT STACTA TileDB Zarr DERIVED RASTERLITE "
-                        "OGR_VRT WFS OAPIF CSW AmigoCloud Carto Elastic GMLAS GPSBabel NGW PLSCENES VDV")
-for _key, _value in {"GDAL_SKIP": GDAL_SKIPPED_DRIVERS, "OGR_SKIP": GDAL_SKIPPED_DRIVERS, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-                     "GDAL_PAM_ENABLED": "NO", "CPL_LOG": os.devnull, "NO_ALBUMENTATIONS_UPDATE": "1",
-                     "OMP_WAIT_POLICY": "PASSIVE"}.items():   # torch's threads sleep while they wait; spinning ones starve their neighbours
+GDAL_SKIPPED_DRIVERS = (
+    "VRT WMS MRF WCS WMTS HTTP OGCAPI EEDA EEDAI DAAS PLMOSAIC STACIT STACTA TileDB Zarr DERIVED RASTERLITE "
+    "OGR_VRT WFS OAPIF CSW AmigoCloud Carto Elastic GMLAS GPSBabel NGW PLSCENES VDV"
+)
+for _key, _value in {
+    "GDAL_SKIP": GDAL_SKIPPED_DRIVERS,
+    "OGR_SKIP": GDAL_SKIPPED_DRIVERS,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "CPL_LOG": os.devnull,
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}.items():  # torch's threads sleep while they wait; spinning ones starve their neighbours
     os.environ.setdefault(_key, _value)

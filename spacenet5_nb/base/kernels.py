@@ -19,29 +19,38 @@ __all__ = ['STRETCH', 'OTHERWISE', 'REMOVAL', 'compiled', 'padded', 'places_in',
 # %% ../../nbs/base/kernels.ipynb #945155fd
 def compiled(f: Callable) -> Any:
     "Compile a function at its first call and remember it across processes, where there is a place to write."
-    try: return numba.njit(cache=True, nogil=True)(f)
-    except RuntimeError: return numba.njit(nogil=True)(f)      # numba: no locator available
+    try:
+        return numba.njit(cache=True, nogil=True)(f)
+    except RuntimeError:
+        return numba.njit(nogil=True)(f)  # numba: no locator available
 
 # %% ../../nbs/base/kernels.ipynb #967581a7
 def padded(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     "A copy of a mask with a border of zeros: the image as bytes, the same flat, its width."
     image = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.uint8)
     image[1:-1, 1:-1] = mask
-    if image.size >= 2**31: raise ValueError(f"{mask.shape} pixels are too many for one image; vectorize it in windows")
+    if image.size >= 2**31:
+        raise ValueError(f"{mask.shape} pixels are too many for one image; vectorize it in windows")
     return image, image.ravel(), image.shape[1]
 
 # %% ../../nbs/base/kernels.ipynb #60ce2f94
-STRETCH = 4096   # bytes
+STRETCH = 4096  # bytes
+
 
 @compiled
-def places_in(buffer: np.ndarray, words: np.ndarray, size: int, first: int, out: np.ndarray, n: int) -> int:
+def places_in(
+    buffer: np.ndarray, words: np.ndarray, size: int, first: int, out: np.ndarray, n: int
+) -> int:
     "Append `first` and the place of every byte that is not zero to `out` from `n`; returns the new n. `words` is the same buffer."
     buffer[size:] = 0
-    for k in range((size + 7)//8):
+    for k in range((size + 7) // 8):
         if words[k]:
-            for i in range(8*k, 8*k + 8):
-                if buffer[i]: out[n] = first + i; n += 1
+            for i in range(8 * k, 8 * k + 8):
+                if buffer[i]:
+                    out[n] = first + i
+                    n += 1
     return n
+
 
 @compiled
 def where(flat: np.ndarray, out: np.ndarray) -> int:
@@ -49,8 +58,9 @@ def where(flat: np.ndarray, out: np.ndarray) -> int:
     buffer, n = np.zeros(STRETCH, np.uint8), 0
     words = buffer.view(np.uint64)
     for s in range(0, flat.size, STRETCH):
-        part = flat[s:s + STRETCH]
-        for i in range(part.size): buffer[i] = part[i]
+        part = flat[s : s + STRETCH]
+        for i in range(part.size):
+            buffer[i] = part[i]
         n = places_in(buffer, words, part.size, s, out, n)
     return n
 
@@ -58,46 +68,62 @@ def where(flat: np.ndarray, out: np.ndarray) -> int:
 @compiled
 def _levels(band: np.ndarray, low: float, high: float, out: np.ndarray) -> None:
     for r in range(band.shape[0]):
-        for c in range(band.shape[1]): out[r, c] = np.uint8(band[r, c] > low) + np.uint8(band[r, c] > high)
+        for c in range(band.shape[1]):
+            out[r, c] = np.uint8(band[r, c] > low) + np.uint8(band[r, c] > high)
+
 
 def levels(band: np.ndarray, low: float, high: float) -> np.ndarray:
     "0, 1 above the lower, 2 above the higher threshold; with a border of zeros."
     out = np.zeros((band.shape[0] + 2, band.shape[1] + 2), np.uint8)
-    kind = band.dtype.type                # bytes compared as bytes are compared many at a time
+    kind = band.dtype.type  # bytes compared as bytes are compared many at a time
     _levels(band, kind(low), kind(high), out[1:-1, 1:-1])
     return out
+
 
 @compiled
 def _shore(flat: np.ndarray, w: int, out: np.ndarray) -> int:
     buffer, n = np.zeros(STRETCH, np.uint8), 0
     words = buffer.view(np.uint64)
     for s in range(w, flat.size - w, STRETCH):
-        here = flat[s:min(s + STRETCH, flat.size - w)]
-        west, east, north, south = flat[s - 1:], flat[s + 1:], flat[s - w:], flat[s + w:]
-        for i in range(here.size): buffer[i] = (west[i] | east[i] | north[i] | south[i]) >> 1 & here[i]   # only a 2 has the higher bit, only a 1 the lower
+        here = flat[s : min(s + STRETCH, flat.size - w)]
+        west, east, north, south = flat[s - 1 :], flat[s + 1 :], flat[s - w :], flat[s + w :]
+        for i in range(here.size):
+            buffer[i] = (west[i] | east[i] | north[i] | south[i]) >> 1 & here[
+                i
+            ]  # only a 2 has the higher bit, only a 1 the lower
         n = places_in(buffer, words, here.size, s, out, n)
     return n
+
 
 @compiled
 def _flood(flat: np.ndarray, w: int, queue: np.ndarray) -> None:
     m = _shore(flat, w, queue)
-    for k in range(m): flat[queue[k]] = 3
+    for k in range(m):
+        flat[queue[k]] = 3
     while m:
         m -= 1
         i = queue[m]
         for j in (i - w, i - 1, i + 1, i + w):
-            if flat[j] == 1: flat[j] = 3; queue[m] = j; m += 1
+            if flat[j] == 1:
+                flat[j] = 3
+                queue[m] = j
+                m += 1
+
 
 def flood(flat: np.ndarray, w: int) -> None:
     "Turn into 3 every 1 that is 4-connected to a 2 through 1s."
     _flood(flat, w, np.empty(np.count_nonzero(flat), np.int32))
+
 
 @compiled
 def _settled(image: np.ndarray, band: np.ndarray, bright: np.ndarray, out: np.ndarray) -> None:
     for r in range(band.shape[0]):
         for c in range(band.shape[1]):
             level = image[r + 1, c + 1]
-            out[r, c] = level == 2 or (level == 3 and (bright.size == 0 or 3*band[r, c] > bright[r, c]))
+            out[r, c] = level == 2 or (
+                level == 3 and (bright.size == 0 or 3 * band[r, c] > bright[r, c])
+            )
+
 
 def settled(image: np.ndarray, band: np.ndarray, bright: np.ndarray) -> np.ndarray:
     "What is 2, and what is 3 and more than a third of `bright`; `bright` may be empty: then every 3."
@@ -109,57 +135,112 @@ def settled(image: np.ndarray, band: np.ndarray, bright: np.ndarray) -> np.ndarr
 @compiled
 def root_of(parent: np.ndarray, i: int) -> int:
     "The root of a set, whose path is shortened on the way."
-    while parent[i] != i: parent[i] = parent[parent[i]]; i = parent[i]
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
     return i
+
 
 @compiled
 def join(parent: np.ndarray, size: np.ndarray, a: int, b: int) -> None:
     "Unite two sets; the older root stays."
     a, b = root_of(parent, a), root_of(parent, b)
-    if a == b: return
-    if a > b: a, b = b, a
-    parent[b] = a; size[a] += size[b]
+    if a == b:
+        return
+    if a > b:
+        a, b = b, a
+    parent[b] = a
+    size[a] += size[b]
 
 # %% ../../nbs/base/kernels.ipynb #9e1aa920
 @compiled
 def _changes(mask: np.ndarray, out: np.ndarray) -> int:
     h, w = mask.shape
-    buffer, n = np.zeros((w + 7)//8*8, np.uint8), 0
+    buffer, n = np.zeros((w + 7) // 8 * 8, np.uint8), 0
     words = buffer.view(np.uint64)
     for r in range(h):
-        left, right = mask[r, :w - 1], mask[r, 1:]
-        buffer[0] = 1                                       # a run ends with its row
+        left, right = mask[r, : w - 1], mask[r, 1:]
+        buffer[0] = 1  # a run ends with its row
         rest = buffer[1:]
-        for i in range(left.size): rest[i] = left[i] ^ right[i]
-        n = places_in(buffer, words, w, r*w, out, n)
-    out[n] = h*w
+        for i in range(left.size):
+            rest[i] = left[i] ^ right[i]
+        n = places_in(buffer, words, w, r * w, out, n)
+    out[n] = h * w
     return n
 
+
 @compiled
-def _flip_small(mask: np.ndarray, value: int, min_px: float, change: np.ndarray, n: int, last: np.ndarray, parent: np.ndarray, size: np.ndarray) -> None:
+def _flip_small(
+    mask: np.ndarray,
+    value: int,
+    min_px: float,
+    change: np.ndarray,
+    n: int,
+    last: np.ndarray,
+    parent: np.ndarray,
+    size: np.ndarray,
+) -> None:
     w = mask.shape[1]
     flat, first, m, k = mask.ravel(), change, 0, 0
     for e in range(n):
         start, stop = change[e], change[e + 1]
-        if flat[start] != value: continue
-        first[m], last[m], parent[m], size[m] = start, stop, m, stop - start      # the list of runs never overtakes the list of changes
-        while k < m and last[k] <= start - w: k += 1
+        if flat[start] != value:
+            continue
+        first[m], last[m], parent[m], size[m] = (
+            start,
+            stop,
+            m,
+            stop - start,
+        )  # the list of runs never overtakes the list of changes
+        while k < m and last[k] <= start - w:
+            k += 1
         j = k
-        while j < m and first[j] < stop - w: join(parent, size, j, m); j += 1
+        while j < m and first[j] < stop - w:
+            join(parent, size, j, m)
+            j += 1
         m += 1
     for k in range(m):
-        if size[root_of(parent, k)] < min_px: flat[first[k]:last[k]] = 1 - value
+        if size[root_of(parent, k)] < min_px:
+            flat[first[k] : last[k]] = 1 - value
+
 
 def flip_small(mask: np.ndarray, value: int, min_px: float) -> None:
     "Turn the 4-connected components of `value` (0 or 1) with fewer than `min_px` pixels into the other value, in place."
-    if not mask.size: return
-    change = np.empty(mask.size + 1, np.int32)              # what is not touched is not in memory
+    if not mask.size:
+        return
+    change = np.empty(mask.size + 1, np.int32)  # what is not touched is not in memory
     n = _changes(mask, change)
     _flip_small(mask, value, min_px, change, n, *(np.empty(n, np.int32) for _ in range(3)))
 
 # %% ../../nbs/base/kernels.ipynb #278c92bf
-OTHERWISE = {3: 1, 6: 1, 10: 3, 11: 1, 12: 1, 14: 1, 24: 2, 26: 2, 40: 3, 48: 0, 56: 2, 96: 2, 104: 2, 108: 2, 129: 0, 130: 3, 131: 1, 134: 1,
-             160: 3, 161: 1, 176: 2, 192: 2, 194: 1, 198: 1, 224: 2}   # ring: half-steps in which scikit-image 0.26 removes the pixel
+OTHERWISE = {
+    3: 1,
+    6: 1,
+    10: 3,
+    11: 1,
+    12: 1,
+    14: 1,
+    24: 2,
+    26: 2,
+    40: 3,
+    48: 0,
+    56: 2,
+    96: 2,
+    104: 2,
+    108: 2,
+    129: 0,
+    130: 3,
+    131: 1,
+    134: 1,
+    160: 3,
+    161: 1,
+    176: 2,
+    192: 2,
+    194: 1,
+    198: 1,
+    224: 2,
+}  # ring: half-steps in which scikit-image 0.26 removes the pixel
+
 
 def removal_table() -> np.ndarray:
     "Per ring (bit 0 north-west, then clockwise): 1 removed in the first half-step, 2 in the second, 3 in both."
@@ -167,9 +248,13 @@ def removal_table() -> np.ndarray:
     for ring in range(256):
         nw, n, ne, e, se, s, sw, west = bits = [ring >> k & 1 for k in range(8)]
         rises = sum(a < b for a, b in zip(bits, bits[1:] + bits[:1], strict=True))
-        if 2 <= sum(bits) <= 6 and rises == 1: table[ring] = (not (n*e*s or e*s*west)) + 2*(not (n*e*west or n*s*west))
+        if 2 <= sum(bits) <= 6 and rises == 1:
+            table[ring] = (not (n * e * s or e * s * west)) + 2 * (
+                not (n * e * west or n * s * west)
+            )
         table[ring] = OTHERWISE.get(ring, table[ring])
     return table
+
 
 REMOVAL = removal_table()
 
@@ -177,8 +262,16 @@ REMOVAL = removal_table()
 @compiled
 def ring_at(flat: np.ndarray, i: int, w: int) -> int:
     "The eight neighbours of a pixel as bits."
-    return (flat[i - w - 1] & 1 | (flat[i - w] & 1) << 1 | (flat[i - w + 1] & 1) << 2 | (flat[i + 1] & 1) << 3 | (flat[i + w + 1] & 1) << 4
-            | (flat[i + w] & 1) << 5 | (flat[i + w - 1] & 1) << 6 | (flat[i - 1] & 1) << 7)
+    return (
+        flat[i - w - 1] & 1
+        | (flat[i - w] & 1) << 1
+        | (flat[i - w + 1] & 1) << 2
+        | (flat[i + 1] & 1) << 3
+        | (flat[i + w + 1] & 1) << 4
+        | (flat[i + w] & 1) << 5
+        | (flat[i + w - 1] & 1) << 6
+        | (flat[i - 1] & 1) << 7
+    )
 
 # %% ../../nbs/base/kernels.ipynb #dec5d431
 @compiled
@@ -186,41 +279,60 @@ def _rim(flat: np.ndarray, w: int, out: np.ndarray) -> int:
     buffer, n = np.zeros(STRETCH, np.uint8), 0
     words = buffer.view(np.uint64)
     for s in range(w, flat.size - w, STRETCH):
-        here = flat[s:min(s + STRETCH, flat.size - w)]
-        west, east, north, south = flat[s - 1:], flat[s + 1:], flat[s - w:], flat[s + w:]
-        for i in range(here.size): buffer[i] = here[i] & ~(west[i] & east[i] & north[i] & south[i])
+        here = flat[s : min(s + STRETCH, flat.size - w)]
+        west, east, north, south = flat[s - 1 :], flat[s + 1 :], flat[s - w :], flat[s + w :]
+        for i in range(here.size):
+            buffer[i] = here[i] & ~(west[i] & east[i] & north[i] & south[i])
         n = places_in(buffer, words, here.size, s, out, n)
     return n
 
+
 @compiled
-def _erode(flat: np.ndarray, w: int, removal: np.ndarray, look: np.ndarray, gone: np.ndarray) -> None:
+def _erode(
+    flat: np.ndarray, w: int, removal: np.ndarray, look: np.ndarray, gone: np.ndarray
+) -> None:
     m = 0
     for k in range(_rim(flat, w, look)):
-        if removal[ring_at(flat, look[k], w)]: look[m] = look[k]; m += 1
-    for k in range(m): flat[look[k]] = 3                    # bit 1: in the list
+        if removal[ring_at(flat, look[k], w)]:
+            look[m] = look[k]
+            m += 1
+    for k in range(m):
+        flat[look[k]] = 3  # bit 1: in the list
     half, quiet = 1, 0
     while quiet < 2:
         g = j = 0
         for k in range(m):
             i = look[k]
             rule = removal[ring_at(flat, i, w)]
-            if rule & half: gone[g] = i; g += 1
-            elif rule: look[j] = i; j += 1
-            else: flat[i] = 1
+            if rule & half:
+                gone[g] = i
+                g += 1
+            elif rule:
+                look[j] = i
+                j += 1
+            else:
+                flat[i] = 1
         m = j
-        for k in range(g): flat[gone[k]] = 0                # all at once: the half-step is parallel
+        for k in range(g):
+            flat[gone[k]] = 0  # all at once: the half-step is parallel
         for k in range(g):
             i = gone[k]
             for q in (i - w - 1, i - w, i - w + 1, i - 1, i + 1, i + w - 1, i + w, i + w + 1):
-                if flat[q] == 1: flat[q] = 3; look[m] = q; m += 1
+                if flat[q] == 1:
+                    flat[q] = 3
+                    look[m] = q
+                    m += 1
         quiet = 0 if g else quiet + 1
         half = 3 - half
-    for i in range(flat.size): flat[i] &= 1
+    for i in range(flat.size):
+        flat[i] &= 1
+
 
 def erode(flat: np.ndarray, w: int, removal: np.ndarray) -> None:
     "Thin an image of zeros and ones in place; `removal` is the table above."
-    most = np.count_nonzero(flat)                          # a pixel is in a list once
+    most = np.count_nonzero(flat)  # a pixel is in a list once
     _erode(flat, w, removal, np.empty(most, np.int32), np.empty(most, np.int32))
+
 
 def thin_pixels(mask: np.ndarray) -> np.ndarray:
     "scikit-image's `skeletonize` of a mask, faster."
@@ -233,7 +345,16 @@ def thin_pixels(mask: np.ndarray) -> np.ndarray:
 def classify(flat: np.ndarray, w: int, pixels: np.ndarray, kind: np.ndarray) -> None:
     "0 nothing, 1 on a line, 3 part of a node; later 2 on a line that was followed, 4 part of a node that has a number."
     for i in pixels:
-        near = flat[i - w - 1] + flat[i - w] + flat[i - w + 1] + flat[i - 1] + flat[i + 1] + flat[i + w - 1] + flat[i + w] + flat[i + w + 1]
+        near = (
+            flat[i - w - 1]
+            + flat[i - w]
+            + flat[i - w + 1]
+            + flat[i - 1]
+            + flat[i + 1]
+            + flat[i + w - 1]
+            + flat[i + w]
+            + flat[i + w + 1]
+        )
         kind[i] = 1 if near == 2 else 3
 
 # %% ../../nbs/base/kernels.ipynb #066b2e57
@@ -243,48 +364,73 @@ def cluster(kind: np.ndarray, w: int, pixels: np.ndarray, node: np.ndarray) -> n
     sums, n = np.zeros((len(pixels), 3)), 0
     stack = np.empty(len(pixels), np.int64)
     for first in pixels:
-        if kind[first] != 3: continue
+        if kind[first] != 3:
+            continue
         n += 1
         kind[first], stack[0], top = 4, first, 1
         while top:
             top -= 1
             i = stack[top]
             node[np.searchsorted(pixels, i)] = n
-            sums[n - 1, 0] += i//w - 1; sums[n - 1, 1] += i % w - 1; sums[n - 1, 2] += 1
+            sums[n - 1, 0] += i // w - 1
+            sums[n - 1, 1] += i % w - 1
+            sums[n - 1, 2] += 1
             for j in (i - w - 1, i - w, i - w + 1, i - 1, i + 1, i + w - 1, i + w, i + w + 1):
-                if kind[j] == 3: kind[j] = 4; stack[top] = j; top += 1
+                if kind[j] == 3:
+                    kind[j] = 4
+                    stack[top] = j
+                    top += 1
     return sums[:n]
 
 # %% ../../nbs/base/kernels.ipynb #c080a5cb
 @compiled
-def walk(flat: np.ndarray, kind: np.ndarray, w: int, here: int, before: int, out: np.ndarray, n: int) -> tuple[int, int]:
+def walk(
+    flat: np.ndarray, kind: np.ndarray, w: int, here: int, before: int, out: np.ndarray, n: int
+) -> tuple[int, int]:
     "Go on from `before` to `here` along a line and append its pixels to `out` from `n`; returns the new n, and where it ended."
     while kind[here] == 1:
         kind[here] = 2
-        out[n] = here; n += 1
+        out[n] = here
+        n += 1
         ahead = before
-        for j in (here - w - 1, here - w, here - w + 1, here - 1, here + 1, here + w - 1, here + w, here + w + 1):
-            if flat[j] and j != before: ahead = j
+        for j in (
+            here - w - 1,
+            here - w,
+            here - w + 1,
+            here - 1,
+            here + 1,
+            here + w - 1,
+            here + w,
+            here + w + 1,
+        ):
+            if flat[j] and j != before:
+                ahead = j
         before, here = here, ahead
     return n, here
+
 
 @compiled
 def both_ways(flat: np.ndarray, w: int, i: int) -> tuple[int, int]:
     "The two neighbours of a line pixel."
     a = b = 0
     for j in (i - w - 1, i - w, i - w + 1, i - 1, i + 1, i + w - 1, i + w, i + w + 1):
-        if flat[j] and not a: a = j
-        elif flat[j]: b = j
+        if flat[j] and not a:
+            a = j
+        elif flat[j]:
+            b = j
     return a, b
 
 # %% ../../nbs/base/kernels.ipynb #3b6bbc45
 @compiled
-def follow(flat: np.ndarray, kind: np.ndarray, w: int, pixels: np.ndarray, node: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def follow(
+    flat: np.ndarray, kind: np.ndarray, w: int, pixels: np.ndarray, node: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Line pixels, line after line; where each line starts, and the end of the last; the nodes at its ends (0 and a pixel: a ring, whose node that pixel is)."
     order, m, lines = np.empty(len(pixels), np.int64), 0, 0
     starts, ends = np.zeros(len(pixels) + 1, np.int64), np.zeros((len(pixels), 2), np.int64)
     for p in pixels:
-        if kind[p] != 1: continue
+        if kind[p] != 1:
+            continue
         kind[p] = 2
         a, b = both_ways(flat, w, p)
         order[m] = p
@@ -296,21 +442,29 @@ def follow(flat: np.ndarray, kind: np.ndarray, w: int, pixels: np.ndarray, node:
             ends[lines, 1] = node[np.searchsorted(pixels, tail)]
         else:
             ends[lines, 1], stop = p, stop - 1
-            order[m:stop] = order[m + 1:stop + 1].copy()
+            order[m:stop] = order[m + 1 : stop + 1].copy()
         m, lines = stop, lines + 1
         starts[lines] = m
-    return order[:m], starts[:lines + 1], ends[:lines]
+    return order[:m], starts[: lines + 1], ends[:lines]
 
 # %% ../../nbs/base/kernels.ipynb #e75dc0fd
 @compiled
-def with_ends(order: np.ndarray, starts: np.ndarray, ends: np.ndarray, nodes: np.ndarray, w: int) -> np.ndarray:
+def with_ends(
+    order: np.ndarray, starts: np.ndarray, ends: np.ndarray, nodes: np.ndarray, w: int
+) -> np.ndarray:
     "Rows and columns of all lines' points, each line between its nodes."
-    out, n = np.empty((len(order) + 2*len(ends), 2)), 0
+    out, n = np.empty((len(order) + 2 * len(ends), 2)), 0
     for k in range(len(ends)):
-        out[n] = nodes[ends[k, 0]]; n += 1
-        for i in order[starts[k]:starts[k + 1]]: out[n, 0] = i//w - 1; out[n, 1] = i % w - 1; n += 1
-        out[n] = nodes[ends[k, 1]]; n += 1
+        out[n] = nodes[ends[k, 0]]
+        n += 1
+        for i in order[starts[k] : starts[k + 1]]:
+            out[n, 0] = i // w - 1
+            out[n, 1] = i % w - 1
+            n += 1
+        out[n] = nodes[ends[k, 1]]
+        n += 1
     return out
+
 
 def trace_pixels(skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     "Nodes (n, 2), the nodes at each line's ends (m, 2), and m lines of rows and columns; rings get a node, lone pixels have no line."
@@ -322,8 +476,14 @@ def trace_pixels(skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.
     sums = cluster(kind, w, pixels, node)
     order, starts, ends = follow(flat, kind, w, pixels, node)
     rings = np.flatnonzero(ends[:, 0] == 0)
-    nodes = np.vstack([sums[:, :2]/sums[:, 2:], np.column_stack(np.divmod(ends[rings, 1], w)) - 1])
+    nodes = np.vstack(
+        [sums[:, :2] / sums[:, 2:], np.column_stack(np.divmod(ends[rings, 1], w)) - 1]
+    )
     ends = ends - 1
     ends[rings] = (len(sums) + np.arange(len(rings)))[:, None]
     points = with_ends(order, starts, ends, nodes, w)
-    return nodes, ends, np.split(points, starts[1:-1] + 2*np.arange(1, len(ends))) if len(ends) else []
+    return (
+        nodes,
+        ends,
+        np.split(points, starts[1:-1] + 2 * np.arange(1, len(ends))) if len(ends) else [],
+    )

@@ -30,51 +30,60 @@ __all__ = ['crs_text', 'transformer', 'move_lines', 'Rows', 'read_rows', 'read_l
 
 # %% ../../nbs/base/labels.ipynb #6a80bc2a
 def crs_text(
-    crs: Any,       # anything pyproj understands
+    crs: Any,  # anything pyproj understands
 ) -> str:
     "A CRS as `EPSG:32611` where it has a code, else as WKT."
     crs = CRS.from_user_input(crs.to_wkt() if hasattr(crs, "to_wkt") else crs)
     return crs.to_string() if crs.to_epsg() is None else f"EPSG:{crs.to_epsg()}"
 
+
 @lru_cache(maxsize=64)
 def transformer(
-    source: str,    # CRS as text
+    source: str,  # CRS as text
     target: str,
-) -> Transformer:   # x, y in, x, y out
+) -> Transformer:  # x, y in, x, y out
     "The way from one CRS to another; making one takes longer than moving a chip's roads with it."
     return Transformer.from_crs(source, target, always_xy=True)
 
+
 def move_lines(
-    lines: np.ndarray,    # of geometries
-    source: Any,          # CRS
+    lines: np.ndarray,  # of geometries
+    source: Any,  # CRS
     target: Any,
 ) -> np.ndarray:
     "Geometries in another CRS."
     source, target = (c if isinstance(c, str) else crs_text(c) for c in (source, target))
-    if source == target or not len(lines): return lines
+    if source == target or not len(lines):
+        return lines
     return shapely.transform(lines, transformer(source, target).transform, interleaved=False)
 
 # %% ../../nbs/base/labels.ipynb #b99bea3f
 class Rows(NamedTuple):
     "Label lines without a table around them: what masks and graphs are made of."
-    lines: np.ndarray           # LineStrings in longitude and latitude
+
+    lines: np.ndarray  # LineStrings in longitude and latitude
     tags: list[dict[str, Any]]  # what the file says of each
-    problems: list[str]         # what was left out
+    problems: list[str]  # what was left out
+
 
 def read_rows(
-    path: str | Path,         # GeoJSON, or a source: what lies within a ring
+    path: str | Path,  # GeoJSON, or a source: what lies within a ring
 ) -> Rows:
     "Read the road lines of a label file."
     file, ring = file_of(path), ring_of(path)
-    if not file.is_file(): raise DataError(file, "no such label file", "Check the path.")
-    if ring is None: return _parsed(file)
+    if not file.is_file():
+        raise DataError(file, "no such label file", "Check the path.")
+    if ring is None:
+        return _parsed(file)
     stat = file.stat()
     return clip_rows(_kept(file, stat.st_mtime_ns, stat.st_size), shapely.Polygon(ring))
+
 
 @lru_cache(maxsize=1)
 def _kept(file: Path, mtime: int, size: int) -> Rows:
     "A label file that many chips share is parsed once a process."
     return _parsed(file)
+
 
 def _parsed(path: Path) -> Rows:
     "All lines of a file."
@@ -82,108 +91,203 @@ def _parsed(path: Path) -> Rows:
     lines, tags, problems = [], [], defaultdict(int)
     for feature in features:
         feature = feature if isinstance(feature, dict) else {}
-        properties = feature.get("properties") if isinstance(feature.get("properties"), dict) else {}
-        try: parts = _line_parts(feature.get("geometry"), problems)
-        except (TypeError, OverflowError, RecursionError) as e:   # a number where a list belongs, one of 400 digits, collections nested without end
-            raise DataError(path, f"has a geometry that is not GeoJSON ({e})", "Export the labels again as GeoJSON lines.") from e
+        properties = (
+            feature.get("properties") if isinstance(feature.get("properties"), dict) else {}
+        )
+        try:
+            parts = _line_parts(feature.get("geometry"), problems)
+        except (
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ) as e:  # a number where a list belongs, one of 400 digits, collections nested without end
+            raise DataError(
+                path,
+                f"has a geometry that is not GeoJSON ({e})",
+                "Export the labels again as GeoJSON lines.",
+            ) from e
         for part in parts:
-            lines.append(part); tags.append({k: v for k, v in properties.items() if k != "geometry"})
+            lines.append(part)
+            tags.append({k: v for k, v in properties.items() if k != "geometry"})
     moved = move_lines(np.array(lines, object), crs, "EPSG:4326")
     if len(lines) and not (np.abs(shapely.total_bounds(moved)) <= (180, 90, 180, 90)).all():
-        raise DataError(path, "has coordinates outside longitude and latitude" + ", and no crs member"*(crs == "EPSG:4326"), "Name the projected CRS in a `crs` member.")
+        raise DataError(
+            path,
+            "has coordinates outside longitude and latitude"
+            + ", and no crs member" * (crs == "EPSG:4326"),
+            "Name the projected CRS in a `crs` member.",
+        )
     return Rows(moved, tags, [f"{n} {what}" for what, n in sorted(problems.items())])
+
 
 def _features(path: Path) -> tuple[list, str]:
     "A GeoJSON file's features and its CRS."
-    if path.stat().st_size*20 > load_settings().memory_gb*1e9:   # parsed JSON takes about twenty times its text
-        raise DataError(path, "is too large to be one label file", "Cut it into chips, or raise memory_gb in settings.ini.")
+    if (
+        path.stat().st_size * 20 > load_settings().memory_gb * 1e9
+    ):  # parsed JSON takes about twenty times its text
+        raise DataError(
+            path,
+            "is too large to be one label file",
+            "Cut it into chips, or raise memory_gb in settings.ini.",
+        )
     text = path.read_bytes()
-    if not text.strip(): return [], "EPSG:4326"
-    try: data = json.loads(text.decode("utf-8-sig"))
+    if not text.strip():
+        return [], "EPSG:4326"
+    try:
+        data = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as e:
-        raise DataError(path, f"is not valid GeoJSON ({e})", "Download it again, or remove it: a chip without label becomes a test chip.") from e
+        raise DataError(
+            path,
+            f"is not valid GeoJSON ({e})",
+            "Download it again, or remove it: a chip without label becomes a test chip.",
+        ) from e
     if not isinstance(data, dict) or data.get("type") not in ("FeatureCollection", "Feature"):
-        raise DataError(path, "is JSON but not a GeoJSON FeatureCollection", "Export the labels as GeoJSON.")
+        raise DataError(
+            path, "is JSON but not a GeoJSON FeatureCollection", "Export the labels as GeoJSON."
+        )
     features = data.get("features") if data["type"] == "FeatureCollection" else [data]
-    if not isinstance(features, list): raise DataError(path, "has no list of features", "Export the labels as GeoJSON.")
+    if not isinstance(features, list):
+        raise DataError(path, "has no list of features", "Export the labels as GeoJSON.")
     return features, _crs_member(path, data.get("crs"))
+
 
 def _crs_member(path: Path, member: Any) -> str:
     "The CRS that a `crs` member names; longitude and latitude where there is none."
-    if member is None: return "EPSG:4326"
+    if member is None:
+        return "EPSG:4326"
     properties = member.get("properties") if isinstance(member, dict) else None
     name = str((properties or {}).get("name") or (properties or {}).get("code") or "")
-    if re.search(r"CRS:?84$", name): return "EPSG:4326"
-    strange = DataError(path, f"has a crs member that is not understood ({name or member})", "Use 'urn:ogc:def:crs:EPSG::<code>', or remove it for lon/lat.")
+    if re.search(r"CRS:?84$", name):
+        return "EPSG:4326"
+    strange = DataError(
+        path,
+        f"has a crs member that is not understood ({name or member})",
+        "Use 'urn:ogc:def:crs:EPSG::<code>', or remove it for lon/lat.",
+    )
     m = re.fullmatch(r"(?:.*EPSG:(?:[\d.]*:)?|.*/EPSG/[\d.]+/)?(\d{4,6})", name)
-    if not m: raise strange
-    try: return crs_text(int(m[1]))
-    except CRSError as e: raise strange from e
+    if not m:
+        raise strange
+    try:
+        return crs_text(int(m[1]))
+    except CRSError as e:
+        raise strange from e
 
 # %% ../../nbs/base/labels.ipynb #8de70b8b
 def read_labels(
-    path: str | Path,         # GeoJSON, or a source
-) -> gpd.GeoDataFrame:        # LineStrings in EPSG:4326 with the file's properties; an empty file has no roads; attrs["problems"]
+    path: str | Path,  # GeoJSON, or a source
+) -> gpd.GeoDataFrame:  # LineStrings in EPSG:4326 with the file's properties; an empty file has no roads; attrs["problems"]
     "Read the road lines of a label file as a table."
     rows = read_rows(path)
-    frame = gpd.GeoDataFrame(pd.DataFrame(rows.tags, index=range(len(rows.lines)), dtype=object), geometry=gpd.GeoSeries(rows.lines, crs="EPSG:4326"))
+    frame = gpd.GeoDataFrame(
+        pd.DataFrame(rows.tags, index=range(len(rows.lines)), dtype=object),
+        geometry=gpd.GeoSeries(rows.lines, crs="EPSG:4326"),
+    )
     frame.attrs["problems"] = rows.problems
     return frame
 
+
 def rows_of(
     labels: Rows | str | Path | gpd.GeoDataFrame,
-) -> Rows:              # MultiLineStrings taken apart
+) -> Rows:  # MultiLineStrings taken apart
     "Label lines from whatever form they have; DataError where a table has no CRS."
-    if isinstance(labels, Rows): return labels
-    if not isinstance(labels, gpd.GeoDataFrame): return read_rows(labels)
-    if labels.crs is None: raise DataError("labels", "have no CRS", "Set it with GeoDataFrame.set_crs.")
+    if isinstance(labels, Rows):
+        return labels
+    if not isinstance(labels, gpd.GeoDataFrame):
+        return read_rows(labels)
+    if labels.crs is None:
+        raise DataError("labels", "have no CRS", "Set it with GeoDataFrame.set_crs.")
     columns = [c for c in labels.columns if c != labels.geometry.name]
-    tags = [dict(zip(columns, row, strict=True)) for row in labels[columns].itertuples(index=False, name=None)] if columns else [{}]*len(labels)
+    tags = (
+        [
+            dict(zip(columns, row, strict=True))
+            for row in labels[columns].itertuples(index=False, name=None)
+        ]
+        if columns
+        else [{}] * len(labels)
+    )
     parts, index = shapely.get_parts(labels.geometry.to_numpy(), return_index=True)
     keep = (shapely.get_type_id(parts) == 1) & ~shapely.is_empty(parts)
-    return Rows(move_lines(parts[keep], labels.crs, "EPSG:4326"), [tags[i] for i in index[keep]], list(labels.attrs.get("problems", [])))
+    return Rows(
+        move_lines(parts[keep], labels.crs, "EPSG:4326"),
+        [tags[i] for i in index[keep]],
+        list(labels.attrs.get("problems", [])),
+    )
 
 # %% ../../nbs/base/labels.ipynb #6c375ee2
 def _line_parts(geometry: Any, problems: dict[str, int]) -> list[LineString]:
     "The lines of one GeoJSON geometry; what is none is counted in `problems`."
     kind = geometry.get("type") if isinstance(geometry, dict) else None
-    if geometry is None: problems["null geometries"] += 1; return []
-    if kind == "GeometryCollection": return [p for part in geometry.get("geometries") or [] for p in _line_parts(part, problems)]
-    if kind not in ("LineString", "MultiLineString"): problems[f"geometries that are no lines ({kind})"] += 1; return []
-    parts = geometry.get("coordinates") if kind == "MultiLineString" else [geometry.get("coordinates")]
+    if geometry is None:
+        problems["null geometries"] += 1
+        return []
+    if kind == "GeometryCollection":
+        return [p for part in geometry.get("geometries") or [] for p in _line_parts(part, problems)]
+    if kind not in ("LineString", "MultiLineString"):
+        problems[f"geometries that are no lines ({kind})"] += 1
+        return []
+    parts = (
+        geometry.get("coordinates") if kind == "MultiLineString" else [geometry.get("coordinates")]
+    )
     lines = []
     for part in parts or []:
-        try: coords = [(float(p[0]), float(p[1])) for p in part or []]
-        except (TypeError, ValueError, IndexError, KeyError): problems["lines with broken coordinates"] += 1; continue
-        if not all(math.isfinite(x) and math.isfinite(y) for x, y in coords): problems["lines with coordinates that are not finite"] += 1
-        elif len(set(coords)) < 2: problems["lines without length"] += 1
-        else: lines.append(LineString(coords))
+        try:
+            coords = [(float(p[0]), float(p[1])) for p in part or []]
+        except (TypeError, ValueError, IndexError, KeyError):
+            problems["lines with broken coordinates"] += 1
+            continue
+        if not all(math.isfinite(x) and math.isfinite(y) for x, y in coords):
+            problems["lines with coordinates that are not finite"] += 1
+        elif len(set(coords)) < 2:
+            problems["lines without length"] += 1
+        else:
+            lines.append(LineString(coords))
     return lines
 
 # %% ../../nbs/base/labels.ipynb #04a399c7
 def clip_rows(
     rows: Rows,
-    outline: shapely.Polygon,      # longitude and latitude
-) -> Rows:                         # a road that leaves and comes back is several
+    outline: shapely.Polygon,  # longitude and latitude
+) -> Rows:  # a road that leaves and comes back is several
     "Roads within an outline, cut at it and nowhere else."
     shapely.prepare(outline)
-    near = np.flatnonzero(shapely.intersects(outline, rows.lines)) if len(rows.lines) else np.zeros(0, int)
+    near = (
+        np.flatnonzero(shapely.intersects(outline, rows.lines))
+        if len(rows.lines)
+        else np.zeros(0, int)
+    )
     inside = shapely.contains(outline, rows.lines[near])
-    parts = [[line] if whole else clip_line(line, outline) for line, whole in zip(rows.lines[near], inside, strict=True)]
+    parts = [
+        [line] if whole else clip_line(line, outline)
+        for line, whole in zip(rows.lines[near], inside, strict=True)
+    ]
     index = np.repeat(near, [len(p) for p in parts])
-    return Rows(np.array([line for p in parts for line in p], object), [rows.tags[i] for i in index], rows.problems)
+    return Rows(
+        np.array([line for p in parts for line in p], object),
+        [rows.tags[i] for i in index],
+        rows.problems,
+    )
+
 
 def clip_line(
     line: LineString,
     outline: shapely.Polygon,
 ) -> list[LineString]:
     "The parts of a line within an outline. One that crosses itself is cut piece by piece: GEOS would cut it at its own crossing too, and make a junction of a ramp."
-    if line.is_simple: return [p for p in shapely.get_parts(shapely.intersection(line, outline)) if p.geom_type == "LineString" and p.length > 0]
+    if line.is_simple:
+        return [
+            p
+            for p in shapely.get_parts(shapely.intersection(line, outline))
+            if p.geom_type == "LineString" and p.length > 0
+        ]
     xy = shapely.get_coordinates(line)
     cut = shapely.intersection(shapely.linestrings(np.stack([xy[:-1], xy[1:]], axis=1)), outline)
     paths: list[list] = []
-    for piece in (p for c in cut for p in shapely.get_parts(c) if p.geom_type == "LineString" and p.length > 0):
+    for piece in (
+        p for c in cut for p in shapely.get_parts(c) if p.geom_type == "LineString" and p.length > 0
+    ):
         a, b = piece.coords[0], piece.coords[-1]
-        if paths and paths[-1][-1] == a: paths[-1].append(b)
-        else: paths.append([a, b])
+        if paths and paths[-1][-1] == a:
+            paths[-1].append(b)
+        else:
+            paths.append([a, b])
     return [LineString(path) for path in paths]

@@ -19,63 +19,97 @@ __all__ = ['METHODS', 'move', 'band_weights', 'regression_gains', 'pansharpen']
 
 # %% ../../nbs/base/pansharpen.ipynb #13d811d6
 def move(
-    image: np.ndarray,        # (bands, h, w)
-    source: Any,              # its grid: shape, transform, crs
-    target: Any,              # likewise
+    image: np.ndarray,  # (bands, h, w)
+    source: Any,  # its grid: shape, transform, crs
+    target: Any,  # likewise
     how: Resampling,
-) -> np.ndarray:              # float32 (bands, H, W); 0 where there is no data
+) -> np.ndarray:  # float32 (bands, H, W); 0 where there is no data
     "Resample bands to another grid without letting no-data bleed."
     out = np.zeros((len(image), *target.shape), "float32")
-    reproject(np.ascontiguousarray(image, dtype="float32"), out, src_transform=source.transform, src_crs=source.crs, dst_transform=target.transform,
-              dst_crs=target.crs, resampling=how, src_nodata=0, dst_nodata=0)
+    reproject(
+        np.ascontiguousarray(image, dtype="float32"),
+        out,
+        src_transform=source.transform,
+        src_crs=source.crs,
+        dst_transform=target.transform,
+        dst_crs=target.crs,
+        resampling=how,
+        src_nodata=0,
+        dst_nodata=0,
+    )
     return out
 
 # %% ../../nbs/base/pansharpen.ipynb #9c327fc5
 def band_weights(
-    ms: np.ndarray,       # float (bands, n) pixels
-    pan: np.ndarray,      # float (n,) the panchromatic image at the same pixels
-) -> np.ndarray:          # (bands,), none negative
+    ms: np.ndarray,  # float (bands, n) pixels
+    pan: np.ndarray,  # float (n,) the panchromatic image at the same pixels
+) -> np.ndarray:  # (bands,), none negative
     "How much of each band makes up the panchromatic image, by non-negative least squares."
-    from scipy.optimize import nnls   # half a second that only Brovey needs
+    from scipy.optimize import nnls  # half a second that only Brovey needs
+
     return nnls(ms.T.astype(float), pan.astype(float))[0]
 
+
 def regression_gains(
-    ms: np.ndarray,       # float (bands, n)
-    pan: np.ndarray,      # float (n,)
-) -> np.ndarray:          # (bands,)
+    ms: np.ndarray,  # float (bands, n)
+    pan: np.ndarray,  # float (n,)
+) -> np.ndarray:  # (bands,)
     "How much each band rises when the panchromatic image rises by one."
     centred = pan - pan.mean(dtype=float)
-    return np.array([(centred*(band - band.mean(dtype=float))).sum(dtype=float) for band in ms])/max((centred**2).sum(dtype=float), 1e-9)
+    return np.array(
+        [(centred * (band - band.mean(dtype=float))).sum(dtype=float) for band in ms]
+    ) / max((centred**2).sum(dtype=float), 1e-9)
 
 # %% ../../nbs/base/pansharpen.ipynb #5314ae63
 METHODS = ("glp", "brovey")
 
+
 def pansharpen(
-    ms: np.ndarray,       # (bands, h, w) multispectral; 0 is no data
-    pan: np.ndarray,      # (1, H, W) or (H, W) panchromatic; 0 is no data
-    ms_grid: Any,         # raster.Grid: shape, transform, crs
-    pan_grid: Any,        # likewise; finer
+    ms: np.ndarray,  # (bands, h, w) multispectral; 0 is no data
+    pan: np.ndarray,  # (1, H, W) or (H, W) panchromatic; 0 is no data
+    ms_grid: Any,  # raster.Grid: shape, transform, crs
+    pan_grid: Any,  # likewise; finer
     *,
     method: str = "glp",  # "glp", or "brovey": weighted, with fitted weights
-) -> np.ndarray:          # (bands, H, W) in the type of `ms`; 0 where either has no data
+) -> np.ndarray:  # (bands, H, W) in the type of `ms`; 0 where either has no data
     "Give a multispectral image the detail of a panchromatic one."
-    if method not in METHODS: raise DataError("pansharpen", f"method '{method}' is unknown", f"Use {' or '.join(METHODS)}.")
+    if method not in METHODS:
+        raise DataError(
+            "pansharpen", f"method '{method}' is unknown", f"Use {' or '.join(METHODS)}."
+        )
     fine = np.squeeze(pan).astype("float32")
-    if fine.shape != tuple(pan_grid.shape) or ms.shape[1:] != tuple(ms_grid.shape): raise DataError("pansharpen", "images do not fit their grids")
+    if fine.shape != tuple(pan_grid.shape) or ms.shape[1:] != tuple(ms_grid.shape):
+        raise DataError("pansharpen", "images do not fit their grids")
     low = move(fine[None], pan_grid, ms_grid, Resampling.average)
     known = (ms > 0).all(0) & (low[0] > 0)
-    if not known.any(): raise DataError("pansharpen", "the two images share no pixel with data", "Check that both show the same place and name the right CRS.")
+    if not known.any():
+        raise DataError(
+            "pansharpen",
+            "the two images share no pixel with data",
+            "Check that both show the same place and name the right CRS.",
+        )
     sharp = move(ms, ms_grid, pan_grid, Resampling.cubic)
     if method == "brovey":
-        model = np.tensordot(band_weights(ms[:, known].astype("float32"), low[0][known]).astype("float32"), sharp, 1)
+        model = np.tensordot(
+            band_weights(ms[:, known].astype("float32"), low[0][known]).astype("float32"), sharp, 1
+        )
         sharp *= np.divide(fine, model, out=np.ones_like(fine), where=model > 0)
     else:
         detail = fine - move(low, ms_grid, pan_grid, Resampling.cubic)[0]
-        for band, gain in zip(sharp, regression_gains(ms[:, known].astype("float32"), low[0][known]), strict=True): band += np.float32(gain)*detail
-    return _like(sharp, ms.dtype, (fine > 0) & (move((ms > 0).any(0)[None], ms_grid, pan_grid, Resampling.nearest)[0] > 0))
+        for band, gain in zip(
+            sharp, regression_gains(ms[:, known].astype("float32"), low[0][known]), strict=True
+        ):
+            band += np.float32(gain) * detail
+    return _like(
+        sharp,
+        ms.dtype,
+        (fine > 0) & (move((ms > 0).any(0)[None], ms_grid, pan_grid, Resampling.nearest)[0] > 0),
+    )
+
 
 def _like(image: np.ndarray, dtype: np.dtype, valid: np.ndarray) -> np.ndarray:
     "In the type of the original; a pixel with data stays above 0, which means no data."
-    if dtype.kind in "ui": image = np.clip(np.rint(image, out=image), 1, np.iinfo(dtype).max, out=image)
+    if dtype.kind in "ui":
+        image = np.clip(np.rint(image, out=image), 1, np.iinfo(dtype).max, out=image)
     image *= valid
     return image.astype(dtype)

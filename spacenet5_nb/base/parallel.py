@@ -24,101 +24,158 @@ __all__ = ['Failure', 'failure_of', 'attempt', 'parallel', 'rehearse']
 # %% ../../nbs/base/parallel.ipynb #fe9e787a
 class Failure(NamedTuple):
     "What became of an item that could not be done."
-    subject: str    # the file or name at fault
+
+    subject: str  # the file or name at fault
     problem: str
     cure: str = ""
 
-    def __str__(self) -> str: return f"{self.subject}: {self.problem}." + (f" {self.cure}" if self.cure else "")
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.problem}." + (f" {self.cure}" if self.cure else "")
+
 
 def failure_of(error: BaseException, item: Any) -> Failure:
     "An exception as a Failure."
-    if isinstance(error, WorkspaceError): return Failure(error.subject, error.problem, error.cure)
-    return Failure(str(item)[:200], f"failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    if isinstance(error, WorkspaceError):
+        return Failure(error.subject, error.problem, error.cure)
+    return Failure(
+        str(item)[:200], f"failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    )
+
 
 def attempt(module: str, name: str, items: Sequence, collect: bool) -> list:
     "The work of one process: a function of this package over some items."
     function = getattr(importlib.import_module(f"spacenet5_nb.{module}"), name)
     return [_one(function, item, collect) for item in items]
 
+
 def _one(function: Callable, item: Any, collect: bool) -> Any:
     "One result, or one Failure."
-    if not collect: return function(item)
-    try: return function(item)
-    except Exception as e: return failure_of(e, item)   # noqa: BLE001 - whatever it is, it is reported beside the other chips' results
+    if not collect:
+        return function(item)
+    try:
+        return function(item)
+    except Exception as e:  # noqa: BLE001 - reported beside the others' results
+        return failure_of(e, item)
 
 # %% ../../nbs/base/parallel.ipynb #c1b3cf95
 def parallel(
-    function: Callable,          # of one argument; exported by `module`
+    function: Callable,  # of one argument; exported by `module`
     items: Sequence,
     *,
-    desc: str,                   # beside the progress bar
-    module: str,                 # of this package, from which worker processes import the function
+    desc: str,  # beside the progress bar
+    module: str,  # of this package, from which worker processes import the function
     workers: int | None = None,  # None: settings.ini's, where there are enough items
-    errors: str = "stop",        # "stop" at the first; "collect": a Failure in its place
-    gpu: bool = False,           # on a cluster: only workers that were started with a GPU, where there are any
-) -> list:                       # results in the order of `items`
+    errors: str = "stop",  # "stop" at the first; "collect": a Failure in its place
+    gpu: bool = False,  # on a cluster: only workers that were started with a GPU, where there are any
+) -> list:  # results in the order of `items`
     "Apply a function to many items in worker processes, with a progress bar."
-    if errors not in ("stop", "collect"): raise StageError(f"errors={errors!r}", "is unknown", "Use stop or collect.")
+    if errors not in ("stop", "collect"):
+        raise StageError(f"errors={errors!r}", "is unknown", "Use stop or collect.")
     items, collect = list(items), errors == "collect"
-    if load_settings().scheduler and items and workers is None: return _spread(function, items, desc, module, collect, gpu)
-    workers = min(load_settings().n_workers, len(items)//64) if workers is None else workers   # a process takes seconds to start
-    if workers <= 1: return [_one(function, item, collect) for item in progress(items, desc)]
-    out: list = [None]*len(items)
+    if load_settings().scheduler and items and workers is None:
+        return _spread(function, items, desc, module, collect, gpu)
+    workers = (
+        min(load_settings().n_workers, len(items) // 64) if workers is None else workers
+    )  # a process takes seconds to start
+    if workers <= 1:
+        return [_one(function, item, collect) for item in progress(items, desc)]
+    out: list = [None] * len(items)
     done = _in_pool(module, function.__name__, items, collect, workers)
-    for k, result in progress(done, desc, total=len(items)): out[k] = result
+    for k, result in progress(done, desc, total=len(items)):
+        out[k] = result
     return out
 
-def _spread(function: Callable, items: list, desc: str, module: str, collect: bool, gpu: bool) -> list:
+
+def _spread(
+    function: Callable, items: list, desc: str, module: str, collect: bool, gpu: bool
+) -> list:
     "Results from a cluster, in order."
+
     def died(k: int) -> list:
-        failure = Failure(str(items[k])[:200], "ended three workers (out of memory, or a fault in a library)", "Look at the file, or give workers more memory.")
-        if not collect: raise StageError(*failure)
+        failure = Failure(
+            str(items[k])[:200],
+            "ended three workers (out of memory, or a fault in a library)",
+            "Look at the file, or give workers more memory.",
+        )
+        if not collect:
+            raise StageError(*failure)
         return [failure]
-    out: list = [None]*len(items)   # tasks that want a GPU are dealt to workers at once and may take long: one that dies must not make them all suspect
+
+    out: list = (
+        [None] * len(items)
+    )  # tasks that want a GPU are dealt to workers at once and may take long: one that dies must not make them all suspect
     calls = [(module, function.__name__, [item], collect) for item in items]
-    for k, result in progress(on_cluster("base.parallel", "attempt", calls, died=died, gpu=gpu, ahead=gpu), desc, total=len(items)): out[k] = result[0]
+    for k, result in progress(
+        on_cluster("base.parallel", "attempt", calls, died=died, gpu=gpu, ahead=gpu),
+        desc,
+        total=len(items),
+    ):
+        out[k] = result[0]
     return out
+
 
 def _packaged() -> Callable:
     "`attempt` where other processes find it, even if a notebook defines its own."
     return importlib.import_module("spacenet5_nb.base.parallel").attempt
 
-def _in_pool(module: str, name: str, items: list, collect: bool, workers: int) -> Iterator[tuple[int, Any]]:
+
+def _in_pool(
+    module: str, name: str, items: list, collect: bool, workers: int
+) -> Iterator[tuple[int, Any]]:
     "Numbers of items with their results, as they come."
-    size = max(1, min(16, len(items)//(8*workers)))
+    size = max(1, min(16, len(items) // (8 * workers)))
     left = {i: range(i, min(i + size, len(items))) for i in range(0, len(items), size)}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_packaged(), module, name, [items[k] for k in numbers], collect): i for i, numbers in left.items()}
+        futures = {
+            pool.submit(_packaged(), module, name, [items[k] for k in numbers], collect): i
+            for i, numbers in left.items()
+        }
         try:
             for future in as_completed(futures):
-                if isinstance(future.exception(), BrokenProcessPool): continue
+                if isinstance(future.exception(), BrokenProcessPool):
+                    continue
                 yield from zip(left.pop(futures[future]), future.result(), strict=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    yield from _one_by_one(module, name, items, collect, [k for numbers in left.values() for k in numbers])
+    yield from _one_by_one(
+        module, name, items, collect, [k for numbers in left.values() for k in numbers]
+    )
 
-def _one_by_one(module: str, name: str, items: list, collect: bool, numbers: list[int]) -> Iterator[tuple[int, Any]]:
+
+def _one_by_one(
+    module: str, name: str, items: list, collect: bool, numbers: list[int]
+) -> Iterator[tuple[int, Any]]:
     "What a broken pool left, in one process at a time; an item that ends its process is a Failure."
     while numbers:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             while numbers:
                 k = numbers.pop(0)
-                try: yield k, pool.submit(_packaged(), module, name, [items[k]], collect).result()[0]
+                try:
+                    yield k, pool.submit(_packaged(), module, name, [items[k]], collect).result()[0]
                 except BrokenProcessPool as e:
-                    failure = Failure(str(items[k])[:200], "ended its process (out of memory, or a fault in a library)", "Look at the file; `workers = 1` in settings.ini needs less memory.")
-                    if not collect: raise StageError(*failure) from e
+                    failure = Failure(
+                        str(items[k])[:200],
+                        "ended its process (out of memory, or a fault in a library)",
+                        "Look at the file; `workers = 1` in settings.ini needs less memory.",
+                    )
+                    if not collect:
+                        raise StageError(*failure) from e
                     yield k, failure
                     break
 
 # %% ../../nbs/base/parallel.ipynb #57e8252c
 def rehearse(item: int | str) -> int | str:
     "A function for rehearsals: doubles a number, fails on `fail`, ends its process on `die`; on `hold:PATH` it writes its process id there and waits to be killed, the first time."
-    if item == "fail": raise ValueError("rehearsed")
-    if item == "die": os._exit(9)
-    if not isinstance(item, str): return 2*item
+    if item == "fail":
+        raise ValueError("rehearsed")
+    if item == "die":
+        os._exit(9)
+    if not isinstance(item, str):
+        return 2 * item
     path = Path(item.removeprefix("hold:"))
-    if path.exists(): return "held"
+    if path.exists():
+        return "held"
     write_bytes(path, str(os.getpid()).encode())
     threading.Event().wait(600)
     return "not killed"

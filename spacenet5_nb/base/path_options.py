@@ -19,25 +19,38 @@ __all__ = ['KEYS', 'split_source', 'join_source', 'file_of', 'window_of', 'ring_
 KEYS = ("window", "pan", "stretch", "within")
 _FRAGMENT = re.compile(rf"#((?:{'|'.join(KEYS)})=[^#]*)$")
 
+
 def split_source(
     source: str | Path,
-) -> tuple[Path, dict[str, str]]:   # the file; what else is said: keys of `KEYS`
+) -> tuple[Path, dict[str, str]]:  # the file; what else is said: keys of `KEYS`
     "Take a source apart."
     text = str(source)
     found = _FRAGMENT.search(text)
-    if not found or os.path.exists(text): return Path(text), {}   # os.path: a name too long for a file is no file
+    if not found or os.path.exists(text):
+        return Path(text), {}  # os.path: a name too long for a file is no file
     parts = dict(part.split("=", 1) if "=" in part else (part, "") for part in found[1].split("&"))
-    if unknown := set(parts) - set(KEYS): raise DataError(text, f"says '{sorted(unknown)[0]}', which is unknown", f"After # come {', '.join(KEYS)}.")
-    return Path(text[:found.start()]), {key: unquote(value) for key, value in parts.items()}
+    if unknown := set(parts) - set(KEYS):
+        raise DataError(
+            text,
+            f"says '{sorted(unknown)[0]}', which is unknown",
+            f"After # come {', '.join(KEYS)}.",
+        )
+    return Path(text[: found.start()]), {key: unquote(value) for key, value in parts.items()}
+
 
 def join_source(
     source: str | Path,
-    **parts: str,            # keys of `KEYS`; an empty value takes one away
+    **parts: str,  # keys of `KEYS`; an empty value takes one away
 ) -> str:
     "A source with more said about it."
     path, known = split_source(source)
     parts = {k: v for k, v in (known | parts).items() if v}
-    return str(path) + "#"*bool(parts) + "&".join(f"{key}={quote(str(value), safe=' ,:/.-')}" for key, value in parts.items())
+    return (
+        str(path)
+        + "#" * bool(parts)
+        + "&".join(f"{key}={quote(str(value), safe=' ,:/.-')}" for key, value in parts.items())
+    )
+
 
 def file_of(
     source: str | Path,
@@ -48,22 +61,36 @@ def file_of(
 # %% ../../nbs/base/path_options.ipynb #fbc25bea
 def window_of(
     source: str | Path,
-) -> tuple[int, int, int, int] | None:   # column, row, width, height in pixels; None: the whole image
+) -> (
+    tuple[int, int, int, int] | None
+):  # column, row, width, height in pixels; None: the whole image
     "The window that a source names."
     text = split_source(source)[1].get("window")
-    if text is None: return None
+    if text is None:
+        return None
     numbers = re.fullmatch(r"(\d+),(\d+),([1-9]\d*),([1-9]\d*)", text)
-    if not numbers: raise DataError(source, f"has a window '{text}'", "Write column,row,width,height in whole pixels.")
+    if not numbers:
+        raise DataError(
+            source, f"has a window '{text}'", "Write column,row,width,height in whole pixels."
+        )
     return tuple(map(int, numbers.groups()))
+
 
 def ring_of(
     source: str | Path,
-) -> list[tuple[float, float]] | None:   # longitude, latitude; None: everything
+) -> list[tuple[float, float]] | None:  # longitude, latitude; None: everything
     "The ring that a label source names."
     text = split_source(source)[1].get("within")
-    if text is None: return None
-    try: ring = [tuple(map(float, corner.split())) for corner in text.split(",")]
-    except ValueError: ring = []
+    if text is None:
+        return None
+    try:
+        ring = [tuple(map(float, corner.split())) for corner in text.split(",")]
+    except ValueError:
+        ring = []
     if len(ring) < 3 or any(len(corner) != 2 for corner in ring):
-        raise DataError(source, f"has a ring '{text}'", "Write at least three corners: longitude latitude, comma, longitude latitude, ...")
+        raise DataError(
+            source,
+            f"has a ring '{text}'",
+            "Write at least three corners: longitude latitude, comma, longitude latitude, ...",
+        )
     return ring

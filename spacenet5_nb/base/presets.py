@@ -26,100 +26,165 @@ __all__ = ['configs_folder', 'preset_names', 'load_preset', 'preset_path', 'sect
 # %% ../../nbs/base/presets.ipynb #e59231de
 def configs_folder() -> Path:
     "Where the named presets live: the workspace's configs/, or the installed copy."
-    for folder in (workspace_root()/"configs", Path(sys.prefix)/"share/spacenet5_nb/configs"):
-        if folder.is_dir(): return folder
+    for folder in (workspace_root() / "configs", Path(sys.prefix) / "share/spacenet5_nb/configs"):
+        if folder.is_dir():
+            return folder
     raise PresetError("configs/", "not found", "Run from the workspace, or set SPACENET5_ROOT.")
 
-def preset_names() -> list[str]: return sorted(p.stem for p in configs_folder().glob("*.yaml"))
+
+def preset_names() -> list[str]:
+    return sorted(p.stem for p in configs_folder().glob("*.yaml"))
 
 # %% ../../nbs/base/presets.ipynb #099d0f95
 def load_preset(
     name_or_path: str | Path | Mapping | Preset,  # `demo`, `my/preset.yaml`, or the mapping itself
 ) -> Preset:
     "Read a preset, follow its `base`, and check every key and type."
-    if isinstance(name_or_path, Preset): return name_or_path
+    if isinstance(name_or_path, Preset):
+        return name_or_path
     where = "preset" if isinstance(name_or_path, Mapping) else preset_path(name_or_path)
     preset = _validated(Preset, _expanded(name_or_path), where)
     if isinstance(where, Path) and where.parent == configs_folder() and preset.name != where.stem:
-        raise PresetError(where, f"calls itself '{preset.name}'", f"Write `name: {where.stem}`, or leave the line out.")
+        raise PresetError(
+            where,
+            f"calls itself '{preset.name}'",
+            f"Write `name: {where.stem}`, or leave the line out.",
+        )
     return preset
+
 
 def preset_path(name_or_path: str | Path, beside: Path | None = None) -> Path:
     "The file of a preset's name or path; a relative path starts `beside` the preset that names it."
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
-        path = (beside or Path())/path
-        if path.is_file(): return path
-        raise PresetError(path, "no such preset file", f"Named presets: {', '.join(preset_names())}.")
+        path = (beside or Path()) / path
+        if path.is_file():
+            return path
+        raise PresetError(
+            path, "no such preset file", f"Named presets: {', '.join(preset_names())}."
+        )
     if str(name_or_path) not in preset_names():
-        raise PresetError(name_or_path, "is not a preset", f"Named presets: {', '.join(preset_names())}; or give a path that ends in .yaml.")
-    return configs_folder()/f"{name_or_path}.yaml"
+        raise PresetError(
+            name_or_path,
+            "is not a preset",
+            f"Named presets: {', '.join(preset_names())}; or give a path that ends in .yaml.",
+        )
+    return configs_folder() / f"{name_or_path}.yaml"
 
 # %% ../../nbs/base/presets.ipynb #1db325aa
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)   # libyaml's is twenty times as fast; a vectorizer called by a preset's name waits for it
+_LOADER = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # libyaml's is twenty times as fast; a vectorizer called by a preset's name waits for it
+
 
 def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
     "The mapping of a preset with its `base` merged in, deepest first."
-    if isinstance(source, Mapping): data, folder = dict(source), Path()
+    if isinstance(source, Mapping):
+        data, folder = dict(source), Path()
     else:
         path = preset_path(source, seen[-1].parent if seen else None)
-        if path in seen: raise PresetError(path, "takes itself as its base", "Break the circle of `base:` lines.")
+        if path in seen:
+            raise PresetError(
+                path, "takes itself as its base", "Break the circle of `base:` lines."
+            )
         seen, folder = (*seen, path), path.parent
-        try: data = yaml.load(path.read_text(), Loader=_LOADER) or {}
-        except yaml.YAMLError as e: raise PresetError(path, f"is not valid YAML ({e})", "Mend the line it names.") from e
-        if not isinstance(data, dict): raise PresetError(path, "must be a mapping of keys to values")
+        try:
+            data = yaml.load(path.read_text(), Loader=_LOADER) or {}
+        except yaml.YAMLError as e:
+            raise PresetError(path, f"is not valid YAML ({e})", "Mend the line it names.") from e
+        if not isinstance(data, dict):
+            raise PresetError(path, "must be a mapping of keys to values")
         data.setdefault("name", path.stem)
-        for fold in data.get("folds") or []: _anchor(fold, path.parent)
-    if "channels" in data: data["channels"] = _channels(data["channels"], folder, source)
+        for fold in data.get("folds") or []:
+            _anchor(fold, path.parent)
+    if "channels" in data:
+        data["channels"] = _channels(data["channels"], folder, source)
     base = data.pop("base", None)
     return _merged(_expanded(base, seen), data) if base else data
+
 
 def _channels(value: Any, folder: Path, where: object) -> Any:
     "`channels: cresi`, `channels: my_bins.csv` and `channels: {table: my_bins.csv, has_crossing: true}` as plain keys."
     value = {"table": value} if isinstance(value, str) else value
-    if not isinstance(value, Mapping) or "table" not in value: return value
+    if not isinstance(value, Mapping) or "table" not in value:
+        return value
     name, rest = value["table"], {k: v for k, v in value.items() if k != "table"}
     named = {"selim_sef": Channels.selim_sef, "cresi": Channels.cresi, "best": Channels.best}
-    if name in named: return asdict(named[name]()) | rest
-    if not str(name).endswith(".csv"): raise PresetError(where, f"channels '{name}' are unknown", f"Use {', '.join(named)}, or a CSV of speed bins.")
-    return asdict(Channels.from_csv(folder/str(name))) | rest
+    if name in named:
+        return asdict(named[name]()) | rest
+    if not str(name).endswith(".csv"):
+        raise PresetError(
+            where,
+            f"channels '{name}' are unknown",
+            f"Use {', '.join(named)}, or a CSV of speed bins.",
+        )
+    return asdict(Channels.from_csv(folder / str(name))) | rest
+
 
 def _anchor(fold: Any, folder: Path) -> None:
     "A weight file's relative path starts at its preset's folder, wherever the notebook runs."
-    if isinstance(fold, dict) and isinstance(fold.get("pretrained"), str): fold["pretrained"] = str((folder/fold["pretrained"]).resolve())
+    if isinstance(fold, dict) and isinstance(fold.get("pretrained"), str):
+        fold["pretrained"] = str((folder / fold["pretrained"]).resolve())
+
 
 def _merged(base: dict, change: dict) -> dict:
     "`change` over `base`, mappings merged key by key, everything else replaced."
-    return base | {k: _merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in change.items()}
+    return base | {
+        k: _merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+        for k, v in change.items()
+    }
+
 
 def _validated(kind: type, data: Any, where: object) -> Any:
     "`data` as the dataclass `kind`; the first breach is named by its place."
-    try: return TypeAdapter(kind).validate_json(json.dumps(data, default=str))
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(data, default=str))
     except ValidationError as e:
         error = e.errors(include_url=False)[0]
         place = ".".join(map(str, error["loc"])) or kind.__name__
-        words = {"unexpected_keyword_argument": "unknown key", "missing": "missing key"}.get(error["type"])
-        cure = f"Known keys: {', '.join(_known_keys(kind, error['loc']))}." if words == "unknown key" else ""
-        raise PresetError(where, f"{words} '{place}'" if words else f"'{place}': {error['msg']}", cure) from e
+        words = {"unexpected_keyword_argument": "unknown key", "missing": "missing key"}.get(
+            error["type"]
+        )
+        cure = (
+            f"Known keys: {', '.join(_known_keys(kind, error['loc']))}."
+            if words == "unknown key"
+            else ""
+        )
+        raise PresetError(
+            where, f"{words} '{place}'" if words else f"'{place}': {error['msg']}", cure
+        ) from e
+
 
 def _known_keys(kind: type, loc: tuple) -> list[str]:
     "Field names of the dataclass at a place in the schema."
     import typing
+
     for part in loc[:-1]:
-        if isinstance(part, int): continue
+        if isinstance(part, int):
+            continue
         kind = typing.get_type_hints(kind).get(part, kind)
-        kind = next((a for a in typing.get_args(kind) if isinstance(a, type) and hasattr(a, "__dataclass_fields__")), kind)
+        kind = next(
+            (
+                a
+                for a in typing.get_args(kind)
+                if isinstance(a, type) and hasattr(a, "__dataclass_fields__")
+            ),
+            kind,
+        )
     return [f.name for f in fields(kind)] if hasattr(kind, "__dataclass_fields__") else []
 
 # %% ../../nbs/base/presets.ipynb #17d73e9b
 def section(
-    config: Any,                      # preset name or path, Preset, mapping of the section's keys, or the section
-    kind: type,                       # the section's dataclass, e.g. VectorizeConfig
+    config: Any,  # preset name or path, Preset, mapping of the section's keys, or the section
+    kind: type,  # the section's dataclass, e.g. VectorizeConfig
     named: Mapping[str, Any] | None = None,  # further names
 ) -> Any:
     "The section of a preset that belongs to a module, from whatever form it is given in."
-    if isinstance(config, kind): return config
-    if named and isinstance(config, str) and config in named: return section(named[config], kind)
-    if isinstance(config, Mapping): return _validated(kind, dict(config), kind.__name__)
+    if isinstance(config, kind):
+        return config
+    if named and isinstance(config, str) and config in named:
+        return section(named[config], kind)
+    if isinstance(config, Mapping):
+        return _validated(kind, dict(config), kind.__name__)
     preset = load_preset(config)
     return next(v for v in vars(preset).values() if isinstance(v, kind))

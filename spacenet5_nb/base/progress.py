@@ -15,4 +15,12 @@ __all__ = ['progress']
 def progress(items: Iterable, desc: str, total: int | None = None) -> Iterable:
     "`items` with a progress bar."
     from tqdm.auto import tqdm
-    return tqdm(items, desc=desc, total=total, disable=os.environ.get("SPACENET5_PROGRESS") == "0", mininterval=0.5, leave=True)
+
+    return tqdm(
+        items,
+        desc=desc,
+        total=total,
+        disable=os.environ.get("SPACENET5_PROGRESS") == "0",
+        mininterval=0.5,
+        leave=True,
+    )

@@ -18,64 +18,93 @@ __all__ = ['DEGREE', 'KNOTS', 'TERMS', 'EDGE', 'powers', 'knots', 'Fit', 'fitted
 
 # %% ../../nbs/base/projection.ipynb #6f5d0005
 DEGREE, KNOTS = 5, 7
-TERMS = [(i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]   # powers of the first and second coordinate
+TERMS = [
+    (i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)
+]  # powers of the first and second coordinate
 
-def powers(t: np.ndarray) -> np.ndarray:   # (n, terms)
+
+def powers(t: np.ndarray) -> np.ndarray:  # (n, terms)
     "A polynomial's terms at places (n, 2) of a square from -1 to 1."
-    return np.stack([t[:, 0]**i*t[:, 1]**j for i, j in TERMS], axis=1)
+    return np.stack([t[:, 0] ** i * t[:, 1] ** j for i, j in TERMS], axis=1)
+
 
 @lru_cache(maxsize=1)
-def knots() -> tuple[np.ndarray, np.ndarray]:   # places (n, 2); values there to factors (terms, n)
+def knots() -> tuple[np.ndarray, np.ndarray]:  # places (n, 2); values there to factors (terms, n)
     "Where a function is looked at, and how a polynomial is made of its values."
-    at = np.cos((np.arange(KNOTS) + 0.5)*np.pi/KNOTS)
+    at = np.cos((np.arange(KNOTS) + 0.5) * np.pi / KNOTS)
     places = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2)
     return places, np.linalg.pinv(powers(places))
 
 # %% ../../nbs/base/projection.ipynb #6f5d0007
-EDGE = 1 + 1e-6   # what lies on the rectangle's own edge is inside, rounding or not
+EDGE = 1 + 1e-6  # what lies on the rectangle's own edge is inside, rounding or not
+
 
 @compiled
-def _evaluate(at: np.ndarray, centre: np.ndarray, half: np.ndarray, factors: np.ndarray, origin: np.ndarray, out: np.ndarray) -> bool:
+def _evaluate(
+    at: np.ndarray,
+    centre: np.ndarray,
+    half: np.ndarray,
+    factors: np.ndarray,
+    origin: np.ndarray,
+    out: np.ndarray,
+) -> bool:
     last = factors.shape[1] - 1
     for n in range(len(at)):
-        u, v = (at[n, 0] - centre[0])/half[0], (at[n, 1] - centre[1])/half[1]
-        if not (abs(u) <= EDGE and abs(v) <= EDGE): return False
+        u, v = (at[n, 0] - centre[0]) / half[0], (at[n, 1] - centre[1]) / half[1]
+        if not (abs(u) <= EDGE and abs(v) <= EDGE):
+            return False
         for axis in range(2):
             total = 0.0
             for i in range(last, -1, -1):
                 inner = 0.0
-                for j in range(last - i, -1, -1): inner = inner*v + factors[axis, i, j]
-                total = total*u + inner
+                for j in range(last - i, -1, -1):
+                    inner = inner * v + factors[axis, i, j]
+                total = total * u + inner
             out[n, axis] = origin[axis] + total
     return True
 
+
 class Fit(NamedTuple):
     "A polynomial in place of a function, in a rectangle; the function itself outside."
+
     exact: Callable[[np.ndarray], np.ndarray]
-    centre: np.ndarray    # (2,) of the rectangle
-    half: np.ndarray      # (2,) half its sides
-    factors: np.ndarray   # (2, powers, powers)
-    origin: np.ndarray    # (2,) added to both: small numbers keep their digits
+    centre: np.ndarray  # (2,) of the rectangle
+    half: np.ndarray  # (2,) half its sides
+    factors: np.ndarray  # (2, powers, powers)
+    origin: np.ndarray  # (2,) added to both: small numbers keep their digits
 
     def __call__(self, at: np.ndarray) -> np.ndarray:
         at = np.ascontiguousarray(at, float)
         out = np.empty_like(at)
-        return out if _evaluate(at, self.centre, self.half, self.factors, self.origin, out) else self.exact(at)
+        return (
+            out
+            if _evaluate(at, self.centre, self.half, self.factors, self.origin, out)
+            else self.exact(at)
+        )
 
 # %% ../../nbs/base/projection.ipynb #6f5d000a
-_TRIALS = np.concatenate([np.stack(np.meshgrid(t, t), axis=-1).reshape(-1, 2) for t in ([-1.0, 0.05, 1.0], [-0.7, 0.3, 0.85])])
+_TRIALS = np.concatenate(
+    [
+        np.stack(np.meshgrid(t, t), axis=-1).reshape(-1, 2)
+        for t in ([-1.0, 0.05, 1.0], [-0.7, 0.3, 0.85])
+    ]
+)
+
 
 def fitted(
     exact: Callable[[np.ndarray], np.ndarray],  # (n, 2) to (n, 2)
-    low: np.ndarray,                            # (2,) corner of the rectangle
-    high: np.ndarray,                           # (2,) the other
-    error: float,                               # largest that is allowed
-) -> Callable[[np.ndarray], np.ndarray]:        # a Fit, or the function
+    low: np.ndarray,  # (2,) corner of the rectangle
+    high: np.ndarray,  # (2,) the other
+    error: float,  # largest that is allowed
+) -> Callable[[np.ndarray], np.ndarray]:  # a Fit, or the function
     "A smooth function's polynomial in a rectangle, where it is good enough."
-    (places, solve), centre, half = knots(), (low + high)/2, (high - low)/2
-    values = exact(centre + np.concatenate([places, _TRIALS])*half)
-    if not np.isfinite(values).all(): return exact
-    origin, factors = values[:len(places)].mean(0), np.zeros((2, DEGREE + 1, DEGREE + 1))
-    factors[:, *np.transpose(TERMS)] = (solve@(values[:len(places)] - origin)).T
+    (places, solve), centre, half = knots(), (low + high) / 2, (high - low) / 2
+    values = exact(centre + np.concatenate([places, _TRIALS]) * half)
+    if not np.isfinite(values).all():
+        return exact
+    origin, factors = values[: len(places)].mean(0), np.zeros((2, DEGREE + 1, DEGREE + 1))
+    factors[:, *np.transpose(TERMS)] = (solve @ (values[: len(places)] - origin)).T
     fit = Fit(exact, centre, half, factors, origin)
-    return fit if abs(fit(centre + _TRIALS*half) - values[len(places):]).max() <= error else exact
+    return (
+        fit if abs(fit(centre + _TRIALS * half) - values[len(places) :]).max() <= error else exact
+    )

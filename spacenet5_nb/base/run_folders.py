@@ -22,6 +22,7 @@ __all__ = ['Run', 'check_run_name', 'open_run']
 @dataclass(frozen=True)
 class Run:
     "A run's folder and the file names inside it."
+
     name: str
     folder: Path
     data_root: Path
@@ -29,55 +30,103 @@ class Run:
     seed: int
 
     @property
-    def chips(self) -> Path: return self.folder/"chips.parquet"
+    def chips(self) -> Path:
+        return self.folder / "chips.parquet"
+
     @property
-    def folds(self) -> Path: return self.folder/"folds.csv"
+    def folds(self) -> Path:
+        return self.folder / "folds.csv"
+
     @property
-    def report(self) -> Path: return self.folder/"report.json"
+    def report(self) -> Path:
+        return self.folder / "report.json"
+
     @property
-    def integrity(self) -> Path: return self.folder/"integrity.html"
+    def integrity(self) -> Path:
+        return self.folder / "integrity.html"
+
     @property
-    def solution(self) -> Path: return self.folder/"solution.csv"
+    def solution(self) -> Path:
+        return self.folder / "solution.csv"
+
     @property
-    def roads(self) -> Path: return self.folder/"roads.geojson"
+    def roads(self) -> Path:
+        return self.folder / "roads.geojson"
+
     @property
-    def scores_csv(self) -> Path: return self.folder/"scores.csv"
+    def scores_csv(self) -> Path:
+        return self.folder / "scores.csv"
+
     @property
-    def scores_json(self) -> Path: return self.folder/"scores.json"
+    def scores_json(self) -> Path:
+        return self.folder / "scores.json"
+
     @property
-    def map_html(self) -> Path: return self.folder/"map.html"
+    def map_html(self) -> Path:
+        return self.folder / "map.html"
+
     @property
-    def map_png(self) -> Path: return self.folder/"map.png"
+    def map_png(self) -> Path:
+        return self.folder / "map.png"
+
     @property
-    def cache(self) -> Path: return self.folder/"cache"
-    def mask(self, chip: str) -> Path: return self.folder/"masks"/f"{chip}.tif"
-    def fold(self, k: int) -> Path: return self.folder/"folds"/str(k)
-    def prob(self, chip: str) -> Path: return self.folder/"probs"/f"{chip}.tif"
-    def graph(self, chip: str) -> Path: return self.folder/"graphs"/f"{chip}.gpkg"
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    def mask(self, chip: str) -> Path:
+        return self.folder / "masks" / f"{chip}.tif"
+
+    def fold(self, k: int) -> Path:
+        return self.folder / "folds" / str(k)
+
+    def prob(self, chip: str) -> Path:
+        return self.folder / "probs" / f"{chip}.tif"
+
+    def graph(self, chip: str) -> Path:
+        return self.folder / "graphs" / f"{chip}.gpkg"
+
     def notebook(self, stage: str, fold: int | None = None) -> Path:
-        return self.folder/"runs"/(f"{stage}.ipynb" if fold is None else f"{stage}-fold{fold}.ipynb")
+        return (
+            self.folder
+            / "runs"
+            / (f"{stage}.ipynb" if fold is None else f"{stage}-fold{fold}.ipynb")
+        )
 
     def need(self, path: Path, stage: str) -> Path:
         "`path`, or an error that names the stage which makes it."
-        if not path.exists(): raise StageError(path, "is missing", f"Run it first: spacenet5 run {stage} -p run {self.name} -p preset {self.preset.name}")
+        if not path.exists():
+            raise StageError(
+                path,
+                "is missing",
+                f"Run it first: spacenet5 run {stage} -p run {self.name} -p preset {self.preset.name}",
+            )
         return path
 
 # %% ../../nbs/base/run_folders.ipynb #45cef4e9
 def check_run_name(run: str) -> str:
     "A run's name is one folder under outputs/: letters, digits, dot, dash, underscore."
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", run):
-        raise StageError(f"run={run!r}", "is not a run name", "Use letters, digits, '.', '-' and '_'; it becomes a folder under outputs/.")
+        raise StageError(
+            f"run={run!r}",
+            "is not a run name",
+            "Use letters, digits, '.', '-' and '_'; it becomes a folder under outputs/.",
+        )
     return run
 
+
 def open_run(
-    run: str = "",        # folder under outputs_root; empty: the preset's name
-    preset: str = "",     # name or path; empty: the default preset of settings.ini
+    run: str = "",  # folder under outputs_root; empty: the preset's name
+    preset: str = "",  # name or path; empty: the default preset of settings.ini
     data_root: str = "",  # chips; empty: data_root of settings.ini, or the generated cities where the preset asks for them
 ) -> Run:
     "A run's names, settings and preset; makes no file."
     settings = load_settings()
     loaded = load_preset(preset or settings.preset)
-    default = Path(settings.data_root)/"demo" if loaded.data.source == "demo" else Path(settings.data_root)
-    root = (Path(data_root).expanduser().resolve() if data_root else default)
+    default = (
+        Path(settings.data_root) / "demo"
+        if loaded.data.source == "demo"
+        else Path(settings.data_root)
+    )
+    root = Path(data_root).expanduser().resolve() if data_root else default
     name = check_run_name(run or loaded.name)
-    return Run(name, Path(settings.outputs_root)/name, root, loaded, settings.seed)
+    return Run(name, Path(settings.outputs_root) / name, root, loaded, settings.seed)

@@ -22,56 +22,110 @@ __all__ = ['workspace_root', 'Settings', 'load_settings']
 # %% ../../nbs/base/settings.ipynb #72c8fdbe
 def workspace_root() -> Path:
     "The folder that holds settings.ini and nbs/; the working folder where there is none."
-    if named := os.environ.get("SPACENET5_ROOT"): return Path(named).resolve()
+    if named := os.environ.get("SPACENET5_ROOT"):
+        return Path(named).resolve()
     here = Path.cwd().resolve()
-    candidates = [here, *here.parents, Path(__file__).resolve().parents[2]] if "__file__" in globals() else [here, *here.parents]
-    return next((p for p in candidates if (p/"settings.ini").is_file() and (p/"nbs").is_dir()), here)
+    candidates = (
+        [here, *here.parents, Path(__file__).resolve().parents[2]]
+        if "__file__" in globals()
+        else [here, *here.parents]
+    )
+    return next(
+        (p for p in candidates if (p / "settings.ini").is_file() and (p / "nbs").is_dir()), here
+    )
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Settings:
     "What settings.ini holds; each field says which environment variable overrides it."
-    data_root: str = "data"        # $SPACENET5_DATA
+
+    data_root: str = "data"  # $SPACENET5_DATA
     outputs_root: str = "outputs"  # $SPACENET5_OUTPUTS
-    preset: str = "demo"           # $SPACENET5_PRESET
-    seed: int = 2019               # $SPACENET5_SEED
-    workers: int = 0               # $SPACENET5_WORKERS; 0 = one per core
-    memory_gb: float = 2.0         # $SPACENET5_MEMORY_GB
-    scheduler: str = ""            # $SPACENET5_SCHEDULER; a Dask scheduler's address; empty: this machine
+    preset: str = "demo"  # $SPACENET5_PRESET
+    seed: int = 2019  # $SPACENET5_SEED
+    workers: int = 0  # $SPACENET5_WORKERS; 0 = one per core
+    memory_gb: float = 2.0  # $SPACENET5_MEMORY_GB
+    scheduler: str = ""  # $SPACENET5_SCHEDULER; a Dask scheduler's address; empty: this machine
 
     @property
-    def n_workers(self) -> int: return self.workers or len(os.sched_getaffinity(0))
+    def n_workers(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
 
-_SETTINGS_ENV = {"data_root": "SPACENET5_DATA", "outputs_root": "SPACENET5_OUTPUTS", "preset": "SPACENET5_PRESET", "seed": "SPACENET5_SEED",
-                 "workers": "SPACENET5_WORKERS", "memory_gb": "SPACENET5_MEMORY_GB", "scheduler": "SPACENET5_SCHEDULER"}
+
+_SETTINGS_ENV = {
+    "data_root": "SPACENET5_DATA",
+    "outputs_root": "SPACENET5_OUTPUTS",
+    "preset": "SPACENET5_PRESET",
+    "seed": "SPACENET5_SEED",
+    "workers": "SPACENET5_WORKERS",
+    "memory_gb": "SPACENET5_MEMORY_GB",
+    "scheduler": "SPACENET5_SCHEDULER",
+}
 
 # %% ../../nbs/base/settings.ipynb #42937723
 def load_settings(
     path: str | Path | None = None,  # default: settings.ini of the workspace
-) -> Settings:                       # absolute paths
+) -> Settings:  # absolute paths
     "Read settings.ini, let the environment override it, and refuse unknown keys and wrong types by name."
-    path = Path(path) if path else workspace_root()/"settings.ini"
+    path = Path(path) if path else workspace_root() / "settings.ini"
     ini = configparser.ConfigParser(interpolation=None)
-    try: ini.read(path, encoding="utf-8")
-    except configparser.Error as e: raise SettingsError(path, f"is not a valid ini file ({e.message})", "Compare it with README's example.") from e
+    try:
+        ini.read(path, encoding="utf-8")
+    except configparser.Error as e:
+        raise SettingsError(
+            path, f"is not a valid ini file ({e.message})", "Compare it with README's example."
+        ) from e
     known = {f.name: f.type for f in fields(Settings)}
     values: dict[str, Any] = {}
-    if stray := list(ini.defaults()): raise SettingsError(path, f"unknown key '{stray[0]}' in [DEFAULT]", "There is one section, [workspace].")
+    if stray := list(ini.defaults()):
+        raise SettingsError(
+            path, f"unknown key '{stray[0]}' in [DEFAULT]", "There is one section, [workspace]."
+        )
     for section in ini.sections():
-        if section != "workspace": raise SettingsError(path, f"unknown section [{section}]", "There is one section, [workspace].")
+        if section != "workspace":
+            raise SettingsError(
+                path, f"unknown section [{section}]", "There is one section, [workspace]."
+            )
         for key, text in ini[section].items():
-            if key not in known: raise SettingsError(path, f"unknown key '{key}'", f"Known keys: {', '.join(known)}.")
+            if key not in known:
+                raise SettingsError(
+                    path, f"unknown key '{key}'", f"Known keys: {', '.join(known)}."
+                )
             values[key] = _typed_setting(path, key, text)
     for key, variable in _SETTINGS_ENV.items():
-        if variable in os.environ: values[key] = _typed_setting(f"${variable}", key, os.environ[variable])
+        if variable in os.environ:
+            values[key] = _typed_setting(f"${variable}", key, os.environ[variable])
     for key in ("data_root", "outputs_root"):
-        values[key] = str((path.resolve().parent/Path(values.get(key, getattr(Settings, key))).expanduser()).resolve())
+        values[key] = str(
+            (
+                path.resolve().parent / Path(values.get(key, getattr(Settings, key))).expanduser()
+            ).resolve()
+        )
     return Settings(**values)
+
 
 def _typed_setting(where: object, key: str, text: str) -> Any:
     "One setting's text as its type, within its range."
     kind = {"int": int, "float": float, "str": str}[{f.name: f.type for f in fields(Settings)}[key]]
-    try: value = kind(text)
-    except ValueError: raise SettingsError(where, f"'{key}' must be {kind.__name__}, not '{text}'", "Mend the line or remove it for the default.") from None
-    if key == "memory_gb" and not value > 0 or key in ("workers", "seed") and value < 0 or value == "" and key != "scheduler":
-        raise SettingsError(where, f"'{key}' is out of range: '{text}'", "Mend the line or remove it for the default.")
+    try:
+        value = kind(text)
+    except ValueError:
+        raise SettingsError(
+            where,
+            f"'{key}' must be {kind.__name__}, not '{text}'",
+            "Mend the line or remove it for the default.",
+        ) from None
+    if (
+        key == "memory_gb"
+        and not value > 0
+        or key in ("workers", "seed")
+        and value < 0
+        or value == ""
+        and key != "scheduler"
+    ):
+        raise SettingsError(
+            where,
+            f"'{key}' is out of range: '{text}'",
+            "Mend the line or remove it for the default.",
+        )
     return value

@@ -13,16 +13,25 @@ __all__ = ['cure_torchvision']
 # %% ../../nbs/base/torchvision_cure.ipynb #1e464f60
 _torchvision_library = None  # kept: the declarations live as long as this object
 
+
 def cure_torchvision() -> bool:
     "Make `import torchvision` work beside a torch that lacks its operators; True where that was needed."
     global _torchvision_library
-    try: import torchvision  # noqa: F401
-    except RuntimeError as e:
-        if "torchvision::nms" not in str(e): raise
-        import torch
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]: del sys.modules[name]
-        _torchvision_library = torch.library.Library("torchvision", "DEF")
-        for op in ("nms", "qnms"): _torchvision_library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    try:
         import torchvision  # noqa: F401
+    except RuntimeError as e:
+        if "torchvision::nms" not in str(e):
+            raise
+        import torch
+
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _torchvision_library = torch.library.Library("torchvision", "DEF")
+        for op in ("nms", "qnms"):
+            _torchvision_library.define(
+                f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+        import torchvision  # noqa: F401
+
         return True
     return False

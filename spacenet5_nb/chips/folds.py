@@ -27,172 +27,245 @@ __all__ = ['footprints', 'overlapping_pairs', 'blocks', 'split_test', 'speed_km'
 
 # %% ../../nbs/chips/folds.ipynb #8ad12328
 def footprints(
-    chips: pd.DataFrame,        # minx, miny, maxx, maxy in degrees; `footprint` (WKT) where it is known
-) -> np.ndarray:                # polygons
+    chips: pd.DataFrame,  # minx, miny, maxx, maxy in degrees; `footprint` (WKT) where it is known
+) -> np.ndarray:  # polygons
     "The ground that each chip shows, in longitude and latitude."
     boxes = shapely.box(*chips[["minx", "miny", "maxx", "maxy"]].to_numpy(float).T)
-    if "footprint" not in chips: return boxes
+    if "footprint" not in chips:
+        return boxes
     told = np.array([isinstance(t, str) and t != "" for t in chips["footprint"]], bool)
-    try: boxes[told] = shapely.from_wkt(chips.loc[told, "footprint"].to_numpy(object))
-    except shapely.errors.GEOSException as e: raise DataError("chips", f"a footprint is not WKT ({e})", "Run 01_explore again.") from e
+    try:
+        boxes[told] = shapely.from_wkt(chips.loc[told, "footprint"].to_numpy(object))
+    except shapely.errors.GEOSException as e:
+        raise DataError("chips", f"a footprint is not WKT ({e})", "Run 01_explore again.") from e
     return boxes
 
+
 def overlapping_pairs(
-    chips: pd.DataFrame,        # of `footprints`
+    chips: pd.DataFrame,  # of `footprints`
     *,
-    share: float = 0.01,        # of the smaller footprint
-) -> np.ndarray:                # (n, 2) row numbers
+    share: float = 0.01,  # of the smaller footprint
+) -> np.ndarray:  # (n, 2) row numbers
     "Pairs of chips that show the same ground."
     shapes = footprints(chips)
     a, b = shapely.STRtree(shapes).query(shapes, predicate="intersects")
     a, b = a[a < b], b[a < b]
     area = shapely.area(shapely.intersection(shapes[a], shapes[b]))
-    keep = area > share*np.minimum(shapely.area(shapes[a]), shapely.area(shapes[b]))
+    keep = area > share * np.minimum(shapely.area(shapes[a]), shapely.area(shapes[b]))
     return np.c_[a[keep], b[keep]]
 
 # %% ../../nbs/chips/folds.ipynb #eba00385
 def _groups(chips: pd.DataFrame) -> np.ndarray:
     "Number of the block that each chip belongs to: chips that show the same ground share one."
     a, b = overlapping_pairs(chips).T
-    return connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(len(chips),)*2), directed=False)[1]
+    return connected_components(
+        coo_array((np.ones(len(a)), (a, b)), shape=(len(chips),) * 2), directed=False
+    )[1]
+
 
 def _middles(chips: pd.DataFrame) -> np.ndarray:
     "Middle of each chip, km east and north."
-    y = (chips["miny"] + chips["maxy"]).to_numpy(float)/2*111.2
-    x = (chips["minx"] + chips["maxx"]).to_numpy(float)/2*111.2*math.cos(math.radians(y.mean()/111.2 if len(y) else 0))
+    y = (chips["miny"] + chips["maxy"]).to_numpy(float) / 2 * 111.2
+    x = (
+        (chips["minx"] + chips["maxx"]).to_numpy(float)
+        / 2
+        * 111.2
+        * math.cos(math.radians(y.mean() / 111.2 if len(y) else 0))
+    )
     return np.c_[x, y]
 
+
 def blocks(
-    chips: pd.DataFrame,        # chip, bounds, road_km
-) -> pd.DataFrame:              # one row a block: x, y (km), weight, chips (ids)
+    chips: pd.DataFrame,  # chip, bounds, road_km
+) -> pd.DataFrame:  # one row a block: x, y (km), weight, chips (ids)
     "Chips that must stay together as one row, in an order that does not depend on the files' order."
     chips = chips.sort_values("chip").reset_index(drop=True)
     x, y = _middles(chips).T
-    table = pd.DataFrame({"x": x, "y": y, "weight": chips["road_km"] + 0.05, "chips": [[c] for c in chips["chip"]]})
-    return table.groupby(_groups(chips), sort=False).agg({"x": "mean", "y": "mean", "weight": "sum", "chips": "sum"}).reset_index(drop=True)
+    table = pd.DataFrame(
+        {"x": x, "y": y, "weight": chips["road_km"] + 0.05, "chips": [[c] for c in chips["chip"]]}
+    )
+    return (
+        table.groupby(_groups(chips), sort=False)
+        .agg({"x": "mean", "y": "mean", "weight": "sum", "chips": "sum"})
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/chips/folds.ipynb #e62832a6
 def split_test(
-    chips: pd.DataFrame,        # of scan_chips
-    fraction: float,            # of each city's labelled chips
-    minimum: int,               # at least so many labelled test chips in all
+    chips: pd.DataFrame,  # of scan_chips
+    fraction: float,  # of each city's labelled chips
+    minimum: int,  # at least so many labelled test chips in all
     seed: int,
-) -> pd.DataFrame:              # a copy with `split` set
+) -> pd.DataFrame:  # a copy with `split` set
     "Keep a side of every city as test chips; chips below folders named test... and chips without label are test already."
     chips = chips.copy()
     labelled = chips["label"] != ""
     chips.loc[~labelled, "split"] = "test"
-    if fraction <= 0 and minimum <= 0: return chips
+    if fraction <= 0 and minimum <= 0:
+        return chips
     queues = {}
     for city, rows in chips[labelled].groupby("city"):
         train = rows[rows["split"] == "train"]
-        if len(train): queues[city] = (_from_one_side(train, city, seed), round(fraction*len(rows)) - int((rows["split"] == "test").sum()))
-    test = set(chips.loc[labelled & (chips["split"] == "test") & chips["city"].isin(list(queues)), "chip"])
+        if len(train):
+            queues[city] = (
+                _from_one_side(train, city, seed),
+                round(fraction * len(rows)) - int((rows["split"] == "test").sum()),
+            )
+    test = set(
+        chips.loc[labelled & (chips["split"] == "test") & chips["city"].isin(list(queues)), "chip"]
+    )
     for queue, wanted in queues.values():
         taken = 0
-        while taken < wanted and len(queue) > 1: block = queue.pop(0); taken += len(block); test |= set(block)
-    while len(test) < minimum and any(len(q) > 1 for q, _ in queues.values()): test |= set(max((q for q, _ in queues.values()), key=len).pop(0))
+        while taken < wanted and len(queue) > 1:
+            block = queue.pop(0)
+            taken += len(block)
+            test |= set(block)
+    while len(test) < minimum and any(len(q) > 1 for q, _ in queues.values()):
+        test |= set(max((q for q, _ in queues.values()), key=len).pop(0))
     chips.loc[chips["chip"].isin(test), "split"] = "test"
     if len(test) < minimum:
-        raise DataError("chips", f"{int(labelled.sum())} labelled chips cannot give {minimum} test chips", 
-                        "Add chips, or lower data.test_min. A single image is read in windows of 400 m: it must be so large that they are many, or data.chip_m smaller.")
+        raise DataError(
+            "chips",
+            f"{int(labelled.sum())} labelled chips cannot give {minimum} test chips",
+            "Add chips, or lower data.test_min. A single image is read in windows of 400 m: it must be so large that they are many, or data.chip_m smaller.",
+        )
     return chips
+
 
 def _from_one_side(chips: pd.DataFrame, city: str, seed: int) -> list[list[str]]:
     "A city's blocks in order from a side that the seed chooses."
     table = blocks(chips)
-    axis, sign = [("x", 1), ("x", -1), ("y", 1), ("y", -1)][np.random.default_rng([seed, zlib.crc32(city.encode())]).integers(4)]
-    order = np.lexsort((table["y" if axis == "x" else "x"].round(3), (sign*table[axis]).round(3)))
+    axis, sign = [("x", 1), ("x", -1), ("y", 1), ("y", -1)][
+        np.random.default_rng([seed, zlib.crc32(city.encode())]).integers(4)
+    ]
+    order = np.lexsort((table["y" if axis == "x" else "x"].round(3), (sign * table[axis]).round(3)))
     return table["chips"].iloc[order].tolist()
 
 # %% ../../nbs/chips/folds.ipynb #b1214f3c
 def speed_km(
-    chips: pd.DataFrame,        # `speeds`: mph -> km of each chip; without the column no speed is known
-) -> pd.DataFrame:              # a row a chip, a column a speed, slow ones first
+    chips: pd.DataFrame,  # `speeds`: mph -> km of each chip; without the column no speed is known
+) -> pd.DataFrame:  # a row a chip, a column a speed, slow ones first
     "Kilometres of road per chip and speed."
-    told = chips["speeds"] if "speeds" in chips else [{}]*len(chips)
-    rows = [{float(mph): km for mph, km in d.items()} if isinstance(d, Mapping) else {} for d in told]
+    told = chips["speeds"] if "speeds" in chips else [{}] * len(chips)
+    rows = [
+        {float(mph): km for mph, km in d.items()} if isinstance(d, Mapping) else {} for d in told
+    ]
     table = pd.DataFrame(rows, index=chips.index, dtype=float).fillna(0.0)
     return table.loc[:, (table > 0).any()].sort_index(axis=1)
 
+
 def neighbours(
-    chips: pd.DataFrame,        # chip bounds
-) -> np.ndarray:                # (n, 2) row numbers
+    chips: pd.DataFrame,  # chip bounds
+) -> np.ndarray:  # (n, 2) row numbers
     "Pairs of chips that touch, overlap or lie less than nine tenths of a chip apart."
-    boxes = chips[["minx", "miny", "maxx", "maxy"]].to_numpy(float)*111.2
-    if not len(boxes): return np.zeros((0, 2), int)
-    boxes[:, ::2] *= math.cos(math.radians(boxes[:, 1::2].mean()/111.2))
+    boxes = chips[["minx", "miny", "maxx", "maxy"]].to_numpy(float) * 111.2
+    if not len(boxes):
+        return np.zeros((0, 2), int)
+    boxes[:, ::2] *= math.cos(math.radians(boxes[:, 1::2].mean() / 111.2))
     shapes = shapely.box(*boxes.T)
-    a, b = shapely.STRtree(shapes).query(shapes, predicate="dwithin", distance=0.9*math.sqrt(np.median(shapely.area(shapes))))
+    a, b = shapely.STRtree(shapes).query(
+        shapes, predicate="dwithin", distance=0.9 * math.sqrt(np.median(shapely.area(shapes)))
+    )
     return np.c_[a[a < b], b[a < b]]
 
 # %% ../../nbs/chips/folds.ipynb #3e2833e9
-_MOST_STRETCHES = 3     # of a city in one fold
-_STRETCH_CHIPS = 12     # and not shorter than this on average, where there is more than one
-_WALKS, _POLISHED, _SWAPS = 48, 8, 400   # walks tried, of them polished; blocks of a place up to which pairs are exchanged too
-_LENGTH, _RARITY = 4.0, 0.25   # weight of length; of a speed: its share of the km to this power
-_APART = 0.6                   # price of all neighbours apart; folds of even content and folds of one speed each differ by about 5
+_MOST_STRETCHES = 3  # of a city in one fold
+_STRETCH_CHIPS = 12  # and not shorter than this on average, where there is more than one
+_WALKS, _POLISHED, _SWAPS = (
+    48,
+    8,
+    400,
+)  # walks tried, of them polished; blocks of a place up to which pairs are exchanged too
+_LENGTH, _RARITY = 4.0, 0.25  # weight of length; of a speed: its share of the km to this power
+_APART = 0.6  # price of all neighbours apart; folds of even content and folds of one speed each differ by about 5
+
 
 class _Place(NamedTuple):
     "A city, or several that show the same ground, before it is divided."
-    name: str              # decides its walks
-    rows: np.ndarray       # of the table of chips
-    block: np.ndarray      # of each row
-    xy: np.ndarray         # (blocks, 2) km
-    load: np.ndarray       # (blocks, 2*classes) weighted shares of all chips' km, then of the place's
-    beside: csr_array      # (blocks, blocks) number of neighbouring chips
-    price: float           # of one pair of neighbours in different folds
+
+    name: str  # decides its walks
+    rows: np.ndarray  # of the table of chips
+    block: np.ndarray  # of each row
+    xy: np.ndarray  # (blocks, 2) km
+    load: np.ndarray  # (blocks, 2*classes) weighted shares of all chips' km, then of the place's
+    beside: csr_array  # (blocks, blocks) number of neighbouring chips
+    price: float  # of one pair of neighbours in different folds
+
 
 def _weighted(km: np.ndarray) -> np.ndarray:
     "Rows of km (all roads, then per speed) as weighted shares."
     total = km.sum(0)
-    weight = np.r_[_LENGTH, (total[1:]/total[0])**_RARITY]
-    return np.divide(km, total, out=np.zeros_like(km), where=total > 0)*np.sqrt(weight)
+    weight = np.r_[_LENGTH, (total[1:] / total[0]) ** _RARITY]
+    return np.divide(km, total, out=np.zeros_like(km), where=total > 0) * np.sqrt(weight)
+
 
 def _places(chips: pd.DataFrame) -> list[_Place]:
     "What is divided on its own, largest first."
     km = np.c_[chips["road_km"].to_numpy(float) + 0.05, speed_km(chips)]
     group, everywhere = _groups(chips), _weighted(km)
-    firsts = [np.unique(key, return_index=True, return_inverse=True)[1:] for key in (group, chips["city"].to_numpy(str))]
-    tied = np.concatenate([first[of] for first, of in firsts]), np.tile(np.arange(len(chips)), 2)   # each chip to the first of its block and of its city
-    place = connected_components(coo_array((np.ones(len(tied[0])), tied), shape=(len(chips),)*2), directed=False)[1]
+    firsts = [
+        np.unique(key, return_index=True, return_inverse=True)[1:]
+        for key in (group, chips["city"].to_numpy(str))
+    ]
+    tied = (
+        np.concatenate([first[of] for first, of in firsts]),
+        np.tile(np.arange(len(chips)), 2),
+    )  # each chip to the first of its block and of its city
+    place = connected_components(
+        coo_array((np.ones(len(tied[0])), tied), shape=(len(chips),) * 2), directed=False
+    )[1]
     out = []
     for k in np.unique(place):
         rows = np.flatnonzero(place == k)
         block = np.unique(group[rows], return_inverse=True)[1]
         member = coo_array((np.ones(len(rows)), (block, np.arange(len(rows))))).tocsr()
-        share = km[rows, 0].sum()/km[:, 0].sum()
-        load = np.c_[member@everywhere[rows], member@_weighted(km[rows])*math.sqrt(share)]
+        share = km[rows, 0].sum() / km[:, 0].sum()
+        load = np.c_[member @ everywhere[rows], member @ _weighted(km[rows]) * math.sqrt(share)]
         a, b = block[neighbours(chips.iloc[rows])].reshape(-1, 2).T
         a, b = np.r_[a, b][np.r_[a, b] != np.r_[b, a]], np.r_[b, a][np.r_[a, b] != np.r_[b, a]]
-        beside = coo_array((np.ones(len(a)), (a, b)), shape=(len(load),)*2).tocsr()
-        xy = member@_middles(chips.iloc[rows])/member.sum(1)[:, None]
-        out.append(_Place(chips["city"].iloc[rows].min(), rows, block, xy, load, beside, _APART*share*2/max(len(a), 1)))
+        beside = coo_array((np.ones(len(a)), (a, b)), shape=(len(load),) * 2).tocsr()
+        xy = member @ _middles(chips.iloc[rows]) / member.sum(1)[:, None]
+        out.append(
+            _Place(
+                chips["city"].iloc[rows].min(),
+                rows,
+                block,
+                xy,
+                load,
+                beside,
+                _APART * share * 2 / max(len(a), 1),
+            )
+        )
     return sorted(out, key=lambda p: (-len(p.rows), p.name))
 
 # %% ../../nbs/chips/folds.ipynb #775d2417
 def _walk(xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "Blocks in boustrophedon order: strips along one of four directions, each walked against the one before."
-    turn = rng.integers(4)*math.pi/4
-    across, along = (xy@[[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]).T.round(3)
+    turn = rng.integers(4) * math.pi / 4
+    across, along = (
+        xy @ [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+    ).T.round(3)
     strips = 1 + rng.integers(math.ceil(math.sqrt(len(xy))))
     strip = np.empty(len(xy), int)
-    strip[np.lexsort((along, across))] = np.arange(len(xy))*strips//len(xy)
+    strip[np.lexsort((along, across))] = np.arange(len(xy)) * strips // len(xy)
     return np.lexsort((np.where(strip % 2 == 0, along, -along), strip))
+
 
 def _cut(load: np.ndarray, n: int) -> np.ndarray:
     "Where to cut rows of shares into at most n stretches, none empty, so that the stretches' squared sums are least (dynamic programming)."
     total, n = np.concatenate([np.zeros((1, load.shape[1])), load.cumsum(0)]), min(n, len(load))
     square = (total**2).sum(1)
-    stretch = square[:, None] + square[None, :] - 2*total@total.T
+    stretch = square[:, None] + square[None, :] - 2 * total @ total.T
     stretch[np.triu_indices(len(total))] = np.inf
     best, back = square, []
-    for k in range(2, n + 1):   # the best first stop of the last of k stretches, for every end
+    for k in range(2, n + 1):  # the best first stop of the last of k stretches, for every end
         cost = best[None, :] + stretch
-        cost[:, :k - 1] = np.inf
-        back.append(cost.argmin(1)); best = cost.min(1)
+        cost[:, : k - 1] = np.inf
+        back.append(cost.argmin(1))
+        best = cost.min(1)
     stops = [len(load)]
-    for came in reversed(back): stops.insert(0, int(came[stops[0]]))
+    for came in reversed(back):
+        stops.insert(0, int(came[stops[0]]))
     return np.array([0, *stops])
 
 # %% ../../nbs/chips/folds.ipynb #c3488c66
@@ -200,127 +273,192 @@ def _hand_out(stretches: np.ndarray, held: np.ndarray) -> np.ndarray:
     "A fold for every stretch, heaviest n first, each n to n folds so that the squared sums are least."
     n, held, fold = len(held), held.copy(), np.zeros(len(stretches), int)
     order = np.argsort(-(stretches**2).sum(1), kind="stable")
-    for some in (order[i:i + n] for i in range(0, len(order), n)):
-        _, fold[some] = linear_sum_assignment(stretches[some]@held.T)   # |held + stretch|^2 less what is the same for all
+    for some in (order[i : i + n] for i in range(0, len(order), n)):
+        _, fold[some] = linear_sum_assignment(
+            stretches[some] @ held.T
+        )  # |held + stretch|^2 less what is the same for all
         held[fold[some]] += stretches[some]
     return fold
+
 
 def _price(p: _Place, fold: np.ndarray, held: np.ndarray) -> float:
     "What a division costs: unevenness, and neighbours apart."
     load = held.copy()
     np.add.at(load, fold, p.load)
     a, b = p.beside.nonzero()
-    return round(float((load**2).sum() + p.price*p.beside.data[fold[a] != fold[b]].sum()/2), 9)
+    return round(float((load**2).sum() + p.price * p.beside.data[fold[a] != fold[b]].sum() / 2), 9)
+
 
 def _polish(p: _Place, fold: np.ndarray, held: np.ndarray) -> np.ndarray:
     "Move a block to a fold beside it, or exchange two, each time as helps most, until nothing does; no fold is emptied."
     fold, load, every = fold.copy(), held.copy(), np.arange(len(fold))
     np.add.at(load, fold, p.load)
     square = (p.load**2).sum(1)[:, None]
-    for _ in range(4*len(fold)):
-        near = p.beside@np.eye(len(held))[fold]
-        gain = 2*(p.load@load.T - (p.load*load[fold]).sum(1)[:, None] + square) + p.price*(near[every, fold][:, None] - near)
+    for _ in range(4 * len(fold)):
+        near = p.beside @ np.eye(len(held))[fold]
+        gain = 2 * (p.load @ load.T - (p.load * load[fold]).sum(1)[:, None] + square) + p.price * (
+            near[every, fold][:, None] - near
+        )
         gain[near == 0] = gain[every, fold] = np.inf
         alone = np.bincount(fold, minlength=len(held))[fold] == 1
         i, to = divmod(int(np.where(alone[:, None], np.inf, gain).argmin()), len(held))
         moves = [(i, to)]
         if alone[i] or not gain[i, to] < -1e-9:
-            if len(fold) > _SWAPS: break
-            both = gain[:, fold] + gain[:, fold].T - 4*p.load@p.load.T + 2*p.price*p.beside.toarray()   # i takes j's fold, j takes i's
+            if len(fold) > _SWAPS:
+                break
+            both = (
+                gain[:, fold]
+                + gain[:, fold].T
+                - 4 * p.load @ p.load.T
+                + 2 * p.price * p.beside.toarray()
+            )  # i takes j's fold, j takes i's
             i, j = divmod(int(both.argmin()), len(fold))
-            if not both[i, j] < -1e-9: break
+            if not both[i, j] < -1e-9:
+                break
             moves = [(i, fold[j]), (j, fold[i])]
-        for i, to in moves: load[fold[i]] -= p.load[i]; load[to] += p.load[i]; fold[i] = to
+        for i, to in moves:
+            load[fold[i]] -= p.load[i]
+            load[to] += p.load[i]
+            fold[i] = to
     return fold
 
 # %% ../../nbs/chips/folds.ipynb #bb30ec77
 def make_folds(
-    chips: pd.DataFrame,     # with `split` (only train chips take part), and `speeds` (mph -> km) where they are known
+    chips: pd.DataFrame,  # with `split` (only train chips take part), and `speeds` (mph -> km) where they are known
     n: int,
     *,
     seed: int,
-) -> pd.DataFrame:           # chip, fold
+) -> pd.DataFrame:  # chip, fold
     "Spatially blocked folds, balanced by road length and by km per speed, the same for any order of files; an empty fold is a DataError."
     train = chips[chips["split"] == "train"].sort_values("chip").reset_index(drop=True)
     places = _places(train)
-    held = [np.zeros((n, p.load.shape[1]//2)) for p in places]   # shares of all chips' km that each place gives each fold
+    held = [
+        np.zeros((n, p.load.shape[1] // 2)) for p in places
+    ]  # shares of all chips' km that each place gives each fold
     fold = np.full(len(train), -1)
-    for k, p in [*enumerate(places)]*(1 + (len(places) > 1)):    # twice: the first did not know what the later ones would hold
-        others = np.array(sum(h for i, h in enumerate(held) if i != k) if len(held) > 1 else 0*held[0])
-        division = _divide(p, np.c_[others, 0*others], np.random.default_rng([seed, zlib.crc32(p.name.encode())]))
-        held[k] = np.zeros_like(others); np.add.at(held[k], division, p.load[:, :others.shape[1]])
+    for k, p in [*enumerate(places)] * (
+        1 + (len(places) > 1)
+    ):  # twice: the first did not know what the later ones would hold
+        others = np.array(
+            sum(h for i, h in enumerate(held) if i != k) if len(held) > 1 else 0 * held[0]
+        )
+        division = _divide(
+            p, np.c_[others, 0 * others], np.random.default_rng([seed, zlib.crc32(p.name.encode())])
+        )
+        held[k] = np.zeros_like(others)
+        np.add.at(held[k], division, p.load[:, : others.shape[1]])
         fold[p.rows] = division[p.block]
     if len(set(fold)) < n:
-        raise DataError("folds", f"{len(train)} train chips cannot fill {n} folds", "Add labelled chips, lower data.test_fraction or test_min, or use fewer folds.")
+        raise DataError(
+            "folds",
+            f"{len(train)} train chips cannot fill {n} folds",
+            "Add labelled chips, lower data.test_fraction or test_min, or use fewer folds.",
+        )
     return pd.DataFrame({"chip": train["chip"], "fold": fold})
+
 
 def _divide(p: _Place, held: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "The fold of each block of a place, given what the folds hold elsewhere."
     n, m, found = len(held), len(p.load), []
-    step = -(-m//300)                                       # long walks are cut at every second block or less often
+    step = -(-m // 300)  # long walks are cut at every second block or less often
     ends = np.r_[np.arange(step, m, step), m]
     for k in range(_WALKS):
         walk = _walk(p.xy, rng)
-        stretches = n*(1 + rng.integers(max(1, min(_MOST_STRETCHES, m//(_STRETCH_CHIPS*n)))))
+        stretches = n * (1 + rng.integers(max(1, min(_MOST_STRETCHES, m // (_STRETCH_CHIPS * n)))))
         stops = _cut(np.add.reduceat(p.load[walk], np.r_[0, ends[:-1]]), stretches)
         stops = np.r_[0, ends[stops[1:] - 1]]
         fold = np.empty(m, int)
-        fold[walk] = np.repeat(_hand_out(np.add.reduceat(p.load[walk], stops[:-1]), held), np.diff(stops))
+        fold[walk] = np.repeat(
+            _hand_out(np.add.reduceat(p.load[walk], stops[:-1]), held), np.diff(stops)
+        )
         found.append((_price(p, fold, held), k, fold))
-    polished = [_polish(p, fold, held) for *_, fold in sorted(found, key=lambda f: f[:2])[:_POLISHED]]
+    polished = [
+        _polish(p, fold, held) for *_, fold in sorted(found, key=lambda f: f[:2])[:_POLISHED]
+    ]
     return min(polished, key=lambda fold: _price(p, fold, held))
 
 # %% ../../nbs/chips/folds.ipynb #5b2c2791
 def imbalance(
-    chips: pd.DataFrame,     # with `fold`; -1 for test chips
-) -> pd.Series:              # of `km`, then of each speed in mph: 0 is even, 0.1: some fold has 10 % more or less than its share
+    chips: pd.DataFrame,  # with `fold`; -1 for test chips
+) -> pd.Series:  # of `km`, then of each speed in mph: 0 is even, 0.1: some fold has 10 % more or less than its share
     "How unevenly road length and each speed lie in the folds."
     chips = chips[chips["fold"] >= 0]
-    km = pd.concat([chips["road_km"].rename("km"), speed_km(chips)], axis=1).groupby(chips["fold"]).sum()
-    return (km/km.mean() - 1).abs().max()
+    km = (
+        pd.concat([chips["road_km"].rename("km"), speed_km(chips)], axis=1)
+        .groupby(chips["fold"])
+        .sum()
+    )
+    return (km / km.mean() - 1).abs().max()
+
 
 def neighbours_apart(
-    chips: pd.DataFrame,     # with `fold`; -1 for test chips
-) -> float:                  # 0 to 1; 0 where no chip has a neighbour
+    chips: pd.DataFrame,  # with `fold`; -1 for test chips
+) -> float:  # 0 to 1; 0 where no chip has a neighbour
     "Share of neighbouring training chips whose folds differ."
-    pairs = [city["fold"].to_numpy()[neighbours(city)].reshape(-1, 2) for _, city in chips[chips["fold"] >= 0].groupby("city")]
+    pairs = [
+        city["fold"].to_numpy()[neighbours(city)].reshape(-1, 2)
+        for _, city in chips[chips["fold"] >= 0].groupby("city")
+    ]
     pairs = np.concatenate([*pairs, np.zeros((0, 2), int)])
     return float((pairs[:, 0] != pairs[:, 1]).mean()) if len(pairs) else 0.0
 
 # %% ../../nbs/chips/folds.ipynb #a8db7905
 def fold_table(
-    chips: pd.DataFrame,     # with `fold`; -1 for test chips
-) -> pd.DataFrame:           # one row a fold, then the test chips with labels: chips, km, km per speed, km per city
+    chips: pd.DataFrame,  # with `fold`; -1 for test chips
+) -> (
+    pd.DataFrame
+):  # one row a fold, then the test chips with labels: chips, km, km per speed, km per city
     "What each fold holds."
     chips = chips[(chips["fold"] >= 0) | (chips["label"] != "")]
     side = chips["fold"].where(chips["fold"] >= 0, chips["fold"].max() + 1)
     speeds = speed_km(chips)
     cities = pd.get_dummies(chips["city"]).mul(chips["road_km"], axis=0)
     speeds.columns = [f"{mph:g} mph" for mph in speeds]
-    parts = pd.concat([pd.Series(1, chips.index, name="chips"), chips["road_km"].rename("km"), speeds, cities], axis=1)
+    parts = pd.concat(
+        [pd.Series(1, chips.index, name="chips"), chips["road_km"].rename("km"), speeds, cities],
+        axis=1,
+    )
     table = parts.groupby(side).sum()
-    table.index = pd.Index([str(k) if k in set(chips["fold"]) else "test" for k in table.index], name="fold")
+    table.index = pd.Index(
+        [str(k) if k in set(chips["fold"]) else "test" for k in table.index], name="fold"
+    )
     return table
 
+
 def plot_balance(
-    chips: pd.DataFrame,     # with `fold`; -1 for test chips
+    chips: pd.DataFrame,  # with `fold`; -1 for test chips
 ) -> plt.Figure:
     "Each fold's share of the road length, of every speed and of every city."
     chips = chips[chips["fold"] >= 0]
     table = fold_table(chips)
-    share = table/table.sum()
-    fig, ax = plt.subplots(figsize=(max(5, 0.75*share.shape[1] + 1.5), 2.8), dpi=70)
+    share = table / table.sum()
+    fig, ax = plt.subplots(figsize=(max(5, 0.75 * share.shape[1] + 1.5), 2.8), dpi=70)
     for k, (fold, row) in enumerate(share.iterrows()):
-        ax.bar(np.arange(share.shape[1]) + (k - (len(share) - 1)/2)*0.8/len(share), 100*row, 0.8/len(share), label=f"fold {fold}", color=plt.cm.tab10(k % 10))
-    ax.axhline(100/len(share), color="black", linewidth=0.8, linestyle=":")
-    what = [f"{name}\n{total:.0f}" + (" km" if name != "chips" else "") for name, total in table.sum().items()]
-    ax.set_xticks(range(share.shape[1]), [w.replace("km\n", "length\n") if w.startswith("km") else w for w in what], fontsize=7)
-    ax.set_ylabel("% of the total"); ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1)); fig.tight_layout()
+        ax.bar(
+            np.arange(share.shape[1]) + (k - (len(share) - 1) / 2) * 0.8 / len(share),
+            100 * row,
+            0.8 / len(share),
+            label=f"fold {fold}",
+            color=plt.cm.tab10(k % 10),
+        )
+    ax.axhline(100 / len(share), color="black", linewidth=0.8, linestyle=":")
+    what = [
+        f"{name}\n{total:.0f}" + (" km" if name != "chips" else "")
+        for name, total in table.sum().items()
+    ]
+    ax.set_xticks(
+        range(share.shape[1]),
+        [w.replace("km\n", "length\n") if w.startswith("km") else w for w in what],
+        fontsize=7,
+    )
+    ax.set_ylabel("% of the total")
+    ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    fig.tight_layout()
     return fig
 
 # %% ../../nbs/chips/folds.ipynb #dfe57e16
 def check_leaks(
-    chips: pd.DataFrame,     # chip, split, fold (-1: none), bounds
+    chips: pd.DataFrame,  # chip, split, fold (-1: none), bounds
 ) -> None:
     "Refuse folds in which ground seen in training is judged on; names both chips."
     side = np.where(chips["split"] == "test", "test", "fold " + chips["fold"].astype(str))
@@ -328,29 +466,50 @@ def check_leaks(
     for a, b in overlapping_pairs(chips):
         if side[a] != side[b] and (learns[a] or learns[b]):
             between = learns[a] and learns[b]
-            raise DataError(chips["chip"].iloc[a], f"({side[a]}) shows the same ground as {chips['chip'].iloc[b]} ({side[b]})",
-                            "Put both into one fold in folds.csv, or remove one of the two." if between else
-                            "Remove one of the two, or move the other one too into a folder whose name begins with test; a chip without label is a test chip.")
+            raise DataError(
+                chips["chip"].iloc[a],
+                f"({side[a]}) shows the same ground as {chips['chip'].iloc[b]} ({side[b]})",
+                "Put both into one fold in folds.csv, or remove one of the two."
+                if between
+                else "Remove one of the two, or move the other one too into a folder whose name begins with test; a chip without label is a test chip.",
+            )
+
 
 def check_folds(
-    folds: pd.DataFrame,     # chip, fold
+    folds: pd.DataFrame,  # chip, fold
     chips: pd.DataFrame,
     n: int,
     *,
     name: object = "folds.csv",
-) -> pd.DataFrame:           # the chips with a column `fold`, -1 for test chips
+) -> pd.DataFrame:  # the chips with a column `fold`, -1 for test chips
     "Check a table of folds against the chips: every train chip once, no other, folds 0 to n-1, none empty, no ground in two."
-    if list(folds.columns[:2]) != ["chip", "fold"]: raise DataError(name, f"has the columns {list(folds.columns)}", "It needs chip,fold.")
+    if list(folds.columns[:2]) != ["chip", "fold"]:
+        raise DataError(name, f"has the columns {list(folds.columns)}", "It needs chip,fold.")
     train = set(chips.loc[chips["split"] == "train", "chip"])
     number = pd.to_numeric(folds["fold"], errors="coerce")
     bad = folds[~(number.isin(range(n)))]
-    for row in bad.itertuples(): raise DataError(name, f"fold '{row.fold}' of {row.chip} is out of range", f"Folds of this preset: 0 to {n - 1}.")
-    for chip in folds.loc[folds["chip"].duplicated(), "chip"]: raise DataError(name, f"names {chip} twice", "Keep one of the lines.")
+    for row in bad.itertuples():
+        raise DataError(
+            name,
+            f"fold '{row.fold}' of {row.chip} is out of range",
+            f"Folds of this preset: 0 to {n - 1}.",
+        )
+    for chip in folds.loc[folds["chip"].duplicated(), "chip"]:
+        raise DataError(name, f"names {chip} twice", "Keep one of the lines.")
     for chip in sorted(set(folds["chip"]) - train):
         what = "is a test chip" if chip in set(chips["chip"]) else "is not in chips.parquet"
         raise DataError(name, f"{chip} {what}", "Remove the line, or run 01_explore again.")
-    for chip in sorted(train - set(folds["chip"])): raise DataError(name, f"lacks the train chip {chip}", "Add a line for it, or run 01_explore again.")
-    if empty := sorted(set(range(n)) - set(number)): raise DataError(name, f"fold {empty[0]} has no chip", "Give it at least one.")
-    out = chips.assign(fold=chips["chip"].map(dict(zip(folds["chip"], number.astype(int), strict=True))).fillna(-1).astype(int))
+    for chip in sorted(train - set(folds["chip"])):
+        raise DataError(
+            name, f"lacks the train chip {chip}", "Add a line for it, or run 01_explore again."
+        )
+    if empty := sorted(set(range(n)) - set(number)):
+        raise DataError(name, f"fold {empty[0]} has no chip", "Give it at least one.")
+    out = chips.assign(
+        fold=chips["chip"]
+        .map(dict(zip(folds["chip"], number.astype(int), strict=True)))
+        .fillna(-1)
+        .astype(int)
+    )
     check_leaks(out)
     return out

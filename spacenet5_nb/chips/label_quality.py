@@ -32,44 +32,73 @@ __all__ = ['thin', 'Along', 'along', 'Shift', 'label_shift', 'road_evidence', 's
 
 # %% ../../nbs/chips/label_quality.ipynb #2fff5b55
 def thin(
-    image: np.ndarray,         # (bands, H, W)
-    valid: np.ndarray,         # (H, W) bool
+    image: np.ndarray,  # (bands, H, W)
+    valid: np.ndarray,  # (H, W) bool
     grid: Grid,
     *,
-    gsd_m: float = 1.0,        # about; pixels are put together in whole numbers
-) -> tuple[np.ndarray, np.ndarray, Grid]:   # float32 image, validity (half of a new pixel or more), grid
+    gsd_m: float = 1.0,  # about; pixels are put together in whole numbers
+) -> tuple[
+    np.ndarray, np.ndarray, Grid
+]:  # float32 image, validity (half of a new pixel or more), grid
     "Average pixels of known data to coarser ones."
-    fy, fx = (max(1, round(gsd_m/size)) for size in ground_size(grid))
-    height, width = max(1, grid.shape[0]//fy), max(1, grid.shape[1]//fx)
-    total, known = np.zeros((len(image), height, width), "float32"), np.zeros((height, width), "float32")
+    fy, fx = (max(1, round(gsd_m / size)) for size in ground_size(grid))
+    height, width = max(1, grid.shape[0] // fy), max(1, grid.shape[1] // fx)
+    total, known = (
+        np.zeros((len(image), height, width), "float32"),
+        np.zeros((height, width), "float32"),
+    )
     for i in range(fy):
         for j in range(fx):
-            part = np.s_[i:(height - 1)*fy + i + 1:fy, j:(width - 1)*fx + j + 1:fx]
+            part = np.s_[i : (height - 1) * fy + i + 1 : fy, j : (width - 1) * fx + j + 1 : fx]
             here = image[:, *part]
-            total += np.where(valid[part] & np.isfinite(here), here, 0) if image.dtype.kind == "f" else here*valid[part]
+            total += (
+                np.where(valid[part] & np.isfinite(here), here, 0)
+                if image.dtype.kind == "f"
+                else here * valid[part]
+            )
             known += valid[part]
-    return total/np.maximum(known, 1), known >= fy*fx/2, Grid((height, width), grid.transform*Affine.scale(fx, fy), grid.crs)
+    return (
+        total / np.maximum(known, 1),
+        known >= fy * fx / 2,
+        Grid((height, width), grid.transform * Affine.scale(fx, fy), grid.crs),
+    )
 
 # %% ../../nbs/chips/label_quality.ipynb #176af6be
 def _look(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
     "float32 (bands + 2, H, W): bands in robust units, roughness, colourfulness; averaged over 3 pixels."
     known = valid & np.isfinite(image).all(0)
-    sample = np.flatnonzero(known)[::max(1, int(known.sum())//20_000)]
-    def median(stack: np.ndarray) -> np.ndarray: return np.median(stack.reshape(len(stack), -1)[:, sample], axis=1)[:, None, None] if len(sample) else np.ones((len(stack), 1, 1))
+    sample = np.flatnonzero(known)[:: max(1, int(known.sum()) // 20_000)]
+
+    def median(stack: np.ndarray) -> np.ndarray:
+        return (
+            np.median(stack.reshape(len(stack), -1)[:, sample], axis=1)[:, None, None]
+            if len(sample)
+            else np.ones((len(stack), 1, 1))
+        )
+
     middle = median(image)
-    out = np.log(np.clip(np.nan_to_num(image)/np.where(middle > 0, middle, 1), 1/30, 30))
-    out = (np.clip(out/np.maximum(1.48*median(np.abs(out)), 1e-3), -4, 4)*known).astype("float32")
+    out = np.log(np.clip(np.nan_to_num(image) / np.where(middle > 0, middle, 1), 1 / 30, 30))
+    out = (np.clip(out / np.maximum(1.48 * median(np.abs(out)), 1e-3), -4, 4) * known).astype(
+        "float32"
+    )
     light = out.mean(0)
-    rough = np.sqrt(np.maximum(ndimage.uniform_filter(light**2, 5) - ndimage.uniform_filter(light, 5)**2, 0))
-    return ndimage.uniform_filter(np.concatenate([out, 2*rough[None], 2*out.std(0)[None]]), (0, 3, 3))
+    rough = np.sqrt(
+        np.maximum(ndimage.uniform_filter(light**2, 5) - ndimage.uniform_filter(light, 5) ** 2, 0)
+    )
+    return ndimage.uniform_filter(
+        np.concatenate([out, 2 * rough[None], 2 * out.std(0)[None]]), (0, 3, 3)
+    )
+
 
 class Along(NamedTuple):
     "Points every few metres along the roads of a chip."
-    at: np.ndarray        # (n, 2) row and column, fractions of pixels
-    aside: np.ndarray     # (n, 2) one metre to a side, in pixels
-    road: np.ndarray      # (n,) row of the label table
-    metres: np.ndarray    # (n,) of road that a point stands for
-    size: np.ndarray      # (2,) height and width of a pixel, m
+
+    at: np.ndarray  # (n, 2) row and column, fractions of pixels
+    aside: np.ndarray  # (n, 2) one metre to a side, in pixels
+    road: np.ndarray  # (n,) row of the label table
+    metres: np.ndarray  # (n,) of road that a point stands for
+    size: np.ndarray  # (2,) height and width of a pixel, m
+
 
 def along(
     roads: gpd.GeoDataFrame,
@@ -80,40 +109,59 @@ def along(
     "Put points on every road."
     lines = roads.to_crs(utm_crs(grid)).geometry.to_numpy()
     length = shapely.length(lines)
-    count = np.maximum(1, np.ceil(length/step_m)).astype(int)
+    count = np.maximum(1, np.ceil(length / step_m)).astype(int)
     road = np.repeat(np.arange(len(lines)), count)
-    metres = (length/count)[road]
-    far = (np.arange(len(road)) - np.repeat(np.cumsum(count) - count, count) + 0.5)*metres
+    metres = (length / count)[road]
+    far = (np.arange(len(road)) - np.repeat(np.cumsum(count) - count, count) + 0.5) * metres
     move = Transformer.from_crs(utm_crs(grid), grid.crs.to_wkt(), always_xy=True).transform
+
     def pixel(distance: np.ndarray) -> np.ndarray:
-        xy = shapely.get_coordinates(shapely.line_interpolate_point(lines[road], np.clip(distance, 0, length[road])))
-        return np.stack((~grid.transform*move(*xy.T))[::-1], 1) if len(xy) else np.zeros((0, 2))
+        xy = shapely.get_coordinates(
+            shapely.line_interpolate_point(lines[road], np.clip(distance, 0, length[road]))
+        )
+        return np.stack((~grid.transform * move(*xy.T))[::-1], 1) if len(xy) else np.zeros((0, 2))
+
     size = np.array(ground_size(grid))
-    ahead = (pixel(far + 1) - pixel(far - 1))*size
+    ahead = (pixel(far + 1) - pixel(far - 1)) * size
     ahead /= np.maximum(np.hypot(*ahead.T), 1e-9)[:, None]
-    return Along(pixel(far), np.c_[ahead[:, 1], -ahead[:, 0]]/size, road, metres, size)
+    return Along(pixel(far), np.c_[ahead[:, 1], -ahead[:, 0]] / size, road, metres, size)
 
 # %% ../../nbs/chips/label_quality.ipynb #5161b47a
 _ASIDE_M = (8.0, 11.0, 14.0)
 
+
 def _differences(
-    look: np.ndarray,        # (features, H, W)
+    look: np.ndarray,  # (features, H, W)
     valid: np.ndarray,
     points: Along,
-    moves: np.ndarray,       # (m, 2) whole pixels down and right by which the points are moved
-) -> tuple[np.ndarray, np.ndarray]:   # (m, n, features) and whether it is known (m, n)
+    moves: np.ndarray,  # (m, 2) whole pixels down and right by which the points are moved
+) -> tuple[np.ndarray, np.ndarray]:  # (m, n, features) and whether it is known (m, n)
     "How the look of each point differs from the look to its sides, for each move."
-    far = int(np.abs(moves).max(initial=0)) + 1               # a frame without data, so that no place needs to be checked
+    far = (
+        int(np.abs(moves).max(initial=0)) + 1
+    )  # a frame without data, so that no place needs to be checked
     height, width = valid.shape
-    wide = np.zeros((height + 4*far, width + 4*far, len(look) + 1), "float32")
-    wide[2*far:-2*far, 2*far:-2*far, :-1] = np.moveaxis(look*valid, 0, -1)
-    wide[2*far:-2*far, 2*far:-2*far, -1] = valid
-    step, wide = (moves@[width + 4*far, 1])[:, None], wide.reshape(-1, wide.shape[2])
+    wide = np.zeros((height + 4 * far, width + 4 * far, len(look) + 1), "float32")
+    wide[2 * far : -2 * far, 2 * far : -2 * far, :-1] = np.moveaxis(look * valid, 0, -1)
+    wide[2 * far : -2 * far, 2 * far : -2 * far, -1] = valid
+    step, wide = (moves @ [width + 4 * far, 1])[:, None], wide.reshape(-1, wide.shape[2])
+
     def taken(aside: float) -> np.ndarray:
-        row, column = np.clip(np.floor(points.at + aside*points.aside).astype(np.intp), -far, np.array(valid.shape) - 1 + far).T + 2*far
-        return wide.take(step + row*(width + 4*far) + column, axis=0)
+        row, column = (
+            np.clip(
+                np.floor(points.at + aside * points.aside).astype(np.intp),
+                -far,
+                np.array(valid.shape) - 1 + far,
+            ).T
+            + 2 * far
+        )
+        return wide.take(step + row * (width + 4 * far) + column, axis=0)
+
     strip, sides = taken(0), sum(taken(aside) for m in _ASIDE_M for aside in (m, -m))
-    return strip[..., :-1] - sides[..., :-1]/np.maximum(sides[..., -1:], 1), (strip[..., -1] > 0) & (sides[..., -1] >= 4)
+    return strip[..., :-1] - sides[..., :-1] / np.maximum(sides[..., -1:], 1), (
+        strip[..., -1] > 0
+    ) & (sides[..., -1] >= 4)
+
 
 def _take(look: np.ndarray, valid: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Looks (features, n) at fractional places (n, 2), and whether there is data."
@@ -122,175 +170,307 @@ def _take(look: np.ndarray, valid: np.ndarray, at: np.ndarray) -> tuple[np.ndarr
     row, column = np.where(inside[:, None], place, 0).T
     return look[:, row, column], inside & valid[row, column]
 
+
 def _directions(d: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "For each move the weights (m, features) with which differences (m, n, features) tell most, in units of their spread; and how much that is (m,)."
     n = np.maximum(known.sum(1), 1)[:, None]
-    d = d*known[..., None]
-    mean = d.sum(1)/n
-    spread = np.swapaxes(d, 1, 2)@d/n[..., None] - mean[:, :, None]*mean[:, None] + 0.05*np.eye(d.shape[2])
+    d = d * known[..., None]
+    mean = d.sum(1) / n
+    spread = (
+        np.swapaxes(d, 1, 2) @ d / n[..., None]
+        - mean[:, :, None] * mean[:, None]
+        + 0.05 * np.eye(d.shape[2])
+    )
     w = np.linalg.solve(spread, mean[..., None])[..., 0]
-    scale = np.sqrt(np.maximum((w*mean).sum(1), 1e-12))   # w.spread.w = w.mean
-    return (w/scale[:, None]).astype("float32"), (w*mean).sum(1)/scale
+    scale = np.sqrt(np.maximum((w * mean).sum(1), 1e-12))  # w.spread.w = w.mean
+    return (w / scale[:, None]).astype("float32"), (w * mean).sum(1) / scale
 
 # %% ../../nbs/chips/label_quality.ipynb #7c422556
 class Shift(NamedTuple):
     "By how much labels must be moved to fit their image best; nan where that is not clear."
+
     east_m: float
     north_m: float
-    fit: float          # effect size there
-    fit_now: float      # and where they are, along the direction that is best there
-    spread_m: float     # how far the best place wanders when stretches of road are drawn anew
-    unclear: str = ""   # why there is no answer
+    fit: float  # effect size there
+    fit_now: float  # and where they are, along the direction that is best there
+    spread_m: float  # how far the best place wanders when stretches of road are drawn anew
+    unclear: str = ""  # why there is no answer
 
-_FEW_POINTS, _STARTS, _NO_WORSE, _RIVAL = 25, 3, 0.75, 0.85   # 100 m of road; peaks of the rough search that are followed; shares of the best fit
+
+_FEW_POINTS, _STARTS, _NO_WORSE, _RIVAL = (
+    25,
+    3,
+    0.75,
+    0.85,
+)  # 100 m of road; peaks of the rough search that are followed; shares of the best fit
+
 
 def label_shift(
-    look: np.ndarray,              # of _look
+    look: np.ndarray,  # of _look
     valid: np.ndarray,
     points: Along,
     *,
     reach_m: float = 10.0,
-    clear_m: float = 1.5,          # spread above which there is no answer
-) -> tuple[Shift, np.ndarray]:     # and the direction in which roads differ from what lies beside them
+    clear_m: float = 1.5,  # spread above which there is no answer
+) -> tuple[Shift, np.ndarray]:  # and the direction in which roads differ from what lies beside them
     "Find the move of labels that fits the image best."
-    nothing, reach = np.zeros(len(look)), np.maximum(2, np.round(reach_m/points.size)).astype(int)
-    def moves(step: int) -> np.ndarray: return np.stack(np.meshgrid(*[np.arange(-r//step*step, r + 1, step) for r in reach], indexing="ij"), -1).reshape(-1, 2)
-    some = _every(points, max(1, len(points.road)//300))
+    nothing, reach = np.zeros(len(look)), np.maximum(2, np.round(reach_m / points.size)).astype(int)
+
+    def moves(step: int) -> np.ndarray:
+        return np.stack(
+            np.meshgrid(*[np.arange(-r // step * step, r + 1, step) for r in reach], indexing="ij"),
+            -1,
+        ).reshape(-1, 2)
+
+    some = _every(points, max(1, len(points.road) // 300))
     d, known = _differences(look, valid, some, moves(2))
-    enough = known.sum(1) >= max(_FEW_POINTS/2, 0.5*len(some.road))
-    if len(points.road) < _FEW_POINTS or not enough.any(): return Shift(*[math.nan]*5, "less than 100 m of road on known ground"), nothing
+    enough = known.sum(1) >= max(_FEW_POINTS / 2, 0.5 * len(some.road))
+    if len(points.road) < _FEW_POINTS or not enough.any():
+        return Shift(*[math.nan] * 5, "less than 100 m of road on known ground"), nothing
     w, rough = _directions(d, known)
-    rough, fine = np.where(enough, rough, -np.inf).reshape([len(np.unique(c)) for c in moves(2).T]), moves(1)
+    rough, fine = (
+        np.where(enough, rough, -np.inf).reshape([len(np.unique(c)) for c in moves(2).T]),
+        moves(1),
+    )
     tops = np.flatnonzero((rough == ndimage.maximum_filter(rough, 3)) & np.isfinite(rough))
     rough = rough.ravel()
+
     def along_direction(w: np.ndarray, of: Along) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         z, known = _differences(np.tensordot(w, look, 1)[None], valid, of, fine)
         sums = _by_stretch(z[..., 0], known, of)
         return _effect(*(s.sum(0) for s in sums)), sums
-    tried = [along_direction(w[k], some)[0] for k in tops[np.argsort(-rough[tops], kind="stable")][:_STARTS]]
+
+    tried = [
+        along_direction(w[k], some)[0]
+        for k in tops[np.argsort(-rough[tops], kind="stable")][:_STARTS]
+    ]
     best = fine[[max(tried, key=np.max).argmax()]]
     w = _directions(*_differences(look, valid, some, best))[0][0]
     fit, sums = along_direction(w, points)
-    directions, best_of = _directions(*_differences(look, valid, points, np.array([fine[fit.argmax()], (0, 0)])))
-    away = np.hypot(*((moves(2) - fine[fit.argmax()])*points.size).T)
-    rival = rough[tops][away[tops] > 3].max(initial=0)/max(rough[away <= 3].max(initial=0), 1e-9)   # the best other peak of the rough search
-    return _judged(fit.reshape(2*reach + 1), (*best_of.tolist(), float(rival)), sums, fine, points.size, clear_m), directions[0]
+    directions, best_of = _directions(
+        *_differences(look, valid, points, np.array([fine[fit.argmax()], (0, 0)]))
+    )
+    away = np.hypot(*((moves(2) - fine[fit.argmax()]) * points.size).T)
+    rival = rough[tops][away[tops] > 3].max(initial=0) / max(
+        rough[away <= 3].max(initial=0), 1e-9
+    )  # the best other peak of the rough search
+    return _judged(
+        fit.reshape(2 * reach + 1),
+        (*best_of.tolist(), float(rival)),
+        sums,
+        fine,
+        points.size,
+        clear_m,
+    ), directions[0]
+
 
 def _every(points: Along, n: int) -> Along:
     "Every n-th point, which stands for n times the metres."
-    return Along(points.at[::n], points.aside[::n], points.road[::n], n*points.metres[::n], points.size)
+    return Along(
+        points.at[::n], points.aside[::n], points.road[::n], n * points.metres[::n], points.size
+    )
+
 
 def _by_stretch(z: np.ndarray, known: np.ndarray, points: Along) -> tuple[np.ndarray, ...]:
     "Sum, sum of squares and count of z (m, n) per stretch of 40 m: (stretches, m) each."
-    stretch = np.cumsum(points.metres)//40 + points.road*1e6
+    stretch = np.cumsum(points.metres) // 40 + points.road * 1e6
     starts = np.flatnonzero(np.diff(stretch, prepend=-1))
-    return tuple(np.add.reduceat(v, starts, axis=1).T for v in (z*known, z*z*known, known.astype("float32")))
+    return tuple(
+        np.add.reduceat(v, starts, axis=1).T
+        for v in (z * known, z * z * known, known.astype("float32"))
+    )
+
 
 def _effect(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> np.ndarray:
     "Mean over spread; -inf where less than half of the points are known."
-    mean = total/np.maximum(count, 1)
-    effect = mean/np.sqrt(np.maximum(squares/np.maximum(count, 1) - mean**2, 1e-6))
-    return np.where(count >= 0.5*count.max(-1, keepdims=True), effect, -np.inf)
+    mean = total / np.maximum(count, 1)
+    effect = mean / np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-6))
+    return np.where(count >= 0.5 * count.max(-1, keepdims=True), effect, -np.inf)
 
-def _judged(fit: np.ndarray, effects: tuple[float, float, float], sums: tuple[np.ndarray, ...], fine: np.ndarray, size: np.ndarray, clear_m: float) -> Shift:
+
+def _judged(
+    fit: np.ndarray,
+    effects: tuple[float, float, float],
+    sums: tuple[np.ndarray, ...],
+    fine: np.ndarray,
+    size: np.ndarray,
+    clear_m: float,
+) -> Shift:
     "The peak of a rectangle of fits, refined by a parabola, and whether it can be trusted."
     (height, width), (i, j) = fit.shape, np.unravel_index(fit.argmax(), fit.shape)
-    draws = np.random.default_rng(0).multinomial(len(sums[0]), np.full(len(sums[0]), 1/len(sums[0])), 100)
-    peaks = fine[_effect(*(draws@s for s in sums)).argmax(1)]
-    spread = float(np.sqrt((((peaks - fine[fit.argmax()])*size)**2).sum(1).mean()))
+    draws = np.random.default_rng(0).multinomial(
+        len(sums[0]), np.full(len(sums[0]), 1 / len(sums[0])), 100
+    )
+    peaks = fine[_effect(*(draws @ s for s in sums)).argmax(1)]
+    spread = float(np.sqrt((((peaks - fine[fit.argmax()]) * size) ** 2).sum(1).mean()))
     top, now, rival = effects
-    if i in (0, height - 1) or j in (0, width - 1): return Shift(math.nan, math.nan, top, now, spread, "fits best at the end of the search, or beyond")
-    if spread > clear_m or rival > _RIVAL: return Shift(math.nan, math.nan, top, now, spread, "several places fit alike")
-    down, right = (np.array([i - height//2 + _vertex(*fit[i - 1:i + 2, j]), j - width//2 + _vertex(*fit[i, j - 1:j + 2])])*size).tolist()
-    if now > _NO_WORSE*top and math.hypot(down, right) > 2: return Shift(math.nan, math.nan, top, now, spread, "where they are fits nearly as well")
+    if i in (0, height - 1) or j in (0, width - 1):
+        return Shift(
+            math.nan, math.nan, top, now, spread, "fits best at the end of the search, or beyond"
+        )
+    if spread > clear_m or rival > _RIVAL:
+        return Shift(math.nan, math.nan, top, now, spread, "several places fit alike")
+    down, right = (
+        np.array(
+            [
+                i - height // 2 + _vertex(*fit[i - 1 : i + 2, j]),
+                j - width // 2 + _vertex(*fit[i, j - 1 : j + 2]),
+            ]
+        )
+        * size
+    ).tolist()
+    if now > _NO_WORSE * top and math.hypot(down, right) > 2:
+        return Shift(math.nan, math.nan, top, now, spread, "where they are fits nearly as well")
     return Shift(right, -down, top, now, spread)
+
 
 def _vertex(a: float, b: float, c: float) -> float:
     "Where the parabola through three values at -1, 0, 1 is greatest."
-    return float((a - c)/(2*(a - 2*b + c))) if np.isfinite(a + c) and a - 2*b + c < 0 else 0.0
+    return (
+        float((a - c) / (2 * (a - 2 * b + c))) if np.isfinite(a + c) and a - 2 * b + c < 0 else 0.0
+    )
 
 # %% ../../nbs/chips/label_quality.ipynb #9c2b6679
-_DOUBT = 0.25   # evidence below this is doubt: among 1,886 roads and 243 invented ones of 83 chips, 199 of the 207 below it were invented
+_DOUBT = 0.25  # evidence below this is doubt: among 1,886 roads and 243 invented ones of 83 chips, 199 of the 207 below it were invented
+
 
 def road_evidence(
     look: np.ndarray,
     valid: np.ndarray,
     points: Along,
-    direction: np.ndarray,     # of label_shift
-    move: tuple[float, float] = (0.0, 0.0),   # metres east and north where the roads are; what they look like is learnt there
-) -> pd.DataFrame:             # a row a point: road, metres, row, column, stands_out, likely, evidence (nan: nothing to compare)
+    direction: np.ndarray,  # of label_shift
+    move: tuple[float, float] = (
+        0.0,
+        0.0,
+    ),  # metres east and north where the roads are; what they look like is learnt there
+) -> pd.DataFrame:  # a row a point: road, metres, row, column, stands_out, likely, evidence (nan: nothing to compare)
     "How much the image speaks for a road at each point of the labels."
-    table = pd.DataFrame({"road": points.road, "metres": points.metres, "row": points.at[:, 0], "column": points.at[:, 1]})
+    table = pd.DataFrame(
+        {
+            "road": points.road,
+            "metres": points.metres,
+            "row": points.at[:, 0],
+            "column": points.at[:, 1],
+        }
+    )
     here, known = _take(look, valid, points.at)
     table["stands_out"] = table["likely"] = table["evidence"] = math.nan
-    truth, there = _take(look, valid, points.at + np.array([-move[1], move[0]])/points.size)
-    if not direction.any() or there.sum() < _FEW_POINTS: return table
+    truth, there = _take(look, valid, points.at + np.array([-move[1], move[0]]) / points.size)
+    if not direction.any() or there.sum() < _FEW_POINTS:
+        return table
     d, compared = _differences(look, valid, points, np.zeros((1, 2), int))
-    table["stands_out"] = np.where(compared[0], d[0]@direction, math.nan)
-    table["likely"] = np.where(known, _log_ratio(here, truth[:, there], look[:, _beside(valid, points)]), math.nan)
-    raw = table["stands_out"] + 0.3*table["likely"]
+    table["stands_out"] = np.where(compared[0], d[0] @ direction, math.nan)
+    table["likely"] = np.where(
+        known, _log_ratio(here, truth[:, there], look[:, _beside(valid, points)]), math.nan
+    )
+    raw = table["stands_out"] + 0.3 * table["likely"]
     table["evidence"] = _smooth(raw.to_numpy(), points.road, 3)
     return table
+
 
 def _smooth(values: np.ndarray, road: np.ndarray, side: int) -> np.ndarray:
     "Mean of the known values of up to `side` points before and after on the same road; nan stays nan."
     total, count = (np.r_[0, np.cumsum(v)] for v in (np.nan_to_num(values), ~np.isnan(values)))
     here = np.arange(len(road))
-    low, high = np.maximum(here - side, np.searchsorted(road, road)), np.minimum(here + side + 1, np.searchsorted(road, road, "right"))
-    return np.where(np.isnan(values), np.nan, (total[high] - total[low])/np.maximum(count[high] - count[low], 1))
+    low, high = (
+        np.maximum(here - side, np.searchsorted(road, road)),
+        np.minimum(here + side + 1, np.searchsorted(road, road, "right")),
+    )
+    return np.where(
+        np.isnan(values),
+        np.nan,
+        (total[high] - total[low]) / np.maximum(count[high] - count[low], 1),
+    )
+
 
 def _beside(valid: np.ndarray, points: Along) -> np.ndarray:
     "(H, W) bool: a thousand or so pixels 8 to 40 m off every road."
     row, column = np.floor(points.at).astype(int).T
     inside = (row >= 0) & (row < valid.shape[0]) & (column >= 0) & (column < valid.shape[1])
-    free = np.ones(valid.shape, bool); free[row[inside], column[inside]] = False
+    free = np.ones(valid.shape, bool)
+    free[row[inside], column[inside]] = False
     distance = ndimage.distance_transform_edt(free, sampling=points.size)
-    some = np.zeros(valid.shape, bool); some[::3, ::3] = True
+    some = np.zeros(valid.shape, bool)
+    some[::3, ::3] = True
     return valid & (distance > 8) & (distance < 40) & some
+
 
 def _log_ratio(look: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     "Logarithm of the ratio of two Gaussians' densities at `look` (features, n), clipped to 6; 0 where one of them has no samples."
-    if min(one.shape[1], other.shape[1]) < _FEW_POINTS: return np.zeros(look.shape[1])
+    if min(one.shape[1], other.shape[1]) < _FEW_POINTS:
+        return np.zeros(look.shape[1])
     parts = []
     for sample in (one, other):
-        spread, d = np.cov(sample) + 0.1*np.eye(len(sample)), look - sample.mean(1)[:, None]
-        parts.append(-0.5*(d*np.linalg.solve(spread, d)).sum(0) - 0.5*np.linalg.slogdet(spread)[1])
+        spread, d = np.cov(sample) + 0.1 * np.eye(len(sample)), look - sample.mean(1)[:, None]
+        parts.append(
+            -0.5 * (d * np.linalg.solve(spread, d)).sum(0) - 0.5 * np.linalg.slogdet(spread)[1]
+        )
     return np.clip(parts[0] - parts[1], -6, 6)
 
 # %% ../../nbs/chips/label_quality.ipynb #a71de285
-_SPECK_M2 = 100.0   # a truck and its shadow can be black in all bands of an 8-bit image
+_SPECK_M2 = 100.0  # a truck and its shadow can be black in all bands of an 8-bit image
+
 
 def survey_arrays(
-    image: np.ndarray,         # (bands, H, W), the file's own values
+    image: np.ndarray,  # (bands, H, W), the file's own values
     valid: np.ndarray,
     grid: Grid,
-    roads: gpd.GeoDataFrame,   # labels with speeds
-) -> dict[str, Any]:           # shift, black (dicts), roads, bands (tables), points (of road_evidence)
+    roads: gpd.GeoDataFrame,  # labels with speeds
+) -> dict[str, Any]:  # shift, black (dicts), roads, bands (tables), points (of road_evidence)
     "All that is asked of one chip."
     small, kept, coarse = thin(image, valid, grid)
     look, points = _look(small, kept), along(roads, coarse)
     shift, direction = label_shift(look, kept, points)
     move = (0.0, 0.0) if shift.unclear else (shift.east_m, shift.north_m)
     evidence = road_evidence(look, kept, points, direction, move)
-    evidence[["row", "column"]] *= points.size/ground_size(grid)      # pixels of the image again
-    speck_px = max(25, round(_SPECK_M2/np.prod(ground_size(grid))))
+    evidence[["row", "column"]] *= points.size / ground_size(grid)  # pixels of the image again
+    speck_px = max(25, round(_SPECK_M2 / np.prod(ground_size(grid))))
     patch, *lists = data_gaps(valid, speck_px)
-    evidence["no_data"] = _take(patch[None], np.isin(patch, np.concatenate(lists)), evidence[["row", "column"]].to_numpy())[1]
+    evidence["no_data"] = _take(
+        patch[None], np.isin(patch, np.concatenate(lists)), evidence[["row", "column"]].to_numpy()
+    )[1]
     evidence = evidence.astype({c: "float32" for c in evidence.columns.drop(["road", "no_data"])})
-    return {"shift": shift._asdict(), "black": black_edges(valid, speck_px=speck_px), "bands": sample_bands(image, valid, grid, roads), "points": evidence,
-            "roads": _road_table(roads, evidence)}
+    return {
+        "shift": shift._asdict(),
+        "black": black_edges(valid, speck_px=speck_px),
+        "bands": sample_bands(image, valid, grid, roads),
+        "points": evidence,
+        "roads": _road_table(roads, evidence),
+    }
+
 
 def _road_table(roads: gpd.GeoDataFrame, points: pd.DataFrame) -> pd.DataFrame:
     "A row a road: class, mph, metres, no_data_m, judged_m, doubt_m, evidence."
     m = points["metres"]
-    sums = pd.DataFrame({"road": points["road"], "metres": m, "no_data_m": m*points["no_data"], "judged_m": m*points["evidence"].notna(),
-                         "doubt_m": m*(points["evidence"] < _DOUBT), "evidence": m*points["evidence"].fillna(0)}).groupby("road").sum()
-    sums["evidence"] = sums["evidence"]/sums["judged_m"].where(sums["judged_m"] > 0)
-    return pd.concat([pd.DataFrame({"class": road_classes(roads), "mph": roads["inferred_speed_mph"].to_numpy(float)}), sums], axis=1).rename_axis("road")
+    sums = (
+        pd.DataFrame(
+            {
+                "road": points["road"],
+                "metres": m,
+                "no_data_m": m * points["no_data"],
+                "judged_m": m * points["evidence"].notna(),
+                "doubt_m": m * (points["evidence"] < _DOUBT),
+                "evidence": m * points["evidence"].fillna(0),
+            }
+        )
+        .groupby("road")
+        .sum()
+    )
+    sums["evidence"] = sums["evidence"] / sums["judged_m"].where(sums["judged_m"] > 0)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {"class": road_classes(roads), "mph": roads["inferred_speed_mph"].to_numpy(float)}
+            ),
+            sums,
+        ],
+        axis=1,
+    ).rename_axis("road")
+
 
 def survey_chip(
-    job: tuple[str, str, str],   # chip, image, label or ""
-) -> dict[str, Any]:             # chip, and what survey_arrays says
+    job: tuple[str, str, str],  # chip, image, label or ""
+) -> dict[str, Any]:  # chip, and what survey_arrays says
     "Survey one chip from its files; the work of one process."
     chip, image, label = job
     pixels, grid, _ = read_named(image)
@@ -299,35 +479,82 @@ def survey_chip(
 
 # %% ../../nbs/chips/label_quality.ipynb #e793765f
 def disagreements(
-    surveys: Iterable[Mapping[str, Any]],   # of survey_chip
+    surveys: Iterable[Mapping[str, Any]],  # of survey_chip
     *,
-    shift_m: float = 2.0,                   # smaller shifts are within what labels and search can tell
-    least_m: float = 20.0,                  # shorter stretches are left out
-) -> pd.DataFrame:                          # chip, road (-1: the whole chip), metres, reason; most metres first
+    shift_m: float = 2.0,  # smaller shifts are within what labels and search can tell
+    least_m: float = 20.0,  # shorter stretches are left out
+) -> pd.DataFrame:  # chip, road (-1: the whole chip), metres, reason; most metres first
     "Where labels and images disagree, and why it is thought so."
     rows = []
     for s in surveys:
         shift, all_m = s["shift"], float(s["roads"]["metres"].sum())
-        if not shift["unclear"] and math.hypot(shift["east_m"], shift["north_m"]) >= shift_m and shift["fit_now"] < _NO_WORSE*shift["fit"]:
-            where = ", ".join(f"{abs(v):.1f} m {a if v > 0 else b}" for v, a, b in ((shift["east_m"], "east", "west"), (shift["north_m"], "north", "south")) if abs(v) >= 0.5)
-            rows.append((s["chip"], -1, all_m, f"labels fit better {where} (fit {shift['fit']:.1f}, now {shift['fit_now']:.1f})"))
+        if (
+            not shift["unclear"]
+            and math.hypot(shift["east_m"], shift["north_m"]) >= shift_m
+            and shift["fit_now"] < _NO_WORSE * shift["fit"]
+        ):
+            where = ", ".join(
+                f"{abs(v):.1f} m {a if v > 0 else b}"
+                for v, a, b in (
+                    (shift["east_m"], "east", "west"),
+                    (shift["north_m"], "north", "south"),
+                )
+                if abs(v) >= 0.5
+            )
+            rows.append(
+                (
+                    s["chip"],
+                    -1,
+                    all_m,
+                    f"labels fit better {where} (fit {shift['fit']:.1f}, now {shift['fit_now']:.1f})",
+                )
+            )
         for r in s["roads"].itertuples():
-            if r.no_data_m >= least_m: rows.append((s["chip"], r.Index, r.no_data_m, f"{r.no_data_m:.0f} of {r.metres:.0f} m ({r[1]}) on no-data"))
-            if r.doubt_m >= least_m: rows.append((s["chip"], r.Index, r.doubt_m, f"{r.doubt_m:.0f} of {r.metres:.0f} m ({r[1]}) look like the ground beside roads (evidence {r.evidence:.1f})"))
-    return pd.DataFrame(rows, columns=["chip", "road", "metres", "reason"]).sort_values(["metres", "chip", "road"], ascending=[False, True, True], ignore_index=True)
+            if r.no_data_m >= least_m:
+                rows.append(
+                    (
+                        s["chip"],
+                        r.Index,
+                        r.no_data_m,
+                        f"{r.no_data_m:.0f} of {r.metres:.0f} m ({r[1]}) on no-data",
+                    )
+                )
+            if r.doubt_m >= least_m:
+                rows.append(
+                    (
+                        s["chip"],
+                        r.Index,
+                        r.doubt_m,
+                        f"{r.doubt_m:.0f} of {r.metres:.0f} m ({r[1]}) look like the ground beside roads (evidence {r.evidence:.1f})",
+                    )
+                )
+    return pd.DataFrame(rows, columns=["chip", "road", "metres", "reason"]).sort_values(
+        ["metres", "chip", "road"], ascending=[False, True, True], ignore_index=True
+    )
+
 
 def chip_table(
     surveys: Iterable[Mapping[str, Any]],
-) -> pd.DataFrame:           # a row a chip: km, no_data_km, judged_km, doubt_km, east_m, north_m, fit, fit_now, spread_m, unclear, no_data, edge, hole, holes, sides
+) -> pd.DataFrame:  # a row a chip: km, no_data_km, judged_km, doubt_km, east_m, north_m, fit, fit_now, spread_m, unclear, no_data, edge, hole, holes, sides
     "What the survey says of each chip."
-    rows = [{"chip": s["chip"], "km": s["roads"]["metres"].sum()/1000, **{f"{k}_km": s["roads"][f"{k}_m"].sum()/1000 for k in ("no_data", "judged", "doubt")},
-             **s["shift"], **s["black"]} for s in surveys]
+    rows = [
+        {
+            "chip": s["chip"],
+            "km": s["roads"]["metres"].sum() / 1000,
+            **{
+                f"{k}_km": s["roads"][f"{k}_m"].sum() / 1000 for k in ("no_data", "judged", "doubt")
+            },
+            **s["shift"],
+            **s["black"],
+        }
+        for s in surveys
+    ]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/chips/label_quality.ipynb #ee5f9e9f
 def plot_disagreement(
-    image: np.ndarray,         # uint8 (3 or more, H, W)
-    survey: Mapping[str, Any], # of survey_chip, for an image of this size
+    image: np.ndarray,  # uint8 (3 or more, H, W)
+    survey: Mapping[str, Any],  # of survey_chip, for an image of this size
     *,
     ax: plt.Axes | None = None,
     title: str = "",
@@ -337,18 +564,36 @@ def plot_disagreement(
     ax.imshow(np.moveaxis(image[:3], 0, -1))
     p = survey["points"]
     here, following = p.iloc[:-1], p.iloc[1:]
-    same = (here["road"].to_numpy() == following["road"].to_numpy())
-    ends = np.stack([here[["column", "row"]].to_numpy(), following[["column", "row"]].to_numpy()], 1)[same]
-    colours = plt.cm.RdYlGn(np.clip(0.2 + 0.25*(here["evidence"].to_numpy() - _DOUBT), 0.05, 0.82))
-    colours[here["evidence"].isna()] = (0.6, 0.6, 0.6, 1); colours[here["no_data"]] = (1, 0, 1, 1)
-    ax.add_collection(LineCollection(ends, colors=colours[same], linewidths=np.where((here["evidence"] < _DOUBT) | here["no_data"], 3.5, 1.6)[same]))
+    same = here["road"].to_numpy() == following["road"].to_numpy()
+    ends = np.stack(
+        [here[["column", "row"]].to_numpy(), following[["column", "row"]].to_numpy()], 1
+    )[same]
+    colours = plt.cm.RdYlGn(
+        np.clip(0.2 + 0.25 * (here["evidence"].to_numpy() - _DOUBT), 0.05, 0.82)
+    )
+    colours[here["evidence"].isna()] = (0.6, 0.6, 0.6, 1)
+    colours[here["no_data"]] = (1, 0, 1, 1)
+    ax.add_collection(
+        LineCollection(
+            ends,
+            colors=colours[same],
+            linewidths=np.where((here["evidence"] < _DOUBT) | here["no_data"], 3.5, 1.6)[same],
+        )
+    )
     shift = survey["shift"]
-    if not shift["unclear"] and math.hypot(shift["east_m"], shift["north_m"]) >= 1: title += f"\nfits best {shift['east_m']:+.1f} m east, {shift['north_m']:+.1f} m north of here"
-    ax.set_title(title, fontsize=8); ax.set_xlim(0, image.shape[2]); ax.set_ylim(image.shape[1], 0); ax.axis("off")
+    if not shift["unclear"] and math.hypot(shift["east_m"], shift["north_m"]) >= 1:
+        title += (
+            f"\nfits best {shift['east_m']:+.1f} m east, {shift['north_m']:+.1f} m north of here"
+        )
+    ax.set_title(title, fontsize=8)
+    ax.set_xlim(0, image.shape[2])
+    ax.set_ylim(image.shape[1], 0)
+    ax.axis("off")
     return ax
 
+
 def plot_worst(
-    chips: pd.DataFrame,                 # chip, image
+    chips: pd.DataFrame,  # chip, image
     surveys: Sequence[Mapping[str, Any]],
     *,
     n: int = 6,
@@ -356,13 +601,20 @@ def plot_worst(
 ) -> plt.Figure:
     "The chips with the most metres in doubt."
     found, by_chip = disagreements(surveys), {s["chip"]: s for s in surveys}
-    metres = found.groupby(["chip", found["road"] < 0])["metres"].sum().groupby("chip").max()   # a shifted chip's roads are not counted twice
+    metres = (
+        found.groupby(["chip", found["road"] < 0])["metres"].sum().groupby("chip").max()
+    )  # a shifted chip's roads are not counted twice
     bad = metres.sort_values(ascending=False, kind="stable").head(n)
     paths = chips.set_index("chip")["image"]
-    rows = max(1, -(-len(bad)//columns))
-    fig, axes = plt.subplots(rows, columns, figsize=(3.3*columns, 3.8*rows), dpi=60, squeeze=False)
-    for ax in axes.flat: ax.axis("off")
+    rows = max(1, -(-len(bad) // columns))
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(3.3 * columns, 3.8 * rows), dpi=60, squeeze=False
+    )
+    for ax in axes.flat:
+        ax.axis("off")
     for ax, (chip, metres) in zip(axes.flat, bad.items(), strict=False):
-        plot_disagreement(read_chip(paths[chip], 3)[0], by_chip[chip], ax=ax, title=f"{chip}: {metres:.0f} m")
+        plot_disagreement(
+            read_chip(paths[chip], 3)[0], by_chip[chip], ax=ax, title=f"{chip}: {metres:.0f} m"
+        )
     fig.tight_layout()
     return fig

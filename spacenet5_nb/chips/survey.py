@@ -29,97 +29,169 @@ __all__ = ['OFF_ROAD', 'road_km', 'road_classes', 'km_table', 'plot_km', 'sample
 
 # %% ../../nbs/chips/survey.ipynb #047d9d83
 def road_km(
-    roads: gpd.GeoDataFrame,    # label lines; speeds are added where they are missing
-) -> pd.DataFrame:              # class, mph, km
+    roads: gpd.GeoDataFrame,  # label lines; speeds are added where they are missing
+) -> pd.DataFrame:  # class, mph, km
     "Kilometres of road by class and speed."
-    if roads.crs is None: raise DataError("labels", "have no CRS", "Set it with GeoDataFrame.set_crs.")
-    if not len(roads): return pd.DataFrame({"class": pd.Series(dtype=object), "mph": pd.Series(dtype=float), "km": pd.Series(dtype=float)})
-    if "inferred_speed_mph" not in roads: roads = add_speeds(roads)
-    km = roads.to_crs(roads.estimate_utm_crs()).length/1000
-    table = pd.DataFrame({"class": road_classes(roads), "mph": roads["inferred_speed_mph"].to_numpy(float), "km": km.to_numpy()})
+    if roads.crs is None:
+        raise DataError("labels", "have no CRS", "Set it with GeoDataFrame.set_crs.")
+    if not len(roads):
+        return pd.DataFrame(
+            {
+                "class": pd.Series(dtype=object),
+                "mph": pd.Series(dtype=float),
+                "km": pd.Series(dtype=float),
+            }
+        )
+    if "inferred_speed_mph" not in roads:
+        roads = add_speeds(roads)
+    km = roads.to_crs(roads.estimate_utm_crs()).length / 1000
+    table = pd.DataFrame(
+        {
+            "class": road_classes(roads),
+            "mph": roads["inferred_speed_mph"].to_numpy(float),
+            "km": km.to_numpy(),
+        }
+    )
     return table.groupby(["class", "mph"], as_index=False)["km"].sum()
+
 
 def road_classes(
     roads: gpd.GeoDataFrame,
 ) -> list[str]:
     "Class of each road in SpaceNet's words."
     columns = [c for c in roads.columns if c in ("road_type", "highway")]
-    return [road_class(dict(zip(columns, row, strict=True))) for row in roads[columns].itertuples(index=False, name=None)] if columns else ["unknown"]*len(roads)
+    return (
+        [
+            road_class(dict(zip(columns, row, strict=True)))
+            for row in roads[columns].itertuples(index=False, name=None)
+        ]
+        if columns
+        else ["unknown"] * len(roads)
+    )
 
 # %% ../../nbs/chips/survey.ipynb #b0e15e33
 def km_table(
-    chips: pd.DataFrame,        # city, and `column`: a mapping to km per chip
-    column: str = "classes",    # or "speeds"
-) -> pd.DataFrame:              # rows: classes or mph; columns: cities, then all, share, chips (that have any)
+    chips: pd.DataFrame,  # city, and `column`: a mapping to km per chip
+    column: str = "classes",  # or "speeds"
+) -> pd.DataFrame:  # rows: classes or mph; columns: cities, then all, share, chips (that have any)
     "Kilometres of road per class, or per speed, and city."
-    rows = [{k: v for k, v in d.items() if v} if isinstance(d, Mapping) else {} for d in chips[column]]
+    rows = [
+        {k: v for k, v in d.items() if v} if isinstance(d, Mapping) else {} for d in chips[column]
+    ]
     km = pd.DataFrame(rows, index=chips.index, dtype=float).fillna(0.0)
-    if column == "speeds": km = km.T.groupby(km.columns.astype(float)).sum().T.sort_index(axis=1)
-    else: km = km[[c for c in (*ROAD_TYPES.values(), "unknown") if c in km] + sorted(set(km) - {*ROAD_TYPES.values(), "unknown"})]
+    if column == "speeds":
+        km = km.T.groupby(km.columns.astype(float)).sum().T.sort_index(axis=1)
+    else:
+        km = km[
+            [c for c in (*ROAD_TYPES.values(), "unknown") if c in km]
+            + sorted(set(km) - {*ROAD_TYPES.values(), "unknown"})
+        ]
     table = km.groupby(chips["city"]).sum().T
-    table.index.name, table.columns.name = {"speeds": "mph", "classes": "class"}.get(column, column), None
+    table.index.name, table.columns.name = (
+        {"speeds": "mph", "classes": "class"}.get(column, column),
+        None,
+    )
     table["all"] = table.sum(axis=1)
-    return table.assign(share=table["all"]/max(table["all"].sum(), 1e-9), chips=(km > 0).sum().to_numpy())
+    return table.assign(
+        share=table["all"] / max(table["all"].sum(), 1e-9), chips=(km > 0).sum().to_numpy()
+    )
+
 
 def plot_km(
-    chips: pd.DataFrame,        # city, classes, speeds
+    chips: pd.DataFrame,  # city, classes, speeds
 ) -> plt.Figure:
     "Kilometres of road per class and per speed, a colour a city."
     tables = [km_table(chips, column) for column in ("classes", "speeds")]
-    fig, axes = plt.subplots(1, 2, figsize=(9, 0.32*max(3, *map(len, tables)) + 1.1), dpi=70)
+    fig, axes = plt.subplots(1, 2, figsize=(9, 0.32 * max(3, *map(len, tables)) + 1.1), dpi=70)
     for ax, table, what in zip(axes, tables, ("class", "mph"), strict=True):
         cities, left = table.columns[:-3], np.zeros(len(table))
         for k, city in enumerate(cities):
-            ax.barh(range(len(table)), table[city], left=left, label=city, color=plt.cm.tab10(k % 10)); left = left + table[city].to_numpy()
-        for y, (total, share) in enumerate(zip(table["all"], table["share"], strict=True)): ax.text(total, y, f" {total:.3g} km, {share:.1%}", va="center", fontsize=7)
-        ax.set_yticks(range(len(table)), [f"{v:g}" if what == "mph" else v for v in table.index], fontsize=8); ax.invert_yaxis()
-        ax.set_xlim(0, 1.35*max(table["all"].max(), 1e-3) if len(table) else 1); ax.set_title(f"km of road per {what}", fontsize=9); ax.tick_params(labelsize=8)
-    if len(tables[0].columns) > 3: axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+            ax.barh(
+                range(len(table)), table[city], left=left, label=city, color=plt.cm.tab10(k % 10)
+            )
+            left = left + table[city].to_numpy()
+        for y, (total, share) in enumerate(zip(table["all"], table["share"], strict=True)):
+            ax.text(total, y, f" {total:.3g} km, {share:.1%}", va="center", fontsize=7)
+        ax.set_yticks(
+            range(len(table)), [f"{v:g}" if what == "mph" else v for v in table.index], fontsize=8
+        )
+        ax.invert_yaxis()
+        ax.set_xlim(0, 1.35 * max(table["all"].max(), 1e-3) if len(table) else 1)
+        ax.set_title(f"km of road per {what}", fontsize=9)
+        ax.tick_params(labelsize=8)
+    if len(tables[0].columns) > 3:
+        axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     fig.tight_layout()
     return fig
 
 # %% ../../nbs/chips/survey.ipynb #dddb0a56
 OFF_ROAD = "off road"
 
+
 def sample_bands(
-    image: np.ndarray,         # (bands, H, W)
-    valid: np.ndarray,         # (H, W) bool
+    image: np.ndarray,  # (bands, H, W)
+    valid: np.ndarray,  # (H, W) bool
     grid: Grid,
     roads: gpd.GeoDataFrame,
     *,
     half_width_m: float = 2.0,
     beside_m: tuple[float, float] = (8.0, 30.0),
-    area_m2: float = 25.0,     # ground per pixel that is taken
-) -> pd.DataFrame:             # class (a road's, or "off road"), then a column a band: 1, 2, ...
+    area_m2: float = 25.0,  # ground per pixel that is taken
+) -> pd.DataFrame:  # class (a road's, or "off road"), then a column a band: 1, 2, ...
     "Pixels of every road class and of the ground beside roads."
     lines = roads.to_crs(utm_crs(grid))
-    rank = {name: k for k, name in enumerate((OFF_ROAD, "unknown", *reversed(ROAD_TYPES.values())), 1)}   # greater classes overwrite
+    rank = {
+        name: k for k, name in enumerate((OFF_ROAD, "unknown", *reversed(ROAD_TYPES.values())), 1)
+    }  # greater classes overwrite
     burnt = np.array([rank[c] for c in road_classes(roads)], int)
     order = np.argsort(burnt, kind="stable")
-    shapes = [*((s, 1) for s in lines.buffer(beside_m[1], quad_segs=2)), *((s, 0) for s in lines.buffer(beside_m[0], quad_segs=2)),
-              *zip(lines.buffer(half_width_m).iloc[order], burnt[order].tolist(), strict=True)]
+    shapes = [
+        *((s, 1) for s in lines.buffer(beside_m[1], quad_segs=2)),
+        *((s, 0) for s in lines.buffer(beside_m[0], quad_segs=2)),
+        *zip(lines.buffer(half_width_m).iloc[order], burnt[order].tolist(), strict=True),
+    ]
     move = Transformer.from_crs(utm_crs(grid), grid.crs.to_wkt(), always_xy=True).transform
-    shapes = [(shapely.transform(s, move, interleaved=False), k) for s, k in shapes if not s.is_empty]
-    index = rasterize(shapes, grid.shape, transform=grid.transform, dtype="uint8") if shapes else np.zeros(grid.shape, "uint8")
+    shapes = [
+        (shapely.transform(s, move, interleaved=False), k) for s, k in shapes if not s.is_empty
+    ]
+    index = (
+        rasterize(shapes, grid.shape, transform=grid.transform, dtype="uint8")
+        if shapes
+        else np.zeros(grid.shape, "uint8")
+    )
     rows, columns = np.nonzero((index > 0) & valid)
-    step = max(1, round(area_m2/np.prod(ground_size(grid))))
-    taken = (rows*7 + columns*13) % step == 0 if step < 20 else np.random.default_rng(0).random(len(rows)) < 1/step
+    step = max(1, round(area_m2 / np.prod(ground_size(grid))))
+    taken = (
+        (rows * 7 + columns * 13) % step == 0
+        if step < 20
+        else np.random.default_rng(0).random(len(rows)) < 1 / step
+    )
     names = {k: name for name, k in rank.items()}
     pixels = image[:, rows[taken], columns[taken]]
-    return pd.DataFrame({"class": [names[k] for k in index[rows[taken], columns[taken]]], **{b + 1: band for b, band in enumerate(pixels)}})
+    return pd.DataFrame(
+        {
+            "class": [names[k] for k in index[rows[taken], columns[taken]]],
+            **{b + 1: band for b, band in enumerate(pixels)},
+        }
+    )
 
 # %% ../../nbs/chips/survey.ipynb #321139e8
 def band_statistics(
-    samples: pd.DataFrame,     # of `sample_bands`, of one chip or of many
-) -> pd.DataFrame:             # class, band, pixels, p5, p25, p50, p75, p95; great roads first, off road last
+    samples: pd.DataFrame,  # of `sample_bands`, of one chip or of many
+) -> pd.DataFrame:  # class, band, pixels, p5, p25, p50, p75, p95; great roads first, off road last
     "Percentiles of each band on each class of road."
     long = samples.melt("class", var_name="band", value_name="value").dropna()
     levels = [0.05, 0.25, 0.5, 0.75, 0.95]
-    table = long.groupby(["class", "band"])["value"].quantile(levels).unstack().reindex(columns=levels)
-    table.columns = [f"p{round(100*q)}" for q in levels]
+    table = (
+        long.groupby(["class", "band"])["value"].quantile(levels).unstack().reindex(columns=levels)
+    )
+    table.columns = [f"p{round(100 * q)}" for q in levels]
     table.insert(0, "pixels", long.groupby(["class", "band"]).size())
     order = {name: k for k, name in enumerate((*ROAD_TYPES.values(), "unknown", OFF_ROAD))}
-    return table.reset_index().sort_values(["class", "band"], key=lambda c: c.map(order) if c.name == "class" else c, ignore_index=True)
+    return table.reset_index().sort_values(
+        ["class", "band"], key=lambda c: c.map(order) if c.name == "class" else c, ignore_index=True
+    )
+
 
 def plot_band_classes(
     statistics: pd.DataFrame,  # of `band_statistics`
@@ -131,93 +203,182 @@ def plot_band_classes(
     ax = ax if ax is not None else plt.subplots(figsize=(6.5, 3.2), dpi=70)[1]
     known = [c for c in statistics["class"].unique() if c != OFF_ROAD]
     off = statistics[statistics["class"] == OFF_ROAD]
-    ax.fill_between(off["band"].astype(float), off["p25"], off["p75"], color="0.85", label=OFF_ROAD); ax.plot(off["band"].astype(float), off["p50"], color="0.5")
+    ax.fill_between(off["band"].astype(float), off["p25"], off["p75"], color="0.85", label=OFF_ROAD)
+    ax.plot(off["band"].astype(float), off["p50"], color="0.5")
     for k, name in enumerate(known):
         rows = statistics[statistics["class"] == name]
-        x = rows["band"].astype(float) + 0.06*(k - (len(known) - 1)/2)
-        ax.errorbar(x, rows["p50"], [rows["p50"] - rows["p25"], rows["p75"] - rows["p50"]], marker="o", markersize=3, linewidth=1.2, elinewidth=0.8,
-                    color=plt.cm.plasma(0.9*k/max(1, len(known) - 1)), label=f"{name} ({rows['pixels'].max():,} px)")
+        x = rows["band"].astype(float) + 0.06 * (k - (len(known) - 1) / 2)
+        ax.errorbar(
+            x,
+            rows["p50"],
+            [rows["p50"] - rows["p25"], rows["p75"] - rows["p50"]],
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+            elinewidth=0.8,
+            color=plt.cm.plasma(0.9 * k / max(1, len(known) - 1)),
+            label=f"{name} ({rows['pixels'].max():,} px)",
+        )
     n = int(statistics["band"].max()) if len(statistics) else 0
-    ax.set_xticks(range(1, n + 1), {3: ("red", "green", "blue"), 8: ("coastal", "blue", "green", "yellow", "red", "red edge", "NIR 1", "NIR 2")}.get(n, range(1, n + 1)))
-    ax.tick_params(labelsize=7); ax.set_ylabel("value in the file", fontsize=8); ax.set_title(title, fontsize=9)
-    ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1)); ax.figure.tight_layout()
+    ax.set_xticks(
+        range(1, n + 1),
+        {
+            3: ("red", "green", "blue"),
+            8: ("coastal", "blue", "green", "yellow", "red", "red edge", "NIR 1", "NIR 2"),
+        }.get(n, range(1, n + 1)),
+    )
+    ax.tick_params(labelsize=7)
+    ax.set_ylabel("value in the file", fontsize=8)
+    ax.set_title(title, fontsize=9)
+    ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.figure.tight_layout()
     return ax
 
 # %% ../../nbs/chips/survey.ipynb #f45f8e4a
 def black_edges(
-    valid: np.ndarray,         # (H, W) bool
+    valid: np.ndarray,  # (H, W) bool
     *,
-    speck_px: int = 25,        # smaller patches are dark pixels, not missing ones
-) -> dict[str, Any]:           # no_data, edge, hole (shares of the chip), holes (how many), sides (where the edge is)
+    speck_px: int = 25,  # smaller patches are dark pixels, not missing ones
+) -> dict[
+    str, Any
+]:  # no_data, edge, hole (shares of the chip), holes (how many), sides (where the edge is)
     "Where a chip has no data: along its border, or inside."
     patch, touching, inside = data_gaps(valid, speck_px)
-    area = np.bincount(patch.ravel(), minlength=1)/valid.size
+    area = np.bincount(patch.ravel(), minlength=1) / valid.size
     borders = {"top": patch[0], "right": patch[:, -1], "bottom": patch[-1], "left": patch[:, 0]}
     edge, hole = float(area[touching].sum()), float(area[inside].sum())
-    return {"no_data": edge + hole, "edge": edge, "hole": hole, "holes": len(inside), "sides": ", ".join(k for k, line in borders.items() if np.isin(line, touching).any())}
+    return {
+        "no_data": edge + hole,
+        "edge": edge,
+        "hole": hole,
+        "holes": len(inside),
+        "sides": ", ".join(k for k, line in borders.items() if np.isin(line, touching).any()),
+    }
+
 
 def data_gaps(
-    valid: np.ndarray,         # (H, W) bool
-    speck_px: int,             # smaller patches are neither
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:   # numbers of patches (H, W); those along the border; those inside
+    valid: np.ndarray,  # (H, W) bool
+    speck_px: int,  # smaller patches are neither
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # numbers of patches (H, W); those along the border; those inside
     "Patches without data."
     patch, n = ndimage.label(~valid)
     large = np.flatnonzero(np.bincount(patch.ravel(), minlength=n + 1) >= speck_px)
     touching = np.unique(np.concatenate([patch[0], patch[-1], patch[:, 0], patch[:, -1]]))
-    return patch, np.setdiff1d(np.intersect1d(large, touching), [0]), np.setdiff1d(large, np.r_[0, touching])
+    return (
+        patch,
+        np.setdiff1d(np.intersect1d(large, touching), [0]),
+        np.setdiff1d(large, np.r_[0, touching]),
+    )
 
 # %% ../../nbs/chips/survey.ipynb #d2a22f04
 def plot_black_edges(
-    chips: pd.DataFrame,       # image, and chip, no_data, sides, holes (of black_edges)
+    chips: pd.DataFrame,  # image, and chip, no_data, sides, holes (of black_edges)
     *,
     n: int = 6,
     columns: int = 6,
 ) -> plt.Figure:
     "The chips with most no-data, which is shown in magenta."
-    worst = chips[chips["no_data"] > 0].sort_values(["no_data", "chip"], ascending=[False, True]).head(n)
-    rows = max(1, -(-len(worst)//columns))
-    fig, axes = plt.subplots(rows, columns, figsize=(2*columns, 2.4*rows), dpi=60, squeeze=False)
-    for ax in axes.flat: ax.axis("off")
+    worst = (
+        chips[chips["no_data"] > 0]
+        .sort_values(["no_data", "chip"], ascending=[False, True])
+        .head(n)
+    )
+    rows = max(1, -(-len(worst) // columns))
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(2 * columns, 2.4 * rows), dpi=60, squeeze=False
+    )
+    for ax in axes.flat:
+        ax.axis("off")
     for ax, c in zip(axes.flat, worst.itertuples(), strict=False):
         image, _, valid = read_chip(c.image, 3)
         image[:, ~valid] = np.array([[255], [0], [255]], "uint8")
         ax.imshow(np.moveaxis(image, 0, -1))
-        ax.set_title(f"{c.chip}\n{c.no_data:.1%}" + (f", {c.sides}" if c.sides else "") + (f", {c.holes} holes" if c.holes else ""), fontsize=6)
+        ax.set_title(
+            f"{c.chip}\n{c.no_data:.1%}"
+            + (f", {c.sides}" if c.sides else "")
+            + (f", {c.holes} holes" if c.holes else ""),
+            fontsize=6,
+        )
     fig.tight_layout()
     return fig
 
 # %% ../../nbs/chips/survey.ipynb #a146544b
 def channel_rarity(
-    shares: pd.DataFrame,                # a row a chip, a column a channel: share of pixels, 0 to 1
-    places: pd.DataFrame | None = None,  # likewise, how many there are of a thing (say junction, crossing)
-) -> pd.DataFrame:                       # a row a channel: share, one_in, chips, chips_share, share_where, places, per_chip, most
+    shares: pd.DataFrame,  # a row a chip, a column a channel: share of pixels, 0 to 1
+    places: pd.DataFrame
+    | None = None,  # likewise, how many there are of a thing (say junction, crossing)
+) -> (
+    pd.DataFrame
+):  # a row a channel: share, one_in, chips, chips_share, share_where, places, per_chip, most
     "How rare each channel is: one pixel in so many, in so many chips."
     n = max(len(shares), 1)
     table = pd.DataFrame({"share": shares.mean() if len(shares) else shares.sum()})
-    table["one_in"] = 1/table["share"].where(table["share"] > 0)
+    table["one_in"] = 1 / table["share"].where(table["share"] > 0)
     table["chips"] = (shares > 0).sum()
-    table["chips_share"] = table["chips"]/n
-    table["share_where"] = shares.where(shares > 0).mean()    # of the pixels of chips that have it
+    table["chips_share"] = table["chips"] / n
+    table["share_where"] = shares.where(shares > 0).mean()  # of the pixels of chips that have it
     if places is not None:
-        table["places"], table["per_chip"], table["most"] = places.sum(), places.mean(), places.max()
+        table["places"], table["per_chip"], table["most"] = (
+            places.sum(),
+            places.mean(),
+            places.max(),
+        )
     return table.rename_axis("channel")
 
+
 def plot_rarity(
-    rarity: pd.DataFrame,      # of channel_rarity
+    rarity: pd.DataFrame,  # of channel_rarity
 ) -> plt.Figure:
     "Share of pixels per channel on a logarithmic scale, and in how many chips there are any."
-    fig, axes = plt.subplots(1, 2, figsize=(8.5, 0.26*max(3, len(rarity)) + 1), dpi=70, sharey=True, gridspec_kw={"width_ratios": (3, 2)})
+    fig, axes = plt.subplots(
+        1,
+        2,
+        figsize=(8.5, 0.26 * max(3, len(rarity)) + 1),
+        dpi=70,
+        sharey=True,
+        gridspec_kw={"width_ratios": (3, 2)},
+    )
     there = rarity["share"] > 0
-    least = rarity.loc[there, "share"].min()/8 if there.any() else 1e-6
-    axes[0].barh(range(len(rarity)), rarity["share"].where(there, least), left=0, color=np.where(there, "0.35", "none"))
+    least = rarity.loc[there, "share"].min() / 8 if there.any() else 1e-6
+    axes[0].barh(
+        range(len(rarity)),
+        rarity["share"].where(there, least),
+        left=0,
+        color=np.where(there, "0.35", "none"),
+    )
     for y, (share, n) in enumerate(zip(rarity["share"], rarity["one_in"], strict=True)):
-        axes[0].text(max(share, least)*1.15, y, f"1 pixel in {n:,.0f}" if share > 0 else "none at all", va="center", fontsize=7, color="black" if share > 0 else "firebrick")
-    axes[0].set_xscale("log"); axes[0].set_xlim(least, min(30*max(rarity["share"].max(), least), 40)); axes[0].set_title("share of pixels", fontsize=9)
-    axes[1].barh(range(len(rarity)), 100*rarity["chips_share"], color="steelblue"); axes[1].set_xlim(0, 135); axes[1].set_title("% of chips that have any", fontsize=9)
+        axes[0].text(
+            max(share, least) * 1.15,
+            y,
+            f"1 pixel in {n:,.0f}" if share > 0 else "none at all",
+            va="center",
+            fontsize=7,
+            color="black" if share > 0 else "firebrick",
+        )
+    axes[0].set_xscale("log")
+    axes[0].set_xlim(least, min(30 * max(rarity["share"].max(), least), 40))
+    axes[0].set_title("share of pixels", fontsize=9)
+    axes[1].barh(range(len(rarity)), 100 * rarity["chips_share"], color="steelblue")
+    axes[1].set_xlim(0, 135)
+    axes[1].set_title("% of chips that have any", fontsize=9)
     for y, row in enumerate(rarity.to_dict("records")):
-        counted = f", {row['places']:.0f} places" if "places" in rarity and np.isfinite(row["places"]) else ""
-        axes[1].text(100*row["chips_share"], y, f" {row['chips']:.0f} chips{counted}", va="center", fontsize=7)
-    axes[0].set_yticks(range(len(rarity)), rarity.index, fontsize=8); axes[0].invert_yaxis()
-    for ax in axes: ax.tick_params(labelsize=7)
+        counted = (
+            f", {row['places']:.0f} places"
+            if "places" in rarity and np.isfinite(row["places"])
+            else ""
+        )
+        axes[1].text(
+            100 * row["chips_share"],
+            y,
+            f" {row['chips']:.0f} chips{counted}",
+            va="center",
+            fontsize=7,
+        )
+    axes[0].set_yticks(range(len(rarity)), rarity.index, fontsize=8)
+    axes[0].invert_yaxis()
+    for ax in axes:
+        ax.tick_params(labelsize=7)
     fig.tight_layout()
     return fig

@@ -20,93 +20,138 @@ __all__ = ['MATERIALS', 'USES', 'mix', 'Look', 'Scene', 'layer', 'stack', 'crop'
            'lawn', 'roof_spectra', 'Use', 'land', 'block_parcels', 'pick_uses', 'yards', 'houses']
 
 # %% ../../nbs/cities/land_cover.ipynb #cffe1780
-MATERIALS: dict[str, np.ndarray] = {name: np.array(r) for name, r in {
-    "asphalt_new": (.062, .067, .074, .080, .083, .089, .098, .102), "asphalt_old": (.125, .138, .156, .170, .177, .186, .200, .206),
-    "concrete": (.175, .205, .245, .272, .285, .298, .318, .325), "gravel": (.120, .142, .175, .205, .222, .240, .268, .280),
-    "sand": (.130, .170, .235, .295, .325, .350, .385, .395), "soil_tan": (.095, .122, .170, .222, .252, .280, .325, .340),
-    "soil_red": (.062, .074, .112, .180, .222, .262, .315, .335), "soil_dark": (.068, .080, .104, .128, .143, .166, .204, .222),
-    "grass": (.036, .042, .082, .066, .056, .160, .350, .375), "dry_grass": (.062, .078, .112, .132, .144, .200, .285, .305),
-    "crop": (.032, .037, .072, .050, .042, .170, .420, .450), "tree": (.024, .027, .052, .040, .034, .125, .315, .340),
-    "water": (.062, .068, .070, .050, .036, .026, .014, .011), "muddy": (.070, .084, .112, .112, .100, .078, .045, .035),
-    "pool": (.170, .240, .235, .120, .070, .045, .025, .020), "tile": (.072, .082, .106, .165, .205, .232, .268, .282),
-    "white": (.330, .380, .415, .430, .438, .445, .450, .448), "blue_sheet": (.165, .235, .225, .170, .150, .165, .240, .255),
-    "rust": (.078, .090, .118, .162, .190, .218, .262, .280), "paint": (.300, .345, .380, .395, .400, .405, .408, .405),
-    "car_dark": (.035, .037, .040, .042, .043, .046, .052, .055), "car_red": (.050, .048, .050, .120, .210, .240, .260, .265),
-}.items()}
+MATERIALS: dict[str, np.ndarray] = {
+    name: np.array(r)
+    for name, r in {
+        "asphalt_new": (0.062, 0.067, 0.074, 0.080, 0.083, 0.089, 0.098, 0.102),
+        "asphalt_old": (0.125, 0.138, 0.156, 0.170, 0.177, 0.186, 0.200, 0.206),
+        "concrete": (0.175, 0.205, 0.245, 0.272, 0.285, 0.298, 0.318, 0.325),
+        "gravel": (0.120, 0.142, 0.175, 0.205, 0.222, 0.240, 0.268, 0.280),
+        "sand": (0.130, 0.170, 0.235, 0.295, 0.325, 0.350, 0.385, 0.395),
+        "soil_tan": (0.095, 0.122, 0.170, 0.222, 0.252, 0.280, 0.325, 0.340),
+        "soil_red": (0.062, 0.074, 0.112, 0.180, 0.222, 0.262, 0.315, 0.335),
+        "soil_dark": (0.068, 0.080, 0.104, 0.128, 0.143, 0.166, 0.204, 0.222),
+        "grass": (0.036, 0.042, 0.082, 0.066, 0.056, 0.160, 0.350, 0.375),
+        "dry_grass": (0.062, 0.078, 0.112, 0.132, 0.144, 0.200, 0.285, 0.305),
+        "crop": (0.032, 0.037, 0.072, 0.050, 0.042, 0.170, 0.420, 0.450),
+        "tree": (0.024, 0.027, 0.052, 0.040, 0.034, 0.125, 0.315, 0.340),
+        "water": (0.062, 0.068, 0.070, 0.050, 0.036, 0.026, 0.014, 0.011),
+        "muddy": (0.070, 0.084, 0.112, 0.112, 0.100, 0.078, 0.045, 0.035),
+        "pool": (0.170, 0.240, 0.235, 0.120, 0.070, 0.045, 0.025, 0.020),
+        "tile": (0.072, 0.082, 0.106, 0.165, 0.205, 0.232, 0.268, 0.282),
+        "white": (0.330, 0.380, 0.415, 0.430, 0.438, 0.445, 0.450, 0.448),
+        "blue_sheet": (0.165, 0.235, 0.225, 0.170, 0.150, 0.165, 0.240, 0.255),
+        "rust": (0.078, 0.090, 0.118, 0.162, 0.190, 0.218, 0.262, 0.280),
+        "paint": (0.300, 0.345, 0.380, 0.395, 0.400, 0.405, 0.408, 0.405),
+        "car_dark": (0.035, 0.037, 0.040, 0.042, 0.043, 0.046, 0.052, 0.055),
+        "car_red": (0.050, 0.048, 0.050, 0.120, 0.210, 0.240, 0.260, 0.265),
+    }.items()
+}
+
 
 def mix(a: str | np.ndarray, b: str | np.ndarray, t: np.ndarray | float) -> np.ndarray:
     "Spectra between two materials, (n, 8) for n shares `t` of `b`."
     a, b = (MATERIALS[m] if isinstance(m, str) else m for m in (a, b))
     t = np.atleast_1d(np.asarray(t, float))[:, None]
-    return a*(1 - t) + b*t
+    return a * (1 - t) + b * t
 
 # %% ../../nbs/cities/land_cover.ipynb #db0e341d
 class Look(NamedTuple):
     "What a city is built of."
-    ground: str                          # bare soil between everything
-    dirt: str                            # unpaved roads, and yards
-    green: float                         # 0 desert to 1 lush
-    roofs: dict[str, float]              # material: weight; `asphalt` means the roads' own spectrum
-    core: dict[str, float]               # land use: weight, near the centre
-    fringe: dict[str, float]             # land use: weight, at the edge
-    dust: float = .15                    # share of the soil's spectrum in every built surface
-    age: tuple[float, float] = (.2, 1.)  # of asphalt: 0 new and dark, 1 old and light
-    yard_paved: float = .3               # share of yards that are paved
-    trees: float = 1.0                   # trees on a parcel, on average
-    street_trees: float = .3             # share of streets with rows of trees
+
+    ground: str  # bare soil between everything
+    dirt: str  # unpaved roads, and yards
+    green: float  # 0 desert to 1 lush
+    roofs: dict[str, float]  # material: weight; `asphalt` means the roads' own spectrum
+    core: dict[str, float]  # land use: weight, near the centre
+    fringe: dict[str, float]  # land use: weight, at the edge
+    dust: float = 0.15  # share of the soil's spectrum in every built surface
+    age: tuple[float, float] = (0.2, 1.0)  # of asphalt: 0 new and dark, 1 old and light
+    yard_paved: float = 0.3  # share of yards that are paved
+    trees: float = 1.0  # trees on a parcel, on average
+    street_trees: float = 0.3  # share of streets with rows of trees
     water: str = "water"
-    sun: tuple[float, float] = (140., 52.)  # azimuth and elevation, degrees
+    sun: tuple[float, float] = (140.0, 52.0)  # azimuth and elevation, degrees
     haze: float = 1.0
-    gain: float = 1.0                    # of the whole image
+    gain: float = 1.0  # of the whole image
+
 
 class Scene(NamedTuple):
     "Shapes in painting order, a row of every array each, and trees."
-    shapes: np.ndarray    # polygons, m
+
+    shapes: np.ndarray  # polygons, m
     spectrum: np.ndarray  # (n, 8)
-    alt: np.ndarray       # (n, 8): spectrum of patches inside
-    patch: np.ndarray     # share of patches, 0 to 1
-    grain: np.ndarray     # strength of the texture
-    height: np.ndarray    # m
-    roof: np.ndarray      # 0 ground, 1 flat, 2 gabled, 3 hipped, 4 rows (fields)
-    place: np.ndarray     # (n, 6): centre, long axis (unit), half sides: the frame of roofs and rows
-    trees: np.ndarray     # (m, 5): x, y, radius, height, tone
+    alt: np.ndarray  # (n, 8): spectrum of patches inside
+    patch: np.ndarray  # share of patches, 0 to 1
+    grain: np.ndarray  # strength of the texture
+    height: np.ndarray  # m
+    roof: np.ndarray  # 0 ground, 1 flat, 2 gabled, 3 hipped, 4 rows (fields)
+    place: np.ndarray  # (n, 6): centre, long axis (unit), half sides: the frame of roofs and rows
+    trees: np.ndarray  # (m, 5): x, y, radius, height, tone
 
 # %% ../../nbs/cities/land_cover.ipynb #c9501685
 def layer(
-    shapes: Sequence[Polygon] | np.ndarray, spectrum: np.ndarray,  # (8,) or (n, 8)
-    *, alt: np.ndarray | None = None, patch: float | np.ndarray = 0.0, grain: float | np.ndarray = .06,
-    height: float | np.ndarray = 0.0, roof: int | np.ndarray = 0, place: np.ndarray | None = None,
+    shapes: Sequence[Polygon] | np.ndarray,
+    spectrum: np.ndarray,  # (8,) or (n, 8)
+    *,
+    alt: np.ndarray | None = None,
+    patch: float | np.ndarray = 0.0,
+    grain: float | np.ndarray = 0.06,
+    height: float | np.ndarray = 0.0,
+    roof: int | np.ndarray = 0,
+    place: np.ndarray | None = None,
 ) -> Scene:
     "Shapes of one kind; single values stand for all of them."
     shapes = np.asarray(shapes, object)
     n = len(shapes)
     fill = lambda v, *s: np.broadcast_to(np.asarray(v, np.float32), (n, *s)).copy()
     spectrum = fill(spectrum, 8)
-    return Scene(shapes, spectrum, spectrum if alt is None else fill(alt, 8), fill(patch), fill(grain), fill(height), fill(roof),
-                 np.zeros((n, 6), np.float32) if place is None else fill(place, 6), np.zeros((0, 5), np.float32))
+    return Scene(
+        shapes,
+        spectrum,
+        spectrum if alt is None else fill(alt, 8),
+        fill(patch),
+        fill(grain),
+        fill(height),
+        fill(roof),
+        np.zeros((n, 6), np.float32) if place is None else fill(place, 6),
+        np.zeros((0, 5), np.float32),
+    )
+
 
 def stack(scenes: Sequence[Scene]) -> Scene:
     "One after the other: later shapes cover earlier ones."
     return Scene(*(np.concatenate(parts) for parts in zip(*scenes, strict=True)))
 
+
 def crop(scene: Scene, bounds: tuple[float, float, float, float]) -> Scene:
     "What can be seen inside `bounds` (minx, miny, maxx, maxy)."
     b = shapely.bounds(scene.shapes)
-    keep = (b[:, 0] < bounds[2]) & (b[:, 2] > bounds[0]) & (b[:, 1] < bounds[3]) & (b[:, 3] > bounds[1])
+    keep = (
+        (b[:, 0] < bounds[2])
+        & (b[:, 2] > bounds[0])
+        & (b[:, 1] < bounds[3])
+        & (b[:, 3] > bounds[1])
+    )
     x, y, r = scene.trees[:, :3].T
     near = (x + r > bounds[0]) & (x - r < bounds[2]) & (y + r > bounds[1]) & (y - r < bounds[3])
     return Scene(*(a[keep] for a in scene[:-1]), scene.trees[near])
 
-def rectangles(centre: np.ndarray, u: np.ndarray, hu: np.ndarray | float, hv: np.ndarray | float) -> np.ndarray:
+
+def rectangles(
+    centre: np.ndarray, u: np.ndarray, hu: np.ndarray | float, hv: np.ndarray | float
+) -> np.ndarray:
     "Rectangles from centres, unit long axes and half sides."
     v = np.c_[-u[:, 1], u[:, 0]]
-    a, b = u*np.reshape(hu, (-1, 1)), v*np.reshape(hv, (-1, 1))
-    return shapely.polygons(np.stack([centre - a - b, centre + a - b, centre + a + b, centre - a + b], 1))
+    a, b = u * np.reshape(hu, (-1, 1)), v * np.reshape(hv, (-1, 1))
+    return shapely.polygons(
+        np.stack([centre - a - b, centre + a - b, centre + a + b, centre - a + b], 1)
+    )
 
 # %% ../../nbs/cities/land_cover.ipynb #e7e84b18
 def parcels(
-    ring: np.ndarray,       # (n, 2) corners of a simple polygon, not closed
-    area_m2: float,         # to aim for
+    ring: np.ndarray,  # (n, 2) corners of a simple polygon, not closed
+    area_m2: float,  # to aim for
     rng: np.random.Generator,
 ) -> tuple[list[np.ndarray], np.ndarray]:  # corners of each parcel; (n, 6) frames as in Scene.place
     "Cut a polygon into lots along the direction of its longest side."
@@ -115,142 +160,222 @@ def parcels(
         p = todo.pop()
         q = np.concatenate((p[1:], p[:1]))
         e = q - p
-        u = e[(e*e).sum(1).argmax()]
-        u = u/max(float(u@u)**.5, 1e-9)
+        u = e[(e * e).sum(1).argmax()]
+        u = u / max(float(u @ u) ** 0.5, 1e-9)
         v = np.array((-u[1], u[0]))
-        a, b = p@u, p@v
+        a, b = p @ u, p @ v
         a0, a1, b0, b1 = a.min(), a.max(), b.min(), b.max()
-        area, longest = abs(p[:, 0]@q[:, 1] - p[:, 1]@q[:, 0])/2, max(a1 - a0, b1 - b0)
-        if area < area_m2*rng.uniform(.8, 1.7) or longest < 12:
-            rings.append(p); frames.append((*(u*(a0 + a1)/2 + v*(b0 + b1)/2), *u, (a1 - a0)/2, (b1 - b0)/2))
+        area, longest = abs(p[:, 0] @ q[:, 1] - p[:, 1] @ q[:, 0]) / 2, max(a1 - a0, b1 - b0)
+        if area < area_m2 * rng.uniform(0.8, 1.7) or longest < 12:
+            rings.append(p)
+            frames.append(
+                (*(u * (a0 + a1) / 2 + v * (b0 + b1) / 2), *u, (a1 - a0) / 2, (b1 - b0) / 2)
+            )
             continue
         t, t0 = (a, a0) if a1 - a0 >= b1 - b0 else (b, b0)
-        side = t - (t0 + longest*rng.uniform(.42, .58))
+        side = t - (t0 + longest * rng.uniform(0.42, 0.58))
         todo += [h for h in (_half(p, q, side), _half(p, q, -side)) if len(h) >= 3]
     return rings, np.array(frames)
+
 
 def _half(p: np.ndarray, q: np.ndarray, side: np.ndarray) -> np.ndarray:
     "The part of the polygon with corners `p`, each followed by `q`, where `side`, a value per corner, is positive."
     s = np.concatenate((side[1:], side[:1]))
-    crosses = side*s < 0
-    t = np.where(crosses, side/np.where(crosses, side - s, 1), 0)[:, None]
-    both, keep = np.empty((2*len(p), 2)), np.empty(2*len(p), bool)
-    both[::2], both[1::2], keep[::2], keep[1::2] = p, p + t*(q - p), side >= 0, crosses
+    crosses = side * s < 0
+    t = np.where(crosses, side / np.where(crosses, side - s, 1), 0)[:, None]
+    both, keep = np.empty((2 * len(p), 2)), np.empty(2 * len(p), bool)
+    both[::2], both[1::2], keep[::2], keep[1::2] = p, p + t * (q - p), side >= 0, crosses
     return both[keep]
 
 # %% ../../nbs/cities/land_cover.ipynb #4dfb0774
 def asphalt(look: Look, rng: np.random.Generator, n: int) -> np.ndarray:
     "Spectra (n, 8) of paved surfaces of any use: from new to old asphalt, some concrete, and the city's dust."
     s = mix("asphalt_new", "asphalt_old", rng.uniform(*look.age, n))
-    s = np.where(rng.random(n)[:, None] < .18, mix("asphalt_old", "concrete", rng.uniform(0, .7, n)), s)
-    return (s*(1 - look.dust) + MATERIALS[look.ground]*look.dust*rng.uniform(.5, 1.3, n)[:, None])*rng.normal(1, .05, n)[:, None]
+    s = np.where(
+        rng.random(n)[:, None] < 0.18, mix("asphalt_old", "concrete", rng.uniform(0, 0.7, n)), s
+    )
+    return (
+        s * (1 - look.dust) + MATERIALS[look.ground] * look.dust * rng.uniform(0.5, 1.3, n)[:, None]
+    ) * rng.normal(1, 0.05, n)[:, None]
+
 
 def bare(look: Look, rng: np.random.Generator, n: int) -> np.ndarray:
     "Spectra (n, 8) of trodden soil: dirt roads, yards and vacant lots alike."
-    s = mix(look.dirt, look.ground, rng.uniform(0, .55, n))*rng.normal(1, .07, n)[:, None]
-    pale = rng.uniform(-.3, .3, n).clip(0)[:, None]  # half of them are swept or driven on as roads are
-    return s + (MATERIALS["sand"] - s)*pale
+    s = mix(look.dirt, look.ground, rng.uniform(0, 0.55, n)) * rng.normal(1, 0.07, n)[:, None]
+    pale = rng.uniform(-0.3, 0.3, n).clip(0)[
+        :, None
+    ]  # half of them are swept or driven on as roads are
+    return s + (MATERIALS["sand"] - s) * pale
+
 
 def lawn(look: Look, rng: np.random.Generator, n: int) -> np.ndarray:
     "Spectra (n, 8) of grass, drier where the city is."
-    return mix("dry_grass", "grass", np.clip(look.green + rng.normal(-.15, .28, n), 0, 1))*rng.normal(1, .06, n)[:, None]
+    return (
+        mix("dry_grass", "grass", np.clip(look.green + rng.normal(-0.15, 0.28, n), 0, 1))
+        * rng.normal(1, 0.06, n)[:, None]
+    )
+
 
 def roof_spectra(look: Look, rng: np.random.Generator, n: int, flat: bool) -> np.ndarray:
     "Spectra (n, 8) of roofs; flat ones are more often of the roads' own material."
     names = list(look.roofs)
-    w = np.array([look.roofs[k]*(2.0 if k == "asphalt" and flat else .35 if k == "tile" and flat else 1) for k in names])
-    pick = rng.choice(len(names), n, p=w/w.sum())
+    w = np.array(
+        [
+            look.roofs[k]
+            * (2.0 if k == "asphalt" and flat else 0.35 if k == "tile" and flat else 1)
+            for k in names
+        ]
+    )
+    pick = rng.choice(len(names), n, p=w / w.sum())
     out = asphalt(look, rng, n)
     for k, name in enumerate(names):
-        if name == "asphalt": continue
+        if name == "asphalt":
+            continue
         mine = np.flatnonzero(pick == k)
-        out[mine] = mix(name, look.ground, rng.uniform(.3, 1.6, len(mine))*look.dust)*rng.normal(1, .09, (len(mine), 1))
+        out[mine] = mix(
+            name, look.ground, rng.uniform(0.3, 1.6, len(mine)) * look.dust
+        ) * rng.normal(1, 0.09, (len(mine), 1))
     return out
 
 # %% ../../nbs/cities/land_cover.ipynb #e8569afc
 class Use(NamedTuple):
     "A recipe for a block."
+
     parcel_m2: float
-    built: tuple[float, float]    # share of the parcel's sides taken by the house, from and to
+    built: tuple[float, float]  # share of the parcel's sides taken by the house, from and to
     height_m: tuple[float, float]
     roofs: tuple[float, float, float]  # weights of flat, gabled, hipped
-    yard: str                     # `garden`, `bare`, `paved`, `lawn`, `field`, `mixed`
-    vacant: float = .06
+    yard: str  # `garden`, `bare`, `paved`, `lawn`, `field`, `mixed`
+    vacant: float = 0.06
     trees: float = 1.0
-    wing: float = .35             # share of houses with a wing
+    wing: float = 0.35  # share of houses with a wing
+
 
 USES = {
-    "houses": Use(520, (.42, .68), (4, 7.5), (.1, .5, .4), "garden", trees=1.6),
-    "compounds": Use(430, (.45, .8), (3, 6), (.93, .04, .03), "mixed", .1, .7, .6),
-    "huts": Use(300, (.4, .7), (2.5, 4), (.4, .6, 0), "bare", .15, .7, .3),
-    "dense": Use(250, (.72, .98), (5.5, 11), (.45, .4, .15), "paved", .04, .3, .3),
-    "slabs": Use(1900, (.3, .62), (10, 22), (.95, 0, .05), "lawn", .1, 2.2, .2),
-    "commerce": Use(4200, (.45, .72), (5, 11), (1, 0, 0), "lot", .08, .6, .5),
-    "industry": Use(3600, (.5, .82), (6, 12), (.6, .4, 0), "paved", .12, .2, .3),
+    "houses": Use(520, (0.42, 0.68), (4, 7.5), (0.1, 0.5, 0.4), "garden", trees=1.6),
+    "compounds": Use(430, (0.45, 0.8), (3, 6), (0.93, 0.04, 0.03), "mixed", 0.1, 0.7, 0.6),
+    "huts": Use(300, (0.4, 0.7), (2.5, 4), (0.4, 0.6, 0), "bare", 0.15, 0.7, 0.3),
+    "dense": Use(250, (0.72, 0.98), (5.5, 11), (0.45, 0.4, 0.15), "paved", 0.04, 0.3, 0.3),
+    "slabs": Use(1900, (0.3, 0.62), (10, 22), (0.95, 0, 0.05), "lawn", 0.1, 2.2, 0.2),
+    "commerce": Use(4200, (0.45, 0.72), (5, 11), (1, 0, 0), "lot", 0.08, 0.6, 0.5),
+    "industry": Use(3600, (0.5, 0.82), (6, 12), (0.6, 0.4, 0), "paved", 0.12, 0.2, 0.3),
     "park": Use(7000, (0, 0), (0, 0), (1, 0, 0), "lawn", 1, 16),
-    "field": Use(6500, (0, 0), (0, 0), (1, 0, 0), "field", 1, .4),
+    "field": Use(6500, (0, 0), (0, 0), (1, 0, 0), "field", 1, 0.4),
     "vacant": Use(2500, (0, 0), (0, 0), (1, 0, 0), "bare", 1, 1.2),
 }
+
 
 def land(network: Network, half_m: float) -> list[Polygon]:
     "The blocks: what streets, their pavements, water and motorway land leave over."
     box = shapely.box(-half_m, -half_m, half_m, half_m)
-    strips = [s.line.buffer(width_m(s)/2 + (2.8 if s.paved else 1.6), quad_segs=3) for s in network.streets if s.level == 0]
+    strips = [
+        s.line.buffer(width_m(s) / 2 + (2.8 if s.paved else 1.6), quad_segs=3)
+        for s in network.streets
+        if s.level == 0
+    ]
     rest = box.difference(shapely.union_all([*strips, network.water.buffer(5), network.corridor]))
-    return [p for p in pieces(rest, "Polygon") if p.area > 60 and p.area/p.length > 4]  # no house on a median
+    return [
+        p for p in pieces(rest, "Polygon") if p.area > 60 and p.area / p.length > 4
+    ]  # no house on a median
 
 # %% ../../nbs/cities/land_cover.ipynb #deaf1779
-def block_parcels(block: Polygon, use: Use, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def block_parcels(
+    block: Polygon, use: Use, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     "A block's parcels as polygons, with their frames."
-    rings, frames = parcels(np.array(block.exterior.simplify(.8).coords)[:-1], use.parcel_m2, rng)
+    rings, frames = parcels(np.array(block.exterior.simplify(0.8).coords)[:-1], use.parcel_m2, rng)
     shapes = np.array([Polygon(r) for r in rings], object)
-    if block.convex_hull.area > 1.03*block.area or block.interiors: shapes = shapely.intersection(shapely.make_valid(shapes), block)
+    if block.convex_hull.area > 1.03 * block.area or block.interiors:
+        shapes = shapely.intersection(shapely.make_valid(shapes), block)
     keep = shapely.area(shapes) > 25
     return shapes[keep], frames[keep]
 
-def pick_uses(blocks: Sequence[Polygon], look: Look, half_m: float, rng: np.random.Generator) -> list[str]:
+
+def pick_uses(
+    blocks: Sequence[Polygon], look: Look, half_m: float, rng: np.random.Generator
+) -> list[str]:
     "A land use for every block: the core's mix near the centre, the fringe's outside; huge blocks are fields or parks."
     out = []
     for b in blocks:
-        edge = np.clip(np.hypot(b.centroid.x, b.centroid.y)/half_m, 0, 1)
+        edge = np.clip(np.hypot(b.centroid.x, b.centroid.y) / half_m, 0, 1)
         weights = look.fringe if rng.random() < edge**1.5 else look.core
-        names = [n for n in weights if b.area > USES[n].parcel_m2*.8] or list(weights)
+        names = [n for n in weights if b.area > USES[n].parcel_m2 * 0.8] or list(weights)
         w = np.array([weights[n] for n in names], float)
-        out.append(names[rng.choice(len(names), p=w/w.sum())])
+        out.append(names[rng.choice(len(names), p=w / w.sum())])
     return out
 
 # %% ../../nbs/cities/land_cover.ipynb #65eace7e
-def yards(shapes: np.ndarray, frames: np.ndarray, kind: str, look: Look, rng: np.random.Generator) -> Scene:
+def yards(
+    shapes: np.ndarray, frames: np.ndarray, kind: str, look: Look, rng: np.random.Generator
+) -> Scene:
     "What covers parcels beside the house."
     n = len(shapes)
-    green = {"garden": .15 + .75*look.green, "lawn": .3 + .65*look.green, "mixed": .3*look.green}.get(kind, 0.0)
-    paved = {"paved": .75, "lot": 1.0, "mixed": look.yard_paved, "garden": look.yard_paved*.6}.get(kind, 0.0)
+    green = {
+        "garden": 0.15 + 0.75 * look.green,
+        "lawn": 0.3 + 0.65 * look.green,
+        "mixed": 0.3 * look.green,
+    }.get(kind, 0.0)
+    paved = {
+        "paved": 0.75,
+        "lot": 1.0,
+        "mixed": look.yard_paved,
+        "garden": look.yard_paved * 0.6,
+    }.get(kind, 0.0)
     dice = rng.random(n)[:, None]
-    s = np.where(dice < green, lawn(look, rng, n), np.where(dice < green + (1 - green)*paved, asphalt(look, rng, n), bare(look, rng, n)))
+    s = np.where(
+        dice < green,
+        lawn(look, rng, n),
+        np.where(dice < green + (1 - green) * paved, asphalt(look, rng, n), bare(look, rng, n)),
+    )
     if kind == "field":
-        crop, fallow = mix("crop", "dry_grass", rng.random(n)), mix("dry_grass", look.ground, rng.random(n))
-        s = np.where(dice < look.green*.8, crop, np.where(dice < .6, fallow, bare(look, rng, n)))
-    alt = np.where(rng.random(n)[:, None] < .3 + .5*look.green, lawn(look, rng, n), bare(look, rng, n))
-    patch = np.where(dice[:, 0] < green, .3, .22)*(0 if kind == "lot" else 1)
-    return layer(shapes, s, alt=alt, patch=patch, grain=.09 if kind != "lot" else .05, roof=4 if kind == "field" else 0, place=frames)
+        crop, fallow = (
+            mix("crop", "dry_grass", rng.random(n)),
+            mix("dry_grass", look.ground, rng.random(n)),
+        )
+        s = np.where(
+            dice < look.green * 0.8, crop, np.where(dice < 0.6, fallow, bare(look, rng, n))
+        )
+    alt = np.where(
+        rng.random(n)[:, None] < 0.3 + 0.5 * look.green, lawn(look, rng, n), bare(look, rng, n)
+    )
+    patch = np.where(dice[:, 0] < green, 0.3, 0.22) * (0 if kind == "lot" else 1)
+    return layer(
+        shapes,
+        s,
+        alt=alt,
+        patch=patch,
+        grain=0.09 if kind != "lot" else 0.05,
+        roof=4 if kind == "field" else 0,
+        place=frames,
+    )
 
-def houses(shapes: np.ndarray, frames: np.ndarray, use: Use, look: Look, rng: np.random.Generator) -> Scene:
+
+def houses(
+    shapes: np.ndarray, frames: np.ndarray, use: Use, look: Look, rng: np.random.Generator
+) -> Scene:
     "Houses on parcels, some with a wing, none over the parcel's edge."
     keep = rng.random(len(shapes)) >= use.vacant
     shapes, f = shapes[keep], frames[keep]
     n = len(shapes)
-    half = f[:, 4:]*rng.uniform(*use.built, (n, 2)).clip(0, 1)
-    shift = (f[:, 4:] - half)*rng.uniform(-.6, .6, (n, 2))*.8
-    u = f[:, 2:4]; v = np.c_[-u[:, 1], u[:, 0]]
-    centre = f[:, :2] + u*shift[:, :1] + v*shift[:, 1:]
+    half = f[:, 4:] * rng.uniform(*use.built, (n, 2)).clip(0, 1)
+    shift = (f[:, 4:] - half) * rng.uniform(-0.6, 0.6, (n, 2)) * 0.8
+    u = f[:, 2:4]
+    v = np.c_[-u[:, 1], u[:, 0]]
+    centre = f[:, :2] + u * shift[:, :1] + v * shift[:, 1:]
     flip = half[:, 0] < half[:, 1]
-    place = np.c_[centre, np.where(flip[:, None], v, u), np.where(flip[:, None], half[:, ::-1], half)]
-    roof = rng.choice([1, 2, 3], n, p=np.array(use.roofs)/sum(use.roofs))
-    spectrum = np.where((roof == 1)[:, None], roof_spectra(look, rng, n, True), roof_spectra(look, rng, n, False))
+    place = np.c_[
+        centre, np.where(flip[:, None], v, u), np.where(flip[:, None], half[:, ::-1], half)
+    ]
+    roof = rng.choice([1, 2, 3], n, p=np.array(use.roofs) / sum(use.roofs))
+    spectrum = np.where(
+        (roof == 1)[:, None], roof_spectra(look, rng, n, True), roof_spectra(look, rng, n, False)
+    )
     height = rng.uniform(*use.height_m, n)
-    inside = shapely.buffer(shapes, -.8 if use.built[1] < .9 else 0)
-    body = shapely.intersection(rectangles(place[:, :2], place[:, 2:4], place[:, 4], place[:, 5]), inside)
-    main = layer(body, spectrum, height=height, roof=roof, place=place, grain=.035)
+    inside = shapely.buffer(shapes, -0.8 if use.built[1] < 0.9 else 0)
+    body = shapely.intersection(
+        rectangles(place[:, :2], place[:, 2:4], place[:, 4], place[:, 5]), inside
+    )
+    main = layer(body, spectrum, height=height, roof=roof, place=place, grain=0.035)
     wing = _wings(main, shapes, rng, use.wing)
     boxes = _boxes(main, rng)
     good = lambda s: Scene(*(a[shapely.area(s.shapes) > 12] for a in s[:-1]), s.trees)
@@ -263,12 +388,21 @@ def _wings(main: Scene, parcels_: np.ndarray, rng: np.random.Generator, share: f
     p = main.place[k].astype(float)
     v = np.c_[-p[:, 3], p[:, 2]]
     side = rng.choice([-1, 1], (2, len(k), 1))
-    hu, hv = p[:, 5]*rng.uniform(.5, .95, len(k)), p[:, 5]*rng.uniform(.7, 1.2, len(k))
-    centre = p[:, :2] + p[:, 2:4]*side[0]*(p[:, 4] - hv).clip(0)[:, None]*.9 + v*side[1]*p[:, 5:6]
+    hu, hv = p[:, 5] * rng.uniform(0.5, 0.95, len(k)), p[:, 5] * rng.uniform(0.7, 1.2, len(k))
+    centre = (
+        p[:, :2]
+        + p[:, 2:4] * side[0] * (p[:, 4] - hv).clip(0)[:, None] * 0.9
+        + v * side[1] * p[:, 5:6]
+    )
     place = np.c_[centre, v, np.maximum(hu, hv), np.minimum(hu, hv)]
-    shape = shapely.intersection(rectangles(centre, v, place[:, 4], place[:, 5]), shapely.buffer(parcels_[k], -.6))
-    spectrum = main.spectrum[k]*rng.normal(1, .04, (len(k), 1))
-    return layer(shape, spectrum, height=main.height[k]*.92, roof=main.roof[k], place=place, grain=.035)
+    shape = shapely.intersection(
+        rectangles(centre, v, place[:, 4], place[:, 5]), shapely.buffer(parcels_[k], -0.6)
+    )
+    spectrum = main.spectrum[k] * rng.normal(1, 0.04, (len(k), 1))
+    return layer(
+        shape, spectrum, height=main.height[k] * 0.92, roof=main.roof[k], place=place, grain=0.035
+    )
+
 
 def _boxes(main: Scene, rng: np.random.Generator) -> Scene:
     "Stairheads and machines on flat roofs of some size."
@@ -276,9 +410,20 @@ def _boxes(main: Scene, rng: np.random.Generator) -> Scene:
     k = np.repeat(k, rng.integers(0, 4, len(k)))
     p = main.place[k].astype(float)
     v = np.c_[-p[:, 3], p[:, 2]]
-    at = p[:, :2] + p[:, 2:4]*p[:, 4:5]*rng.uniform(-.75, .75, (len(k), 1)) + v*p[:, 5:6]*rng.uniform(-.75, .75, (len(k), 1))
-    size = rng.uniform(.9, 2.4, (2, len(k)))
+    at = (
+        p[:, :2]
+        + p[:, 2:4] * p[:, 4:5] * rng.uniform(-0.75, 0.75, (len(k), 1))
+        + v * p[:, 5:6] * rng.uniform(-0.75, 0.75, (len(k), 1))
+    )
+    size = rng.uniform(0.9, 2.4, (2, len(k)))
     shape = shapely.intersection(rectangles(at, p[:, 2:4], *size), main.shapes[k])
     place = np.c_[at, p[:, 2:4], size.T]
-    tone = mix("asphalt_old", "white", rng.uniform(0, .9, len(k)))
-    return layer(shape, tone, height=main.height[k] + rng.uniform(1, 2.6, len(k)), roof=1, place=place, grain=.02)
+    tone = mix("asphalt_old", "white", rng.uniform(0, 0.9, len(k)))
+    return layer(
+        shape,
+        tone,
+        height=main.height[k] + rng.uniform(1, 2.6, len(k)),
+        roof=1,
+        place=place,
+        grain=0.02,
+    )

@@ -19,47 +19,83 @@ from shapely import LineString, Polygon, STRtree
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import substring
 
-from .streets import (
-    RANKS, Street, across, divided, grid_mains, local_streets, pieces, rank, ring_mains, village_mains, wander, water_body, width_m)
+from spacenet5_nb.cities.streets import (
+    RANKS,
+    Street,
+    across,
+    divided,
+    grid_mains,
+    local_streets,
+    pieces,
+    rank,
+    ring_mains,
+    village_mains,
+    wander,
+    water_body,
+    width_m,
+)
 
 # %% auto #0
 __all__ = ['ramps', 'node', 'mark_bridges', 'Plan', 'Network', 'crossings', 'components', 'main_roads', 'make_network',
            'plot_network']
 
 # %% ../../nbs/cities/noding.ipynb #50129f1e
-def ramps(carriageways: Sequence[Street], mains: Sequence[Street], box: Polygon, *, every: int = 2, along_m: float = 140.0) -> list[Street]:
+def ramps(
+    carriageways: Sequence[Street],
+    mains: Sequence[Street],
+    box: Polygon,
+    *,
+    every: int = 2,
+    along_m: float = 140.0,
+) -> list[Street]:
     "One ramp from each carriageway to every `every`-th main road it crosses, always on the carriageway's outer side."
     out: list[Street] = []
     for c in carriageways:
         others = [o.line for o in carriageways if o is not c]
-        hits = sorted((c.line.project(p), k) for k, m in enumerate(mains)
-                      for p in pieces(c.line.intersection(m.line), "Point") if box.covers(p))
+        hits = sorted(
+            (c.line.project(p), k)
+            for k, m in enumerate(mains)
+            for p in pieces(c.line.intersection(m.line), "Point")
+            if box.covers(p)
+        )
         for d, k in hits[::every]:
-            if d < along_m or (turn := _outer_turn(others, c.line.interpolate(d), mains[k].line, 70.0)) is None: continue
+            if (
+                d < along_m
+                or (turn := _outer_turn(others, c.line.interpolate(d), mains[k].line, 70.0)) is None
+            ):
+                continue
             start, knee = c.line.interpolate(d - along_m), c.line.interpolate(d - 40.0)
-            aside = min((knee.distance(o) for o in others), default=9.0)/2
+            aside = min((knee.distance(o) for o in others), default=9.0) / 2
             ahead = np.array(turn.coords[0]) - knee.coords[0]
-            link = _bezier(start, shapely.Point(knee.coords[0] + ahead/np.hypot(*ahead)*aside), turn)
+            link = _bezier(
+                start, shapely.Point(knee.coords[0] + ahead / np.hypot(*ahead) * aside), turn
+            )
             middle = substring(link, 10, link.length - 10)
-            if not any(middle.intersects(x.line) for x in (*carriageways, *out)): out.append(Street(link, "motorway_link", 1, oneway=True))
+            if not any(middle.intersects(x.line) for x in (*carriageways, *out)):
+                out.append(Street(link, "motorway_link", 1, oneway=True))
     return out
 
-def _outer_turn(others: Sequence[LineString], p: shapely.Point, main: LineString, away_m: float) -> shapely.Point | None:
+
+def _outer_turn(
+    others: Sequence[LineString], p: shapely.Point, main: LineString, away_m: float
+) -> shapely.Point | None:
     "The point of `main`, `away_m` from the crossing `p`, that is farthest from the other carriageway; None where `main` ends sooner."
     d = main.project(p)
     ends = [main.interpolate(t) for t in (d - away_m, d + away_m) if 0 < t < main.length]
     return max(ends, key=lambda q: min((o.distance(q) for o in others), default=0.0), default=None)
 
+
 def _bezier(a: shapely.Point, control: shapely.Point, b: shapely.Point, n: int = 14) -> LineString:
     t = np.linspace(0, 1, n)[:, None]
     a, c, b = (np.array(p.coords[0]) for p in (a, control, b))
-    return LineString((1 - t)**2*a + 2*t*(1 - t)*c + t**2*b)
+    return LineString((1 - t) ** 2 * a + 2 * t * (1 - t) * c + t**2 * b)
 
 # %% ../../nbs/cities/noding.ipynb #2e4c060f
 def node(
     streets: Sequence[Street],
-    *, radius_m: float = 9.0,  # junction points closer than this are one
-) -> list[Street]:             # cut at junctions; ends that meet are equal to the last digit
+    *,
+    radius_m: float = 9.0,  # junction points closer than this are one
+) -> list[Street]:  # cut at junctions; ends that meet are equal to the last digit
     "Cut streets where they meet and give the pieces exactly shared end points."
     streets = sorted(streets, key=rank)
     meets = np.array(_meetings(streets, radius_m))  # street, distance along it, x, y, level
@@ -70,18 +106,41 @@ def node(
         mine = mine[np.argsort(meets[mine, 1], kind="stable")]
         for a, b in pairwise(mine):
             span, key = meets[b, 1] - meets[a, 1], tuple(sorted((label[a], label[b])))
-            if span < .5 or label[a] == label[b] and span < 4*radius_m or (key, round(span/15)) in seen: continue
-            seen.add((key, round(span/15)))
-            out.append(street._replace(line=_between(street.line, meets[a, 1], meets[b, 1], where[label[a]], where[label[b]], radius_m)))
-    return _without_stubs(out, 3*radius_m)
+            if (
+                span < 0.5
+                or label[a] == label[b]
+                and span < 4 * radius_m
+                or (key, round(span / 15)) in seen
+            ):
+                continue
+            seen.add((key, round(span / 15)))
+            out.append(
+                street._replace(
+                    line=_between(
+                        street.line,
+                        meets[a, 1],
+                        meets[b, 1],
+                        where[label[a]],
+                        where[label[b]],
+                        radius_m,
+                    )
+                )
+            )
+    return _without_stubs(out, 3 * radius_m)
+
 
 def _without_stubs(streets: list[Street], shortest_m: float) -> list[Street]:
     "Streets without the dead ends that are shorter than `shortest_m`, which crossing lines leave behind."
     ends = Counter(c for s in streets for c in (s.line.coords[0], s.line.coords[-1]))
-    is_stub = lambda s: s.line.length < shortest_m and min(ends[s.line.coords[0]], ends[s.line.coords[-1]]) == 1
+    is_stub = lambda s: (
+        s.line.length < shortest_m and min(ends[s.line.coords[0]], ends[s.line.coords[-1]]) == 1
+    )
     return [s for s in streets if not is_stub(s)]
 
-def _meetings(streets: Sequence[Street], radius_m: float) -> list[tuple[int, float, float, float, int]]:
+
+def _meetings(
+    streets: Sequence[Street], radius_m: float
+) -> list[tuple[int, float, float, float, int]]:
     "Every place where a street ends, crosses another of its level, or is touched by another's end."
     lines = np.array([s.line for s in streets])
     link = np.array([s.highway == "motorway_link" for s in streets])
@@ -95,29 +154,52 @@ def _meetings(streets: Sequence[Street], radius_m: float) -> list[tuple[int, flo
     for a, line in enumerate(lines):
         for d in (0, -1):
             p = shapely.get_point(line, d)
-            near = [b for b in tree.query(p, predicate="dwithin", distance=.7*radius_m)
-                    if b != a and (link[a] or level[b] == level[a] and not link[b])]
+            near = [
+                b
+                for b in tree.query(p, predicate="dwithin", distance=0.7 * radius_m)
+                if b != a and (link[a] or level[b] == level[a] and not link[b])
+            ]
             near = sorted(near, key=lambda b: lines[b].distance(p))[:1] if link[a] else near
             z = level[near[0]] if link[a] and near else level[a]
-            out += [(b, lines[b].project(p), p.x, p.y, level[b]) for b in near] + [(a, 0.0 if d == 0 else line.length, p.x, p.y, z)]
+            out += [(b, lines[b].project(p), p.x, p.y, level[b]) for b in near] + [
+                (a, 0.0 if d == 0 else line.length, p.x, p.y, z)
+            ]
     return out
 
 # %% ../../nbs/cities/noding.ipynb #59aef8f1
-def _junctions(meets: np.ndarray, ranks: np.ndarray, radius_m: float) -> tuple[np.ndarray, np.ndarray]:
+def _junctions(
+    meets: np.ndarray, ranks: np.ndarray, radius_m: float
+) -> tuple[np.ndarray, np.ndarray]:
     "Cluster of each meeting, and each cluster's place: the mean over its most important road, so that main roads stay straight."
-    at = np.c_[meets[:, 2:4], meets[:, 4]*1e4]
+    at = np.c_[meets[:, 2:4], meets[:, 4] * 1e4]
     i, j = cKDTree(at).query_pairs(radius_m, output_type="ndarray").T
-    n, label = connected_components(coo_matrix((np.ones(len(i)), (i, j)), shape=(len(at), len(at))), directed=False)
+    n, label = connected_components(
+        coo_matrix((np.ones(len(i)), (i, j)), shape=(len(at), len(at))), directed=False
+    )
     rank_of = ranks[meets[:, 0].astype(int)]
-    best = np.full(n, 99); np.minimum.at(best, label, rank_of)
+    best = np.full(n, 99)
+    np.minimum.at(best, label, rank_of)
     top = rank_of == best[label]
-    where = np.stack([np.bincount(label[top], meets[top, k], n)/np.bincount(label[top], minlength=n) for k in (2, 3)], 1)
+    where = np.stack(
+        [
+            np.bincount(label[top], meets[top, k], n) / np.bincount(label[top], minlength=n)
+            for k in (2, 3)
+        ],
+        1,
+    )
     return label, where.round(3)
 
-def _between(line: LineString, d0: float, d1: float, a: np.ndarray, b: np.ndarray, radius_m: float) -> LineString:
+
+def _between(
+    line: LineString, d0: float, d1: float, a: np.ndarray, b: np.ndarray, radius_m: float
+) -> LineString:
     "The part of a line between two distances, its ends moved to `a` and `b`, without kinks from the move."
     p = np.array(substring(line, d0, d1).coords)[1:-1]
-    far = (np.hypot(*(p - a).T) > radius_m) & (np.hypot(*(p - b).T) > radius_m) if len(p) else np.zeros(0, bool)
+    far = (
+        (np.hypot(*(p - a).T) > radius_m) & (np.hypot(*(p - b).T) > radius_m)
+        if len(p)
+        else np.zeros(0, bool)
+    )
     return LineString(np.r_[a[None], p[far].round(3), b[None]])
 
 # %% ../../nbs/cities/noding.ipynb #80b6e527
@@ -127,42 +209,66 @@ def mark_bridges(streets: Sequence[Street], water: BaseGeometry) -> list[Street]
     widths = np.array([width_m(s) for s in streets if s.level == 0])
     tree, out = STRtree(ground), []
     for s in streets:
-        spans = [(s.line.project(shapely.get_point(g, 0)) - 4, s.line.project(shapely.get_point(g, -1)) + 4)
-                 for g in pieces(s.line.intersection(water))] if s.line.intersects(water) else []
+        spans = (
+            [
+                (
+                    s.line.project(shapely.get_point(g, 0)) - 4,
+                    s.line.project(shapely.get_point(g, -1)) + 4,
+                )
+                for g in pieces(s.line.intersection(water))
+            ]
+            if s.line.intersects(water)
+            else []
+        )
         if s.level == 1:
             for k in tree.query(s.line, predicate="intersects"):
                 at = [s.line.project(p) for p in pieces(s.line.intersection(ground[k]), "Point")]
-                spans += [(d - widths[k]/2 - 7, d + widths[k]/2 + 7) for d in at]
+                spans += [(d - widths[k] / 2 - 7, d + widths[k] / 2 + 7) for d in at]
         out += _cut_spans(s, spans)
     return out
+
 
 def _cut_spans(street: Street, spans: list[tuple[float, float]]) -> list[Street]:
     "A street in pieces, those inside `spans` (distances along it, m) being bridges."
     merged: list[list[float]] = []
     whole = street.line.length
-    for a, b in sorted((min(s)*(min(s) > 8), max(s) if max(s) < whole - 8 else whole) for s in spans):  # no crumbs at the ends
-        if merged and a < merged[-1][1] + 5: merged[-1][1] = max(b, merged[-1][1])
-        else: merged.append([a, b])
+    for a, b in sorted(
+        (min(s) * (min(s) > 8), max(s) if max(s) < whole - 8 else whole) for s in spans
+    ):  # no crumbs at the ends
+        if merged and a < merged[-1][1] + 5:
+            merged[-1][1] = max(b, merged[-1][1])
+        else:
+            merged.append([a, b])
     cuts = [0.0, *(d for m in merged for d in m), whole]
-    parts = [(substring(street.line, a, b), k % 2 == 1) for k, (a, b) in enumerate(pairwise(cuts)) if b - a > .01]
-    return [street._replace(line=LineString(np.array(p.coords).round(3)), bridge=is_bridge) for p, is_bridge in parts]
+    parts = [
+        (substring(street.line, a, b), k % 2 == 1)
+        for k, (a, b) in enumerate(pairwise(cuts))
+        if b - a > 0.01
+    ]
+    return [
+        street._replace(line=LineString(np.array(p.coords).round(3)), bridge=is_bridge)
+        for p, is_bridge in parts
+    ]
 
 # %% ../../nbs/cities/noding.ipynb #a9e49d95
 class Plan(NamedTuple):
     "What a city's road network is like."
-    mains: str                          # `grid`, `rings`, `village` or `mixed`
-    styles: tuple[str, ...]             # of blocks
-    size_m: tuple[float, float]         # of blocks
-    angle: float = 0.1                  # of the grid, rad
-    spacing_m: float = 430.0            # of main roads in a grid
-    bend_m: float = 4.0                 # how far main roads leave the straight line
-    paved: float = 1.0                  # share of paved local streets
-    motorway: float | None = None       # its direction, rad
-    dual: bool = False                  # divided main roads on the ground
-    water: str = ""                     # `river`, `canals` or nothing
+
+    mains: str  # `grid`, `rings`, `village` or `mixed`
+    styles: tuple[str, ...]  # of blocks
+    size_m: tuple[float, float]  # of blocks
+    angle: float = 0.1  # of the grid, rad
+    spacing_m: float = 430.0  # of main roads in a grid
+    bend_m: float = 4.0  # how far main roads leave the straight line
+    paved: float = 1.0  # share of paved local streets
+    motorway: float | None = None  # its direction, rad
+    dual: bool = False  # divided main roads on the ground
+    water: str = ""  # `river`, `canals` or nothing
+
 
 class Network(NamedTuple):
     "A city's streets and what lies between them and the land."
+
     streets: list[Street]
     water: BaseGeometry
     corridor: BaseGeometry  # land of the motorway and its ramps
@@ -172,28 +278,57 @@ def crossings(streets: Sequence[Street]) -> list[tuple[int, int]]:
     "Pairs of streets that cross on different levels, without a shared vertex."
     lines = np.array([s.line for s in streets])
     i, j = STRtree(lines).query(lines, predicate="crosses")
-    return [(int(a), int(b)) for a, b in zip(i, j, strict=True) if a < b and streets[a].level != streets[b].level]
+    return [
+        (int(a), int(b))
+        for a, b in zip(i, j, strict=True)
+        if a < b and streets[a].level != streets[b].level
+    ]
+
 
 def components(streets: Sequence[Street]) -> np.ndarray:
     "The share of the whole length that hangs together with each street."
-    ends = {e: k for k, e in enumerate(dict.fromkeys(e for s in streets for e in (s.line.coords[0], s.line.coords[-1])))}
+    ends = {
+        e: k
+        for k, e in enumerate(
+            dict.fromkeys(e for s in streets for e in (s.line.coords[0], s.line.coords[-1]))
+        )
+    }
     u, v = ([ends[s.line.coords[k]] for s in streets] for k in (0, -1))
-    label = connected_components(coo_matrix((np.ones(len(u)), (u, v)), shape=(len(ends),)*2), directed=False)[1][u]
+    label = connected_components(
+        coo_matrix((np.ones(len(u)), (u, v)), shape=(len(ends),) * 2), directed=False
+    )[1][u]
     length = np.bincount(label, [s.line.length for s in streets])
-    return length[label]/length.sum()
+    return length[label] / length.sum()
 
 # %% ../../nbs/cities/noding.ipynb #7a5c5ab8
 def main_roads(plan: Plan, half_m: float, rng: np.random.Generator) -> list[Street]:
     "The ground level's main roads of a plan."
-    if plan.mains == "village": return village_mains(half_m, rng, dirt=.8)
-    rings = ring_mains(half_m, rng, radii_m=(90, 260, 560), radials=7, bend_m=14) if plan.mains in ("rings", "mixed") else []
-    if plan.mains == "rings": return rings
+    if plan.mains == "village":
+        return village_mains(half_m, rng, dirt=0.8)
+    rings = (
+        ring_mains(half_m, rng, radii_m=(90, 260, 560), radials=7, bend_m=14)
+        if plan.mains in ("rings", "mixed")
+        else []
+    )
+    if plan.mains == "rings":
+        return rings
     grid = grid_mains(half_m, rng, angle=plan.angle, spacing_m=plan.spacing_m, bend_m=plan.bend_m)
-    if plan.dual: grid = [c for k, s in enumerate(grid) for c in (divided(s.line, "trunk", 2) if s.highway == "primary" else [s])]
-    if plan.mains == "grid": return grid
+    if plan.dual:
+        grid = [
+            c
+            for k, s in enumerate(grid)
+            for c in (divided(s.line, "trunk", 2) if s.highway == "primary" else [s])
+        ]
+    if plan.mains == "grid":
+        return grid
     old = rings[1].line.envelope.buffer(10)
-    inside = [r for r in rings[:2]] + [r._replace(line=p) for r in rings[3:] for p in pieces(r.line.intersection(old))[:1]]
-    return inside + [g._replace(line=p) for g in grid for p in pieces(g.line.difference(Polygon(rings[1].line)))]
+    inside = [r for r in rings[:2]] + [
+        r._replace(line=p) for r in rings[3:] for p in pieces(r.line.intersection(old))[:1]
+    ]
+    return inside + [
+        g._replace(line=p) for g in grid for p in pieces(g.line.difference(Polygon(rings[1].line)))
+    ]
+
 
 def _out_of_water(streets: list[Street], water: BaseGeometry) -> list[Street]:
     "Streets without those that end in the water."
@@ -202,29 +337,54 @@ def _out_of_water(streets: list[Street], water: BaseGeometry) -> list[Street]:
     left = [s for s in streets if not wet & {s.line.coords[0], s.line.coords[-1]}]
     return _out_of_water(left, water) if wet else left
 
+
 def make_network(plan: Plan, half_m: float, rng: np.random.Generator) -> Network:
     "A city's noded network inside the square of half side `half_m`."
     box = shapely.box(-half_m, -half_m, half_m, half_m)
-    water = water_body(half_m, rng, kind=plan.water, angle=plan.angle + .35)
-    mains = [s._replace(line=p) for s in main_roads(plan, half_m, rng) for p in pieces(s.line.intersection(box)) if p.length > 30]
+    water = water_body(half_m, rng, kind=plan.water, angle=plan.angle + 0.35)
+    mains = [
+        s._replace(line=p)
+        for s in main_roads(plan, half_m, rng)
+        for p in pieces(s.line.intersection(box))
+        if p.length > 30
+    ]
     fast: list[Street] = []
     if plan.motorway is not None:
-        line = wander(*across(plan.motorway, rng.uniform(-.3, .3)*half_m, 1.5*half_m), rng, 35)
-        fast = [s._replace(line=p) for s in divided(line, "motorway", 3, level=1) for p in pieces(s.line.intersection(box))]
+        line = wander(
+            *across(plan.motorway, rng.uniform(-0.3, 0.3) * half_m, 1.5 * half_m), rng, 35
+        )
+        fast = [
+            s._replace(line=p)
+            for s in divided(line, "motorway", 3, level=1)
+            for p in pieces(s.line.intersection(box))
+        ]
     links = ramps(fast, [m for m in mains if rank(m) <= RANKS.index("secondary")], box)
-    corridor = shapely.union_all([s.line.buffer(width_m(s)/2 + 9) for s in [*fast, *links]])
+    corridor = shapely.union_all([s.line.buffer(width_m(s) / 2 + 9) for s in [*fast, *links]])
     barrier = shapely.union_all([water.buffer(8), corridor])
-    local = local_streets(mains, barrier, box, rng, styles=plan.styles, size_m=plan.size_m, paved=plan.paved)
+    local = local_streets(
+        mains, barrier, box, rng, styles=plan.styles, size_m=plan.size_m, paved=plan.paved
+    )
     ways = [s._replace(way=k) for k, s in enumerate([*fast, *links, *mains, *local])]
     noded = _out_of_water(node(ways), water)
-    joined = [s for s, share in zip(noded, components(noded), strict=True) if share > .2]  # a street that leads nowhere is no street
+    joined = [
+        s for s, share in zip(noded, components(noded), strict=True) if share > 0.2
+    ]  # a street that leads nowhere is no street
     return Network(mark_bridges(joined, water), water, corridor)
 
 # %% ../../nbs/cities/noding.ipynb #566d3bb3
 def plot_network(network: Network, ax) -> None:
     "Draw a network, wide roads wide, bridges red."
-    for p in pieces(network.water, "Polygon"): ax.fill(*p.exterior.xy, color="#9cc4e4")
+    for p in pieces(network.water, "Polygon"):
+        ax.fill(*p.exterior.xy, color="#9cc4e4")
     for s in sorted(network.streets, key=rank, reverse=True):
-        color = "#d62728" if s.bridge else "#b98b4e" if not s.paved else "#5b3c88" if s.highway.startswith("motorway") else "0.25"
-        ax.plot(*s.line.xy, color=color, lw=width_m(s)/6, solid_capstyle="butt")
+        color = (
+            "#d62728"
+            if s.bridge
+            else "#b98b4e"
+            if not s.paved
+            else "#5b3c88"
+            if s.highway.startswith("motorway")
+            else "0.25"
+        )
+        ax.plot(*s.line.xy, color=color, lw=width_m(s) / 6, solid_capstyle="butt")
     ax.set(aspect="equal", xticks=[], yticks=[])

@@ -25,66 +25,101 @@ __all__ = ['SHADE', 'PATH', 'DN_PER_REFLECTANCE', 'Window', 'hashed', 'value_noi
 # %% ../../nbs/cities/rendering.ipynb #2c064962
 class Window(NamedTuple):
     "A raster over the city's frame, north up."
-    west: float     # m
-    north: float    # m
+
+    west: float  # m
+    north: float  # m
     pixel_m: float
     height: int
     width: int
 
     @property
-    def transform(self) -> Affine: return Affine(self.pixel_m, 0, self.west, 0, -self.pixel_m, self.north)
+    def transform(self) -> Affine:
+        return Affine(self.pixel_m, 0, self.west, 0, -self.pixel_m, self.north)
+
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        return self.west, self.north - self.height*self.pixel_m, self.west + self.width*self.pixel_m, self.north
+        return (
+            self.west,
+            self.north - self.height * self.pixel_m,
+            self.west + self.width * self.pixel_m,
+            self.north,
+        )
+
 
 def hashed(i: np.ndarray, j: np.ndarray, seed: int) -> np.ndarray:
     "Uniform numbers in [0, 1) from integer coordinates (a 64-bit mix)."
-    h = i.astype(np.uint64)*np.uint64(0x9E3779B97F4A7C15) ^ j.astype(np.uint64)*np.uint64(0xC2B2AE3D27D4EB4F)
-    h = h ^ np.uint64((seed*0x165667B1 + 0x27D4EB2F) % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): h = (h ^ (h >> np.uint64(shift)))*np.uint64(factor)
-    return ((h ^ (h >> np.uint64(31))) >> np.uint64(40)).astype(np.float32)/np.float32(1 << 24)
+    h = i.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ j.astype(np.uint64) * np.uint64(
+        0xC2B2AE3D27D4EB4F
+    )
+    h = h ^ np.uint64((seed * 0x165667B1 + 0x27D4EB2F) % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
+    return ((h ^ (h >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+
 
 def value_noise(window: Window, cell_m: float, seed: int) -> np.ndarray:
     "Smooth noise (H, W) in [-1, 1] with features of about `cell_m`."
-    x = (window.west + (np.arange(window.width) + .5)*window.pixel_m)/cell_m
-    y = (window.north - (np.arange(window.height) + .5)*window.pixel_m)/cell_m
+    x = (window.west + (np.arange(window.width) + 0.5) * window.pixel_m) / cell_m
+    y = (window.north - (np.arange(window.height) + 0.5) * window.pixel_m) / cell_m
     (i0, i1), (j0, j1) = ((int(np.floor(t.min())), int(np.floor(t.max())) + 2) for t in (x, y))
-    lattice = hashed(*np.meshgrid(np.arange(i0, i1 + 1), np.arange(j0, j1 + 1)), seed)*2 - 1
+    lattice = hashed(*np.meshgrid(np.arange(i0, i1 + 1), np.arange(j0, j1 + 1)), seed) * 2 - 1
     fx, fy = ((t - np.floor(t)).astype(np.float32) for t in (x, y))
-    wx, wy = fx*fx*(3 - 2*fx), (fy*fy*(3 - 2*fy))[:, None]
+    wx, wy = fx * fx * (3 - 2 * fx), (fy * fy * (3 - 2 * fy))[:, None]
     i, j = np.floor(x).astype(int) - i0, np.floor(y).astype(int) - j0
-    rows = lattice[j]*(1 - wy) + lattice[j + 1]*wy
-    return rows[:, i]*(1 - wx) + rows[:, i + 1]*wx
+    rows = lattice[j] * (1 - wy) + lattice[j + 1] * wy
+    return rows[:, i] * (1 - wx) + rows[:, i + 1] * wx
 
 # %% ../../nbs/cities/rendering.ipynb #a4fa1c1b
 def shape_index(scene: Scene, window: Window) -> np.ndarray:
     "The number of the topmost shape at every pixel, -1 where there is none."
     keep = np.flatnonzero(shapely.area(scene.shapes) > 0)
-    if not len(keep): return np.full((window.height, window.width), -1, np.int32)
+    if not len(keep):
+        return np.full((window.height, window.width), -1, np.int32)
     drawn = [(_ring(scene.shapes[k]), int(k)) for k in keep]
-    return rasterize(drawn, (window.height, window.width), fill=-1, transform=window.transform, dtype="int32")
+    return rasterize(
+        drawn, (window.height, window.width), fill=-1, transform=window.transform, dtype="int32"
+    )
+
 
 def _ring(shape: BaseGeometry) -> BaseGeometry | dict:
     "A plain polygon as the mapping that rasterio wants (three times as fast as letting it ask); anything else as it is."
-    if shape.geom_type != "Polygon" or shape.interiors: return shape
+    if shape.geom_type != "Polygon" or shape.interiors:
+        return shape
     return {"type": "Polygon", "coordinates": [shapely.get_coordinates(shape).tolist()]}
+
 
 def crowns(trees: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
     "Height of tree crowns (H, W), 0 elsewhere, and the number of the tree, -1 elsewhere."
-    high, which = np.zeros((window.height, window.width), np.float32), np.full((window.height, window.width), -1, np.int32)
-    if not len(trees): return high, which
-    reach = int(np.ceil(trees[:, 2].max()/window.pixel_m)) + 1
-    column, row = ((trees[:, 0] - window.west)/window.pixel_m).astype(int), ((window.north - trees[:, 1])/window.pixel_m).astype(int)
-    dj, di = (d.ravel()[None] for d in np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1)))
+    high, which = (
+        np.zeros((window.height, window.width), np.float32),
+        np.full((window.height, window.width), -1, np.int32),
+    )
+    if not len(trees):
+        return high, which
+    reach = int(np.ceil(trees[:, 2].max() / window.pixel_m)) + 1
+    column, row = (
+        ((trees[:, 0] - window.west) / window.pixel_m).astype(int),
+        ((window.north - trees[:, 1]) / window.pixel_m).astype(int),
+    )
+    dj, di = (
+        d.ravel()[None]
+        for d in np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
+    )
     i, j = row[:, None] + di, column[:, None] + dj
-    x, y = window.west + (j + .5)*window.pixel_m - trees[:, :1], window.north - (i + .5)*window.pixel_m - trees[:, 1:2]
-    ripple = 1 + .16*np.sin(5*np.arctan2(y, x) + 37*trees[:, 4:5])   # no crown is a circle
-    d2 = (x*x + y*y)/(trees[:, 2:3]*ripple)**2
+    x, y = (
+        window.west + (j + 0.5) * window.pixel_m - trees[:, :1],
+        window.north - (i + 0.5) * window.pixel_m - trees[:, 1:2],
+    )
+    ripple = 1 + 0.16 * np.sin(5 * np.arctan2(y, x) + 37 * trees[:, 4:5])  # no crown is a circle
+    d2 = (x * x + y * y) / (trees[:, 2:3] * ripple) ** 2
     inside = (d2 < 1) & (i >= 0) & (j >= 0) & (i < window.height) & (j < window.width)
-    z = (trees[:, 3:4]*(.45 + .55*np.sqrt(np.clip(1 - d2, 0, 1))))[inside].astype(np.float32)
+    z = (trees[:, 3:4] * (0.45 + 0.55 * np.sqrt(np.clip(1 - d2, 0, 1))))[inside].astype(np.float32)
     k = np.broadcast_to(np.arange(len(trees))[:, None], inside.shape)[inside]
     order = np.argsort(z, kind="stable")
-    high[i[inside][order], j[inside][order]], which[i[inside][order], j[inside][order]] = z[order], k[order]
+    high[i[inside][order], j[inside][order]], which[i[inside][order], j[inside][order]] = (
+        z[order],
+        k[order],
+    )
     return high, which
 
 # %% ../../nbs/cities/rendering.ipynb #dcf3ed41
@@ -94,73 +129,123 @@ def relief(scene: Scene, index: np.ndarray, window: Window, sun: np.ndarray) -> 
     at = np.flatnonzero(scene.roof[index] * (index >= 0) > 0)
     k = index.ravel()[at]
     p, roof = scene.place[k], scene.roof[k]
-    x = window.west + (at % window.width + .5)*window.pixel_m - p[:, 0]
-    y = window.north - (at//window.width + .5)*window.pixel_m - p[:, 1]
-    u, v = x*p[:, 2] + y*p[:, 3], -x*p[:, 3] + y*p[:, 2]
-    facing_v, facing_u = np.sign(v)*(-p[:, 3]*sun[0] + p[:, 2]*sun[1]), np.sign(u)*(p[:, 2]*sun[0] + p[:, 3]*sun[1])
+    x = window.west + (at % window.width + 0.5) * window.pixel_m - p[:, 0]
+    y = window.north - (at // window.width + 0.5) * window.pixel_m - p[:, 1]
+    u, v = x * p[:, 2] + y * p[:, 3], -x * p[:, 3] + y * p[:, 2]
+    facing_v, facing_u = (
+        np.sign(v) * (-p[:, 3] * sun[0] + p[:, 2] * sun[1]),
+        np.sign(u) * (p[:, 2] * sun[0] + p[:, 3] * sun[1]),
+    )
     end = (roof == 3) & (p[:, 4] - np.abs(u) < p[:, 5] - np.abs(v))
-    slope = 1 + .30*np.where(end, facing_u, facing_v) + .10*(np.abs(v) < .35)
+    slope = 1 + 0.30 * np.where(end, facing_u, facing_v) + 0.10 * (np.abs(v) < 0.35)
     rim = np.minimum(p[:, 4] - np.abs(u), p[:, 5] - np.abs(v))
-    flat = 1 + .14*(rim < .5) - .05*((rim > .5) & (rim < 1.1))
-    period = 2.2 + 3.5*np.modf(p[:, 4]*7.31)[0]
-    rows = 1 + .10*np.sin(2*np.pi*v/period)
+    flat = 1 + 0.14 * (rim < 0.5) - 0.05 * ((rim > 0.5) & (rim < 1.1))
+    period = 2.2 + 3.5 * np.modf(p[:, 4] * 7.31)[0]
+    rows = 1 + 0.10 * np.sin(2 * np.pi * v / period)
     out.ravel()[at] = np.select([roof == 1, roof == 4], [flat, rows], slope)
     return out
+
 
 def shadows(height: np.ndarray, pixel_m: float, azimuth: float, elevation: float) -> np.ndarray:
     "True where something towards the sun is high enough to hide it."
     towards = np.array([-np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth))])  # rows, columns
-    fall = np.tan(np.radians(elevation))*pixel_m
+    fall = np.tan(np.radians(elevation)) * pixel_m
     dark = np.zeros(height.shape, bool)
-    for k in range(1, int(np.ceil(height.max()/fall)) + 1):
-        di, dj = np.rint(towards*k).astype(int)
-        here = (slice(max(-di, 0), height.shape[0] - max(di, 0)), slice(max(-dj, 0), height.shape[1] - max(dj, 0)))
-        there = (slice(max(di, 0), height.shape[0] - max(-di, 0)), slice(max(dj, 0), height.shape[1] - max(-dj, 0)))
-        if height[here].size: dark[here] |= height[there] - np.float32(k*fall) > height[here] + .4
+    for k in range(1, int(np.ceil(height.max() / fall)) + 1):
+        di, dj = np.rint(towards * k).astype(int)
+        here = (
+            slice(max(-di, 0), height.shape[0] - max(di, 0)),
+            slice(max(-dj, 0), height.shape[1] - max(dj, 0)),
+        )
+        there = (
+            slice(max(di, 0), height.shape[0] - max(-di, 0)),
+            slice(max(dj, 0), height.shape[1] - max(-dj, 0)),
+        )
+        if height[here].size:
+            dark[here] |= height[there] - np.float32(k * fall) > height[here] + 0.4
     return dark
 
 # %% ../../nbs/cities/rendering.ipynb #c6e8bcac
-SHADE = np.array((.50, .45, .38, .33, .30, .27, .24, .22), np.float32)      # light left in shadow: blue sky's
-PATH = np.array((.058, .042, .024, .016, .012, .008, .004, .003), np.float32)  # haze, as reflectance
+SHADE = np.array(
+    (0.50, 0.45, 0.38, 0.33, 0.30, 0.27, 0.24, 0.22), np.float32
+)  # light left in shadow: blue sky's
+PATH = np.array(
+    (0.058, 0.042, 0.024, 0.016, 0.012, 0.008, 0.004, 0.003), np.float32
+)  # haze, as reflectance
 DN_PER_REFLECTANCE = 3000.0
 
-def textures(scene: Scene, index: np.ndarray, window: Window, seed: int) -> tuple[np.ndarray, np.ndarray]:
+
+def textures(
+    scene: Scene, index: np.ndarray, window: Window, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     "Where the patches inside shapes lie (H, W, 0 to 1), and the texture's brightness factor (H, W)."
     coarse, mid, fine = (value_noise(window, c, seed + k) for k, c in enumerate((38.3, 9.1, 2.3)))
-    grit = value_noise(window, .83, seed + 3)
+    grit = value_noise(window, 0.83, seed + 3)
     share = scene.patch[index]
-    blotch = np.clip((.72*coarse + .64*mid + .48*fine) + 4*share - 1.9, 0, 1)*np.minimum(share*4, 1)
-    return blotch, 1 + scene.grain[index]*(.9*fine + 1.1*grit + .8*mid) + np.float32(.035)*coarse
+    blotch = np.clip(
+        (0.72 * coarse + 0.64 * mid + 0.48 * fine) + 4 * share - 1.9, 0, 1
+    ) * np.minimum(share * 4, 1)
+    return blotch, 1 + scene.grain[index] * (0.9 * fine + 1.1 * grit + 0.8 * mid) + np.float32(
+        0.035
+    ) * coarse
 
-def crown_reflectance(scene: Scene, which: np.ndarray, crown: np.ndarray, window: Window, seed: int, sun: np.ndarray) -> np.ndarray:
+
+def crown_reflectance(
+    scene: Scene, which: np.ndarray, crown: np.ndarray, window: Window, seed: int, sun: np.ndarray
+) -> np.ndarray:
     "Spectra (8, n) of the pixels where `which` names a tree, lit from the sun's side."
     at = which >= 0
-    gy, gx = np.gradient(ndimage.gaussian_filter(crown, .6), window.pixel_m)
-    lit = np.clip(1 - .16*(gx[at]*sun[0] - gy[at]*sun[1]), .55, 1.4)*(1 + .22*value_noise(window, 1.1, seed + 9)[at])
+    gy, gx = np.gradient(ndimage.gaussian_filter(crown, 0.6), window.pixel_m)
+    lit = np.clip(1 - 0.16 * (gx[at] * sun[0] - gy[at] * sun[1]), 0.55, 1.4) * (
+        1 + 0.22 * value_noise(window, 1.1, seed + 9)[at]
+    )
     tone = scene.trees[which[at], 4]
-    kind = mix("tree", "crop", np.clip((tone - .9)*1.2, 0, .5))
-    return (kind*(tone*lit)[:, None]).T.astype(np.float32)
+    kind = mix("tree", "crop", np.clip((tone - 0.9) * 1.2, 0, 0.5))
+    return (kind * (tone * lit)[:, None]).T.astype(np.float32)
 
 # %% ../../nbs/cities/rendering.ipynb #a3c63fba
 def render(
-    scene: Scene, look: Look, window: Window,
-    *, seed: int,      # of the city's textures
+    scene: Scene,
+    look: Look,
+    window: Window,
+    *,
+    seed: int,  # of the city's textures
     noise_seed: tuple[int, ...] | None,  # of the sensor; None: no noise
-) -> np.ndarray:       # uint16 (8, H, W): coastal, blue, green, yellow, red, red edge, NIR 1, NIR 2
+) -> np.ndarray:  # uint16 (8, H, W): coastal, blue, green, yellow, red, red edge, NIR 1, NIR 2
     "The satellite's image of a window."
-    factor = 2 if window.pixel_m > .55 else 1
-    margin = int(np.ceil(28/window.pixel_m))
-    wide = Window(window.west - margin*window.pixel_m, window.north + margin*window.pixel_m, window.pixel_m/factor,
-                  factor*(window.height + 2*margin), factor*(window.width + 2*margin))
-    inner, blur_px = slice(margin, -margin), .48 if factor == 2 else .7
+    factor = 2 if window.pixel_m > 0.55 else 1
+    margin = int(np.ceil(28 / window.pixel_m))
+    wide = Window(
+        window.west - margin * window.pixel_m,
+        window.north + margin * window.pixel_m,
+        window.pixel_m / factor,
+        factor * (window.height + 2 * margin),
+        factor * (window.width + 2 * margin),
+    )
+    inner, blur_px = slice(margin, -margin), 0.48 if factor == 2 else 0.7
     bands = _light(crop(scene, wide.bounds), look, wide, seed)
-    dn = np.stack([ndimage.gaussian_filter(_shrink(b, factor), blur_px, truncate=3)[inner, inner] for b in bands])
-    if noise_seed is not None: dn += np.random.default_rng(noise_seed).standard_normal(dn.shape, np.float32)*(5 + np.float32(.012)*dn)
+    dn = np.stack(
+        [
+            ndimage.gaussian_filter(_shrink(b, factor), blur_px, truncate=3)[inner, inner]
+            for b in bands
+        ]
+    )
+    if noise_seed is not None:
+        dn += np.random.default_rng(noise_seed).standard_normal(dn.shape, np.float32) * (
+            5 + np.float32(0.012) * dn
+        )
     return np.clip(np.rint(dn), 1, 2047).astype(np.uint16)
+
 
 def _shrink(band: np.ndarray, factor: int) -> np.ndarray:
     "The mean of `factor` by `factor` pixels, for 1 and 2."
-    return band if factor == 1 else (band[::2, ::2] + band[1::2, ::2] + band[::2, 1::2] + band[1::2, 1::2])*np.float32(.25)
+    return (
+        band
+        if factor == 1
+        else (band[::2, ::2] + band[1::2, ::2] + band[::2, 1::2] + band[1::2, 1::2])
+        * np.float32(0.25)
+    )
+
 
 def _light(scene: Scene, look: Look, window: Window, seed: int) -> Iterator[np.ndarray]:
     "Digital numbers before the sensor, band by band (eight at once would need eight times the memory)."
@@ -172,26 +257,34 @@ def _light(scene: Scene, look: Look, window: Window, seed: int) -> Iterator[np.n
     which[crown <= height] = -1
     blotch, tone = textures(scene, index, window, seed)
     tone *= relief(scene, index, window, sun)
-    dark = ndimage.uniform_filter(shadows(np.maximum(height, crown), window.pixel_m, azimuth, elevation).astype(np.float32), 3)
-    at, leaves = np.flatnonzero(which >= 0), crown_reflectance(scene, which, crown, window, seed, sun)
+    dark = ndimage.uniform_filter(
+        shadows(np.maximum(height, crown), window.pixel_m, azimuth, elevation).astype(np.float32), 3
+    )
+    at, leaves = (
+        np.flatnonzero(which >= 0),
+        crown_reflectance(scene, which, crown, window, seed, sun),
+    )
     for b in range(8):
         band = np.take(np.ascontiguousarray(scene.spectrum[:, b]), index)
-        band += np.take(scene.alt[:, b] - scene.spectrum[:, b], index)*blotch
+        band += np.take(scene.alt[:, b] - scene.spectrum[:, b], index) * blotch
         band *= tone
         band.ravel()[at] = leaves[b]
-        band *= 1 - dark*(1 - SHADE[b])
-        band += np.float32(look.haze)*PATH[b]
-        yield band*np.float32(DN_PER_REFLECTANCE*look.gain)
+        band *= 1 - dark * (1 - SHADE[b])
+        band += np.float32(look.haze) * PATH[b]
+        yield band * np.float32(DN_PER_REFLECTANCE * look.gain)
 
 # %% ../../nbs/cities/rendering.ipynb #404f0a6f
 def to_rgb(
     image: np.ndarray,  # (8, H, W); 0 is no-data
-) -> np.ndarray:        # uint8 (3, H, W)
+) -> np.ndarray:  # uint8 (3, H, W)
     "The 8-bit picture of an eight-band image."
     out = np.zeros((3, *image.shape[1:]), np.uint8)
     for k, band in enumerate((4, 2, 1)):
         b = image[band].astype(np.float32)
-        if not (b > 0).any(): continue
+        if not (b > 0).any():
+            continue
         low, high = np.percentile(b[b > 0], (2, 98))
-        out[k] = np.where(b > 0, np.clip((b - low)/max(high - low, 1)*254 + 1, 1, 255), 0).astype(np.uint8)
+        out[k] = np.where(
+            b > 0, np.clip((b - low) / max(high - low, 1) * 254 + 1, 1, 255), 0
+        ).astype(np.uint8)
     return out

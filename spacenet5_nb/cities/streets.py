@@ -23,161 +23,272 @@ __all__ = ['RANKS', 'SHOULDER_M', 'LANE_M', 'Street', 'rank', 'width_m', 'smooth
 # %% ../../nbs/cities/streets.ipynb #99c61320
 class Street(NamedTuple):
     "A piece of road between two junctions."
-    line: LineString      # centre line, m in the city's frame
-    highway: str          # OSM's word: motorway ... track
-    lanes: int            # in both directions together, or of the one carriageway
+
+    line: LineString  # centre line, m in the city's frame
+    highway: str  # OSM's word: motorway ... track
+    lanes: int  # in both directions together, or of the one carriageway
     paved: bool = True
-    level: int = 0        # 1: passes over level 0 without meeting it
+    level: int = 0  # 1: passes over level 0 without meeting it
     oneway: bool = False
-    way: int = 0          # pieces of one road share it
+    way: int = 0  # pieces of one road share it
     bridge: bool = False
 
-RANKS = ("motorway", "trunk", "motorway_link", "primary", "secondary", "tertiary", "residential", "unclassified", "service", "track")
-SHOULDER_M = {"motorway": 3.5, "trunk": 2.6, "motorway_link": 2.2, "primary": 2.6, "secondary": 2.4, "tertiary": 2.4, "residential": 1.2,
-              "unclassified": 1.2, "service": 2.4, "track": 1.2}
+
+RANKS = (
+    "motorway",
+    "trunk",
+    "motorway_link",
+    "primary",
+    "secondary",
+    "tertiary",
+    "residential",
+    "unclassified",
+    "service",
+    "track",
+)
+SHOULDER_M = {
+    "motorway": 3.5,
+    "trunk": 2.6,
+    "motorway_link": 2.2,
+    "primary": 2.6,
+    "secondary": 2.4,
+    "tertiary": 2.4,
+    "residential": 1.2,
+    "unclassified": 1.2,
+    "service": 2.4,
+    "track": 1.2,
+}
 LANE_M = 3.3
+
 
 def rank(street: Street) -> int:
     "0 for a motorway, rising towards tracks."
     return RANKS.index(street.highway)
 
+
 def width_m(street: Street) -> float:
     "Pavement from edge to edge."
-    return street.lanes*LANE_M + SHOULDER_M[street.highway]
+    return street.lanes * LANE_M + SHOULDER_M[street.highway]
 
 # %% ../../nbs/cities/streets.ipynb #e6ed08e8
 def smooth(
-    points: Sequence,        # (n, 2), m
-    step_m: float = 12.0,    # distance between vertices of the result
+    points: Sequence,  # (n, 2), m
+    step_m: float = 12.0,  # distance between vertices of the result
 ) -> LineString:
     "A smooth curve through `points` (cubic spline over chord length); closed where the first point is also the last."
     p = np.asarray(points, float)
-    if len(p) < 3: return LineString(p)
+    if len(p) < 3:
+        return LineString(p)
     t = np.r_[0, np.cumsum(np.hypot(*np.diff(p, axis=0).T))]
     ends = "periodic" if np.array_equal(p[0], p[-1]) else "natural"
-    n = max(int(np.ceil(t[-1]/step_m)), 2)
+    n = max(int(np.ceil(t[-1] / step_m)), 2)
     return LineString(CubicSpline(t, p, bc_type=ends)(np.linspace(0, t[-1], n + 1)))
 
+
 def wander(
-    a: Sequence[float], b: Sequence[float],  # ends, m
+    a: Sequence[float],
+    b: Sequence[float],  # ends, m
     rng: np.random.Generator,
-    amplitude_m: float,                      # typical distance from the straight line
-    n: int = 4,                              # bends
+    amplitude_m: float,  # typical distance from the straight line
+    n: int = 4,  # bends
 ) -> LineString:
     "A road from `a` to `b` that keeps its direction only roughly."
     a, b = np.asarray(a, float), np.asarray(b, float)
-    normal = np.array([a[1] - b[1], b[0] - a[0]])/np.hypot(*(b - a))
+    normal = np.array([a[1] - b[1], b[0] - a[0]]) / np.hypot(*(b - a))
     t = np.linspace(0, 1, n + 2)
     aside = np.r_[0, rng.normal(0, amplitude_m, n), 0]
-    return smooth(a + t[:, None]*(b - a) + aside[:, None]*normal)
+    return smooth(a + t[:, None] * (b - a) + aside[:, None] * normal)
 
 # %% ../../nbs/cities/streets.ipynb #3951226d
 def divided(
-    line: LineString, highway: str, lanes: int,  # per carriageway
-    *, gap_m: float = 17.0,                      # between the two centre lines
-    level: int = 0, way: int = 0,
+    line: LineString,
+    highway: str,
+    lanes: int,  # per carriageway
+    *,
+    gap_m: float = 17.0,  # between the two centre lines
+    level: int = 0,
+    way: int = 0,
 ) -> list[Street]:
     "Two one-way carriageways along `line`."
-    sides = [shapely.remove_repeated_points(shapely.simplify(line.offset_curve(d), 0.2)) for d in (gap_m/2, -gap_m/2)]
+    sides = [
+        shapely.remove_repeated_points(shapely.simplify(line.offset_curve(d), 0.2))
+        for d in (gap_m / 2, -gap_m / 2)
+    ]
     return [Street(side, highway, lanes, level=level, oneway=True, way=way) for side in sides]
+
 
 def across(angle: float, offset_m: float, reach_m: float) -> tuple[np.ndarray, np.ndarray]:
     "End points of the straight line with direction `angle` that passes the centre at `offset_m`."
     u, v = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-    return v*offset_m - u*reach_m, v*offset_m + u*reach_m
+    return v * offset_m - u * reach_m, v * offset_m + u * reach_m
 
 # %% ../../nbs/cities/streets.ipynb #217f29b8
-def grid_mains(half_m: float, rng: np.random.Generator, *, angle: float, spacing_m: float, bend_m: float) -> list[Street]:
+def grid_mains(
+    half_m: float, rng: np.random.Generator, *, angle: float, spacing_m: float, bend_m: float
+) -> list[Street]:
     "Main roads along two directions, every second one wide."
-    n, out = int(np.ceil(1.5*half_m/spacing_m)), []
-    for turn in (0, np.pi/2):
-        shift = rng.uniform(-.4, .4)*spacing_m
+    n, out = int(np.ceil(1.5 * half_m / spacing_m)), []
+    for turn in (0, np.pi / 2):
+        shift = rng.uniform(-0.4, 0.4) * spacing_m
         for k in range(-n, n + 1):
-            a, b = across(angle + turn, shift + (k + rng.uniform(-.12, .12))*spacing_m, 1.5*half_m)
-            kind, lanes = [("primary", 4), ("secondary", 2), ("secondary", 3), ("tertiary", 2)][k % 4]
+            a, b = across(
+                angle + turn, shift + (k + rng.uniform(-0.12, 0.12)) * spacing_m, 1.5 * half_m
+            )
+            kind, lanes = [("primary", 4), ("secondary", 2), ("secondary", 3), ("tertiary", 2)][
+                k % 4
+            ]
             out.append(Street(wander(a, b, rng, bend_m, 6), kind, lanes))
     return out
 
-def ring_mains(half_m: float, rng: np.random.Generator, *, radii_m: Sequence[float], radials: int, bend_m: float) -> list[Street]:
+
+def ring_mains(
+    half_m: float,
+    rng: np.random.Generator,
+    *,
+    radii_m: Sequence[float],
+    radials: int,
+    bend_m: float,
+) -> list[Street]:
     "Ring roads and the radials that leave the innermost of them."
-    centre, out = rng.uniform(-.15, .15, 2)*half_m, []
+    centre, out = rng.uniform(-0.15, 0.15, 2) * half_m, []
     for k, r in enumerate(radii_m):
-        t = np.linspace(0, 2*np.pi, 15)[:-1] + rng.uniform(0, 1)
-        p = centre + (r*(1 + rng.normal(0, .07, 14)))[:, None]*np.c_[np.cos(t), np.sin(t)]
-        out.append(Street(smooth(np.r_[p, p[:1]]), *[("tertiary", 2), ("secondary", 2), ("primary", 4), ("secondary", 3)][k % 4]))
+        t = np.linspace(0, 2 * np.pi, 15)[:-1] + rng.uniform(0, 1)
+        p = centre + (r * (1 + rng.normal(0, 0.07, 14)))[:, None] * np.c_[np.cos(t), np.sin(t)]
+        out.append(
+            Street(
+                smooth(np.r_[p, p[:1]]),
+                *[("tertiary", 2), ("secondary", 2), ("primary", 4), ("secondary", 3)][k % 4],
+            )
+        )
     for k in range(radials):
-        angle = 2*np.pi*(k + rng.uniform(-.25, .25))/radials
+        angle = 2 * np.pi * (k + rng.uniform(-0.25, 0.25)) / radials
         u = np.array([np.cos(angle), np.sin(angle)])
         kind, lanes = [("primary", 2), ("tertiary", 2), ("secondary", 2), ("secondary", 3)][k % 4]
-        line = wander(centre, centre + u*2.2*half_m, rng, bend_m, 6).difference(Polygon(out[0].line))
+        line = wander(centre, centre + u * 2.2 * half_m, rng, bend_m, 6).difference(
+            Polygon(out[0].line)
+        )
         out.append(Street(max(pieces(line), key=lambda p: p.length), kind, lanes))
     return out
 
 # %% ../../nbs/cities/streets.ipynb #3ce65efd
 def village_mains(half_m: float, rng: np.random.Generator, *, dirt: float) -> list[Street]:
     "One paved highway, wandering dirt roads through it; `dirt` is the share of unpaved ones."
-    out = [Street(wander(*across(.5, rng.uniform(-.2, .2)*half_m, 1.6*half_m), rng, 60), "primary", 2)]
+    out = [
+        Street(
+            wander(*across(0.5, rng.uniform(-0.2, 0.2) * half_m, 1.6 * half_m), rng, 60),
+            "primary",
+            2,
+        )
+    ]
     for k in range(6):
-        a, b = across(k*np.pi/5 + rng.uniform(-.2, .2), rng.uniform(-.75, .75)*half_m, 1.6*half_m)
+        a, b = across(
+            k * np.pi / 5 + rng.uniform(-0.2, 0.2), rng.uniform(-0.75, 0.75) * half_m, 1.6 * half_m
+        )
         paved = rng.random() > dirt
-        out.append(Street(wander(a, b, rng, 55, 5), *(("secondary", 2) if paved else ("tertiary", 2)), paved=paved))
+        out.append(
+            Street(
+                wander(a, b, rng, 55, 5),
+                *(("secondary", 2) if paved else ("tertiary", 2)),
+                paved=paved,
+            )
+        )
     return out
+
 
 def water_body(half_m: float, rng: np.random.Generator, *, kind: str, angle: float) -> BaseGeometry:
     "A river (one wide band), canals (several narrow ones) or nothing, as polygons."
-    if not kind: return Polygon()
-    canals = [(d*half_m, 8.0, 14.0) for d in (-.62, .05, .7)]
-    bands = [(rng.choice([-1, 1])*rng.uniform(.36, .46)*half_m, 26.0, 45.0)] if kind == "river" else canals
-    return shapely.union_all([wander(*across(angle, d, 1.7*half_m), rng, bend).buffer(w) for d, w, bend in bands])
+    if not kind:
+        return Polygon()
+    canals = [(d * half_m, 8.0, 14.0) for d in (-0.62, 0.05, 0.7)]
+    bands = (
+        [(rng.choice([-1, 1]) * rng.uniform(0.36, 0.46) * half_m, 26.0, 45.0)]
+        if kind == "river"
+        else canals
+    )
+    return shapely.union_all(
+        [wander(*across(angle, d, 1.7 * half_m), rng, bend).buffer(w) for d, w, bend in bands]
+    )
 
 # %% ../../nbs/cities/streets.ipynb #83e15fea
 def frame(polygon: Polygon) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
     "Centre, long axis, short axis (unit vectors) and the two lengths of the smallest rectangle around `polygon`."
     c = np.array(shapely.oriented_envelope(polygon).exterior.coords)[:4]
     e1, e2 = c[1] - c[0], c[2] - c[1]
-    if np.hypot(*e1) < np.hypot(*e2): e1, e2 = e2, e1
+    if np.hypot(*e1) < np.hypot(*e2):
+        e1, e2 = e2, e1
     l1, l2 = np.hypot(*e1), max(np.hypot(*e2), 1e-6)
-    return c.mean(0), e1/l1, e2/l2, l1, l2
+    return c.mean(0), e1 / l1, e2 / l2, l1, l2
 
-def grid_cuts(block: Polygon, rng: np.random.Generator, *, size_m: tuple[float, float]) -> list[LineString]:
+
+def grid_cuts(
+    block: Polygon, rng: np.random.Generator, *, size_m: tuple[float, float]
+) -> list[LineString]:
     "Streets along the block's long axis every `size_m[0]`, cross streets every `size_m[1]`, a fifth of them missing between two streets."
     centre, u, v, lu, lv = frame(block)
-    rows, columns = max(round(lv/size_m[0]), 1), max(round(lu/size_m[1]), 1)
-    y = (np.arange(rows + 1)/rows - .5)*lv
-    x = ((np.arange(1, columns) + rng.uniform(-.08, .08, columns - 1))/columns - .5)*lu
-    lines = [LineString([centre + v*t - u*lu, centre + v*t + u*lu]) for t in y[1:-1]]
+    rows, columns = max(round(lv / size_m[0]), 1), max(round(lu / size_m[1]), 1)
+    y = (np.arange(rows + 1) / rows - 0.5) * lv
+    x = ((np.arange(1, columns) + rng.uniform(-0.08, 0.08, columns - 1)) / columns - 0.5) * lu
+    lines = [LineString([centre + v * t - u * lu, centre + v * t + u * lu]) for t in y[1:-1]]
     for t in x:
-        ends = [(p, q) for p, q in pairwise(y) if rng.random() > .2]
-        lines += [LineString([centre + u*t + v*(p - .4*lv*(p == y[0])), centre + u*t + v*(q + .4*lv*(q == y[-1]))]) for p, q in ends]
+        ends = [(p, q) for p, q in pairwise(y) if rng.random() > 0.2]
+        lines += [
+            LineString(
+                [
+                    centre + u * t + v * (p - 0.4 * lv * (p == y[0])),
+                    centre + u * t + v * (q + 0.4 * lv * (q == y[-1])),
+                ]
+            )
+            for p, q in ends
+        ]
     return [piece for line in lines for piece in pieces(line.intersection(block))]
+
 
 def pieces(geometry: BaseGeometry, kind: str = "LineString") -> list:
     "The parts of one type in any geometry, empty ones dropped."
-    return [g for g in shapely.get_parts(shapely.get_parts(geometry)) if g.geom_type == kind and not g.is_empty]
+    return [
+        g
+        for g in shapely.get_parts(shapely.get_parts(geometry))
+        if g.geom_type == kind and not g.is_empty
+    ]
 
 # %% ../../nbs/cities/streets.ipynb #b293eefa
-def organic_cuts(block: Polygon, rng: np.random.Generator, *, size_m: tuple[float, float], depth: int = 7) -> list[LineString]:
+def organic_cuts(
+    block: Polygon, rng: np.random.Generator, *, size_m: tuple[float, float], depth: int = 7
+) -> list[LineString]:
     "Halve a block across its long side, with crooked cuts, until its area is about `size_m[0]` times `size_m[1]`."
-    if depth == 0 or block.area < size_m[0]*size_m[1]*rng.uniform(1.1, 1.9): return []
+    if depth == 0 or block.area < size_m[0] * size_m[1] * rng.uniform(1.1, 1.9):
+        return []
     centre, u, v, lu, lv = frame(block)
-    middle = centre + u*lu*rng.uniform(-.12, .12)
-    lean = v + u*rng.normal(0, .16)
-    bend = u*lv*rng.normal(0, .035)
-    cut = smooth([middle - lean*lv, middle - lean*lv/4 + bend, middle + lean*lv/4 + bend, middle + lean*lv], 15)
+    middle = centre + u * lu * rng.uniform(-0.12, 0.12)
+    lean = v + u * rng.normal(0, 0.16)
+    bend = u * lv * rng.normal(0, 0.035)
+    cut = smooth(
+        [
+            middle - lean * lv,
+            middle - lean * lv / 4 + bend,
+            middle + lean * lv / 4 + bend,
+            middle + lean * lv,
+        ],
+        15,
+    )
     halves = [p for p in split(block, cut).geoms]
     inside = pieces(cut.intersection(block))
-    if len(halves) < 2 or min(p.area for p in halves) < .15*block.area: return []
-    return [c for c in inside if c.length > 15] + [c for p in halves for c in organic_cuts(p, rng, size_m=size_m, depth=depth - 1)]
+    if len(halves) < 2 or min(p.area for p in halves) < 0.15 * block.area:
+        return []
+    return [c for c in inside if c.length > 15] + [
+        c for p in halves for c in organic_cuts(p, rng, size_m=size_m, depth=depth - 1)
+    ]
 
 # %% ../../nbs/cities/streets.ipynb #602b74f1
 def local_streets(
-    mains: Iterable[Street],    # level 0, noded or not
-    barrier: BaseGeometry,      # water and motorway land, where streets end
-    box: Polygon,               # the city's limit
+    mains: Iterable[Street],  # level 0, noded or not
+    barrier: BaseGeometry,  # water and motorway land, where streets end
+    box: Polygon,  # the city's limit
     rng: np.random.Generator,
-    *, styles: Sequence[str],   # drawn from for each block: `grid`, `organic`
-    size_m: tuple[float, float],# block to aim for
-    paved: float,               # share of paved local streets
+    *,
+    styles: Sequence[str],  # drawn from for each block: `grid`, `organic`
+    size_m: tuple[float, float],  # block to aim for
+    paved: float,  # share of paved local streets
 ) -> list[Street]:
     "Cut the blocks between main roads by local streets; the paving is decided block by block."
     lines = [s.line for s in mains] + [box.exterior]
@@ -185,13 +296,21 @@ def local_streets(
     for whole in polygonize(shapely.union_all(lines)):
         is_paved, style = rng.random() < paved, styles[rng.integers(len(styles))]
         for block in pieces(whole.difference(barrier), "Polygon"):
-            if block.area < 6000 or block.area/block.length < 14: continue
+            if block.area < 6000 or block.area / block.length < 14:
+                continue
             cuts = {"grid": grid_cuts, "organic": organic_cuts}[style](block, rng, size_m=size_m)
-            out += [Street(c, *_local_kind(k, len(cuts), is_paved, rng), paved=is_paved) for k, c in enumerate(cuts) if c.length > 25]
+            out += [
+                Street(c, *_local_kind(k, len(cuts), is_paved, rng), paved=is_paved)
+                for k, c in enumerate(cuts)
+                if c.length > 25
+            ]
     return out
+
 
 def _local_kind(k: int, n: int, paved: bool, rng: np.random.Generator) -> tuple[str, int]:
     "The first cut of a large block collects the traffic; the last ones are lanes and, without paving, tracks."
-    if k == 0 and n > 5: return "tertiary", 2
-    if rng.random() < .14: return ("service", 1) if paved else ("track", 1)
-    return ("residential", 2) if rng.random() < .85 else ("unclassified", 2)
+    if k == 0 and n > 5:
+        return "tertiary", 2
+    if rng.random() < 0.14:
+        return ("service", 1) if paved else ("track", 1)
+    return ("residential", 2) if rng.random() < 0.85 else ("unclassified", 2)

@@ -11,8 +11,24 @@ import numpy as np
 import shapely
 from shapely import STRtree
 
-from .land_cover import (
-    MATERIALS, USES, Look, Scene, asphalt, bare, block_parcels, houses, land, lawn, layer, mix, pick_uses, rectangles, stack, yards)
+from spacenet5_nb.cities.land_cover import (
+    MATERIALS,
+    USES,
+    Look,
+    Scene,
+    asphalt,
+    bare,
+    block_parcels,
+    houses,
+    land,
+    lawn,
+    layer,
+    mix,
+    pick_uses,
+    rectangles,
+    stack,
+    yards,
+)
 from .noding import Network, Plan, make_network
 from .streets import Street, pieces, width_m
 
@@ -21,73 +37,121 @@ __all__ = ['CARS', 'CARS_PER_KM', 'cars', 'lot_cars', 'along', 'traffic', 'stree
            'markings', 'build_scene']
 
 # %% ../../nbs/cities/town.ipynb #ceb1ebeb
-CARS = np.stack([MATERIALS[m]*t for m, t in (("white", 1.), ("white", .8), ("paint", .5), ("asphalt_old", 1.), ("car_dark", 1.),
-                                            ("car_dark", .8), ("car_red", 1.), ("blue_sheet", .6))])
-CARS_PER_KM = {"motorway": 38, "trunk": 34, "primary": 36, "secondary": 26, "tertiary": 15, "residential": 16}
+CARS = np.stack(
+    [
+        MATERIALS[m] * t
+        for m, t in (
+            ("white", 1.0),
+            ("white", 0.8),
+            ("paint", 0.5),
+            ("asphalt_old", 1.0),
+            ("car_dark", 1.0),
+            ("car_dark", 0.8),
+            ("car_red", 1.0),
+            ("blue_sheet", 0.6),
+        )
+    ]
+)
+CARS_PER_KM = {
+    "motorway": 38,
+    "trunk": 34,
+    "primary": 36,
+    "secondary": 26,
+    "tertiary": 15,
+    "residential": 16,
+}
+
 
 def cars(at: np.ndarray, u: np.ndarray, rng: np.random.Generator) -> Scene:
     "Cars (and a few lorries) at places, heading along unit vectors."
     n = len(at)
-    lorry = rng.random(n) < .06
-    return layer(rectangles(at, u, np.where(lorry, 4.2, 2.25), np.where(lorry, 1.25, .95)), CARS[rng.integers(0, len(CARS), n)],
-                 height=np.where(lorry, 3., 1.4), grain=.02)
+    lorry = rng.random(n) < 0.06
+    return layer(
+        rectangles(at, u, np.where(lorry, 4.2, 2.25), np.where(lorry, 1.25, 0.95)),
+        CARS[rng.integers(0, len(CARS), n)],
+        height=np.where(lorry, 3.0, 1.4),
+        grain=0.02,
+    )
+
 
 def lot_cars(frames: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     "Where cars stand in car parks: double rows, two in five slots taken."
     at, head = [np.zeros((0, 2))], [np.zeros((0, 2))]
     for x, y, ux, uy, hu, hv in frames:
-        a, b = np.meshgrid(np.arange(-hu + 3, hu - 2, 2.7), [r + d for r in np.arange(-hv + 5, hv - 4, 16.) for d in (-2.6, 2.6)])
-        keep = rng.random(a.size) < rng.uniform(.15, .6)
+        a, b = np.meshgrid(
+            np.arange(-hu + 3, hu - 2, 2.7),
+            [r + d for r in np.arange(-hv + 5, hv - 4, 16.0) for d in (-2.6, 2.6)],
+        )
+        keep = rng.random(a.size) < rng.uniform(0.15, 0.6)
         a, b = a.ravel()[keep], b.ravel()[keep]
-        at.append(np.c_[x + a*ux - b*uy, y + a*uy + b*ux]); head.append(np.broadcast_to([-uy, ux], (len(a), 2)))
+        at.append(np.c_[x + a * ux - b * uy, y + a * uy + b * ux])
+        head.append(np.broadcast_to([-uy, ux], (len(a), 2)))
     return np.concatenate(at), np.concatenate(head)
 
-def along(street: Street, at_m: np.ndarray, aside_m: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+
+def along(
+    street: Street, at_m: np.ndarray, aside_m: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
     "Places and headings at distances along a street, moved to the right of it by `aside_m`."
-    p, q = (shapely.get_coordinates(shapely.line_interpolate_point(street.line, at_m + d)) for d in (-.5, .5))
-    u = (q - p)/np.maximum(np.hypot(*(q - p).T), 1e-9)[:, None]
-    return (p + q)/2 + np.c_[u[:, 1], -u[:, 0]]*np.reshape(aside_m, (-1, 1)), u
+    p, q = (
+        shapely.get_coordinates(shapely.line_interpolate_point(street.line, at_m + d))
+        for d in (-0.5, 0.5)
+    )
+    u = (q - p) / np.maximum(np.hypot(*(q - p).T), 1e-9)[:, None]
+    return (p + q) / 2 + np.c_[u[:, 1], -u[:, 0]] * np.reshape(aside_m, (-1, 1)), u
+
 
 def traffic(street: Street, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     "Cars on the lanes and, in residential streets, at the kerb."
-    per_km = CARS_PER_KM.get(street.highway, 3)*(1 if street.paved else .25)
-    n = rng.poisson(per_km*street.line.length/1e3)
-    at = rng.uniform(0, 1, n)*street.line.length
+    per_km = CARS_PER_KM.get(street.highway, 3) * (1 if street.paved else 0.25)
+    n = rng.poisson(per_km * street.line.length / 1e3)
+    at = rng.uniform(0, 1, n) * street.line.length
     w = width_m(street)
     side = np.ones(n) if street.oneway else rng.choice([-1, 1], n)
-    lane = rng.integers(0, max(street.lanes//(1 if street.oneway else 2), 1), n)
-    aside = (lane - (street.lanes - 1)/2)*3.3 if street.oneway else 1.7 + lane*3.3
-    parked = (rng.random(n) < .6) & (street.highway in ("residential", "tertiary"))
-    xy, u = along(street, at, np.where(parked, w/2 - 1.0, np.clip(aside, -w/2, w/2))*side)
-    return xy, u*side[:, None]
+    lane = rng.integers(0, max(street.lanes // (1 if street.oneway else 2), 1), n)
+    aside = (lane - (street.lanes - 1) / 2) * 3.3 if street.oneway else 1.7 + lane * 3.3
+    parked = (rng.random(n) < 0.6) & (street.highway in ("residential", "tertiary"))
+    xy, u = along(street, at, np.where(parked, w / 2 - 1.0, np.clip(aside, -w / 2, w / 2)) * side)
+    return xy, u * side[:, None]
 
 # %% ../../nbs/cities/town.ipynb #b87b41a5
 def street_trees(streets: Sequence[Street], look: Look, rng: np.random.Generator) -> np.ndarray:
     "Rows of trees (n, 2) at the edge of some streets; few hang far over the pavement."
     rows = [np.zeros((0, 2))]
     for s in streets:
-        if s.level or s.bridge or rng.random() > look.street_trees: continue
+        if s.level or s.bridge or rng.random() > look.street_trees:
+            continue
         gap = rng.uniform(9, 20)
         for side in (-1, 1):
             at = np.arange(rng.uniform(4, 12), s.line.length - 6, gap)
-            at = at[rng.random(len(at)) < .7]
-            rows.append(along(s, at, side*(width_m(s)/2 + rng.normal(1.9, .6, len(at))))[0])
+            at = at[rng.random(len(at)) < 0.7]
+            rows.append(along(s, at, side * (width_m(s) / 2 + rng.normal(1.9, 0.6, len(at))))[0])
     return np.concatenate(rows)
 
-def parcel_trees(shapes: np.ndarray, frames: np.ndarray, per_parcel: float, rng: np.random.Generator) -> np.ndarray:
+
+def parcel_trees(
+    shapes: np.ndarray, frames: np.ndarray, per_parcel: float, rng: np.random.Generator
+) -> np.ndarray:
     "Trees (n, 2) scattered over parcels, more at their edges."
     k = np.repeat(np.arange(len(shapes)), rng.poisson(per_parcel, len(shapes)))
     f = frames[k]
-    t = np.sign(rng.uniform(-1, 1, (len(k), 2)))*rng.beta(2.2, 1.2, (len(k), 2))
-    xy = f[:, :2] + f[:, 2:4]*f[:, 4:5]*t[:, :1] + np.c_[-f[:, 3], f[:, 2]]*f[:, 5:6]*t[:, 1:]
+    t = np.sign(rng.uniform(-1, 1, (len(k), 2))) * rng.beta(2.2, 1.2, (len(k), 2))
+    xy = (
+        f[:, :2]
+        + f[:, 2:4] * f[:, 4:5] * t[:, :1]
+        + np.c_[-f[:, 3], f[:, 2]] * f[:, 5:6] * t[:, 1:]
+    )
     return xy[shapely.contains(shapes[k], shapely.points(xy))]
+
 
 def grow(xy: np.ndarray, solid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "Trees (m, 5) from places, those inside `solid` (houses) left out."
     keep = np.ones(len(xy), bool)
     keep[STRtree(solid).query(shapely.points(xy), predicate="intersects")[0]] = False
-    r = rng.gamma(9, .27, len(xy)).clip(1.2, 4.8)
-    return np.c_[xy, r, r*rng.uniform(1.2, 2.1, len(xy)), rng.normal(1, .14, len(xy))][keep].astype(np.float32)
+    r = rng.gamma(9, 0.27, len(xy)).clip(1.2, 4.8)
+    return np.c_[xy, r, r * rng.uniform(1.2, 2.1, len(xy)), rng.normal(1, 0.14, len(xy))][
+        keep
+    ].astype(np.float32)
 
 # %% ../../nbs/cities/town.ipynb #c4f71813
 def road_strips(streets: Sequence[Street], look: Look, seed: int) -> list[Scene]:
@@ -95,39 +159,87 @@ def road_strips(streets: Sequence[Street], look: Look, seed: int) -> list[Scene]
     ways = max((s.way for s in streets), default=0) + 1
     rng = np.random.default_rng([seed, 77])
     young, old = look.age
-    usual = look._replace(age=(young + .25*(old - young), young + .75*(old - young)))  # roofs and yards range further than roads do
+    usual = look._replace(
+        age=(young + 0.25 * (old - young), young + 0.75 * (old - young))
+    )  # roofs and yards range further than roads do
     paved = asphalt(usual, rng, ways)
-    dirt, worn = mix(look.dirt, "sand", rng.uniform(.0, .22, ways))*rng.normal(1.02, .07, (ways, 1)), rng.normal(1, .04, ways)
+    dirt, worn = (
+        mix(look.dirt, "sand", rng.uniform(0.0, 0.22, ways)) * rng.normal(1.02, 0.07, (ways, 1)),
+        rng.normal(1, 0.04, ways),
+    )
     order = sorted(streets, key=width_m)
     way, is_paved = np.array([s.way for s in order], int), np.array([s.paved for s in order], bool)
     w, lines = np.array([width_m(s) for s in order]), np.array([s.line for s in order], object)
     tone = np.where(is_paved[:, None], paved[way], dirt[way]) if order else np.zeros((0, 8))
-    high = np.array([6.0*(s.bridge and s.level) for s in order])
-    kerb = mix("concrete", look.ground, .45*rng.random(ways) + look.dust)[way]*.92 if order else tone
-    ditch = mix(MATERIALS[look.ground]*.62, "dry_grass", .3 + .5*look.green)
+    high = np.array([6.0 * (s.bridge and s.level) for s in order])
+    kerb = (
+        mix("concrete", look.ground, 0.45 * rng.random(ways) + look.dust)[way] * 0.92
+        if order
+        else tone
+    )
+    ditch = mix(MATERIALS[look.ground] * 0.62, "dry_grass", 0.3 + 0.5 * look.green)
     buffer = lambda k, d: shapely.buffer(lines[k], d[k] if np.ndim(d) else d, quad_segs=3)
     every, some = np.arange(len(order)), np.flatnonzero(is_paved)
-    rim = mix(look.ground, "dry_grass", .5*look.green)
-    return [layer(buffer(np.flatnonzero(~is_paved), w/2 + 1.5), ditch, alt=ditch*1.35, patch=.3, grain=.1),
-            layer(buffer(some, w/2 + 1.7), kerb[some], alt=rim, patch=.35, grain=.07, height=high[some]),
-            layer(buffer(every, w/2), tone, alt=np.where(is_paved[:, None], tone*1.12, bare(look, rng, len(order))),
-                  patch=np.where(is_paved, .12, .25), grain=np.where(is_paved, .04, .07), height=high),
-            layer(buffer(every, w*.3), tone*(worn[way] - np.where(is_paved, .02, -.07))[:, None], grain=.04, height=high),
-            *markings(order, tone, high)]
+    rim = mix(look.ground, "dry_grass", 0.5 * look.green)
+    return [
+        layer(
+            buffer(np.flatnonzero(~is_paved), w / 2 + 1.5),
+            ditch,
+            alt=ditch * 1.35,
+            patch=0.3,
+            grain=0.1,
+        ),
+        layer(
+            buffer(some, w / 2 + 1.7),
+            kerb[some],
+            alt=rim,
+            patch=0.35,
+            grain=0.07,
+            height=high[some],
+        ),
+        layer(
+            buffer(every, w / 2),
+            tone,
+            alt=np.where(is_paved[:, None], tone * 1.12, bare(look, rng, len(order))),
+            patch=np.where(is_paved, 0.12, 0.25),
+            grain=np.where(is_paved, 0.04, 0.07),
+            height=high,
+        ),
+        layer(
+            buffer(every, w * 0.3),
+            tone * (worn[way] - np.where(is_paved, 0.02, -0.07))[:, None],
+            grain=0.04,
+            height=high,
+        ),
+        *markings(order, tone, high),
+    ]
+
 
 def markings(streets: Sequence[Street], tone: np.ndarray, high: np.ndarray) -> list[Scene]:
     "Centre lines, lane lines and edge lines of the wider roads, half worn."
     shapes, spectra, heights = [], [], []
     for s, t, h in zip(streets, tone, high, strict=True):
-        if not s.paved or s.highway in ("residential", "unclassified", "service", "track") or s.line.length < 12: continue
-        half = width_m(s)/2
-        dashed = [(k - s.lanes/2)*3.3 for k in range(1, s.lanes) if s.oneway or 2*k != s.lanes]
-        solid = [-half + .8, half - .8] + ([] if s.oneway or s.lanes % 2 else [0.0])
+        if (
+            not s.paved
+            or s.highway in ("residential", "unclassified", "service", "track")
+            or s.line.length < 12
+        ):
+            continue
+        half = width_m(s) / 2
+        dashed = [
+            (k - s.lanes / 2) * 3.3 for k in range(1, s.lanes) if s.oneway or 2 * k != s.lanes
+        ]
+        solid = [-half + 0.8, half - 0.8] + ([] if s.oneway or s.lanes % 2 else [0.0])
         for offset, is_solid in [(d, True) for d in solid] + [(d, False) for d in dashed]:
             line = s.line.offset_curve(offset) if offset else s.line
-            shapes.append(line.buffer(.22, cap_style="flat", quad_segs=1)); heights.append(h)
-            spectra.append(t*(.58 if is_solid else .72) + MATERIALS["paint"]*(.42 if is_solid else .28))
-    return [layer(shapes, np.array(spectra), grain=.03, height=np.array(heights))] if shapes else []
+            shapes.append(line.buffer(0.22, cap_style="flat", quad_segs=1))
+            heights.append(h)
+            spectra.append(
+                t * (0.58 if is_solid else 0.72) + MATERIALS["paint"] * (0.42 if is_solid else 0.28)
+            )
+    return (
+        [layer(shapes, np.array(spectra), grain=0.03, height=np.array(heights))] if shapes else []
+    )
 
 # %% ../../nbs/cities/town.ipynb #a8380db1
 def build_scene(network: Network, look: Look, half_m: float, rng: np.random.Generator) -> Scene:
@@ -138,31 +250,61 @@ def build_scene(network: Network, look: Look, half_m: float, rng: np.random.Gene
     for block, name in zip(blocks, pick_uses(blocks, look, half_m, rng), strict=True):
         use = USES[name]
         shapes, frames = block_parcels(block, use, rng)
-        if not len(shapes): continue
+        if not len(shapes):
+            continue
         ground.append(yards(shapes, frames, use.yard, look, rng))
-        if use.vacant < 1: tops.append(houses(shapes, frames, use, look, rng))
-        if use.yard == "lot": car_xy.append(lot_cars(frames, rng))
-        tree_xy.append(parcel_trees(shapes, frames, use.trees*look.trees*(.25 + look.green), rng))
+        if use.vacant < 1:
+            tops.append(houses(shapes, frames, use, look, rng))
+        if use.yard == "lot":
+            car_xy.append(lot_cars(frames, rng))
+        tree_xy.append(
+            parcel_trees(shapes, frames, use.trees * look.trees * (0.25 + look.green), rng)
+        )
     box = shapely.box(-half_m - 50, -half_m - 50, half_m + 50, half_m + 50)
-    base = layer([box], mix(look.ground, "dry_grass", .35*look.green), alt=lawn(look, rng, 1), patch=.2 + .4*look.green, grain=.1)
+    base = layer(
+        [box],
+        mix(look.ground, "dry_grass", 0.35 * look.green),
+        alt=lawn(look, rng, 1),
+        patch=0.2 + 0.4 * look.green,
+        grain=0.1,
+    )
     low = [s for s in network.streets if s.level == 0]
     high = [s for s in network.streets if s.level]
     on_road = [traffic(s, rng) for s in network.streets]
     none = np.zeros((0, 2))
-    lanes = [cars(*(np.concatenate([none, *(on_road[k][part] for k in pick)]) for part in (0, 1)), rng)
-             for pick in ([k for k, s in enumerate(network.streets) if s.level == v] for v in (0, 1))]
+    lanes = [
+        cars(*(np.concatenate([none, *(on_road[k][part] for k in pick)]) for part in (0, 1)), rng)
+        for pick in ([k for k, s in enumerate(network.streets) if s.level == v] for v in (0, 1))
+    ]
     parked = [cars(*(np.concatenate(a) for a in zip(*car_xy, strict=True)), rng)] if car_xy else []
-    scene = stack([base, *ground, *_waters(network, look, rng), *road_strips(low, look, seed), *parked, lanes[0], *tops,
-                   *road_strips(high, look, seed), lanes[1]._replace(height=lanes[1].height*0 + 6.5)])
+    scene = stack(
+        [
+            base,
+            *ground,
+            *_waters(network, look, rng),
+            *road_strips(low, look, seed),
+            *parked,
+            lanes[0],
+            *tops,
+            *road_strips(high, look, seed),
+            lanes[1]._replace(height=lanes[1].height * 0 + 6.5),
+        ]
+    )
     xy = np.concatenate([np.zeros((0, 2)), *tree_xy, street_trees(network.streets, look, rng)])
     decks = shapely.buffer(np.array([s.line for s in high], object), 9)
     solid = np.concatenate([np.zeros(0, object), *(t.shapes for t in tops), decks])
     return scene._replace(trees=grow(xy, solid, rng))
 
+
 def _waters(network: Network, look: Look, rng: np.random.Generator) -> list[Scene]:
     "Banks and water."
     water = pieces(network.water, "Polygon")
-    if not water: return []
+    if not water:
+        return []
     bank = shapely.buffer(np.array(water, object), 4)
-    return [layer(bank, mix(look.ground, "concrete", .4), alt=lawn(look, rng, 1), patch=.4, grain=.08),
-            layer(water, MATERIALS[look.water], grain=.05)]
+    return [
+        layer(
+            bank, mix(look.ground, "concrete", 0.4), alt=lawn(look, rng, 1), patch=0.4, grain=0.08
+        ),
+        layer(water, MATERIALS[look.water], grain=0.05),
+    ]

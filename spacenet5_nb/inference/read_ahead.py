@@ -19,55 +19,97 @@ __all__ = ['many_hands', 'staged']
 # %% ../../nbs/inference/read_ahead.ipynb #7c474496
 def many_hands() -> int:
     "Threads that read, and as many that write, where something quicker than they waits for them: a third of the workers each, at most six."
-    return max(1, min(6, load_settings().n_workers//3))
+    return max(1, min(6, load_settings().n_workers // 3))
+
 
 def staged(
     items: Sequence,
-    read: Callable[[Any], Any],                    # item -> what is read
+    read: Callable[[Any], Any],  # item -> what is read
     compute: Sequence[Callable[[Any, Any], Any]],  # one a device: (item, what is read) -> result
-    write: Callable[[Any, Any], Any],              # (item, result) -> what is yielded; never two at once unless `hands` says so
+    write: Callable[
+        [Any, Any], Any
+    ],  # (item, result) -> what is yielded; never two at once unless `hands` says so
     *,
-    desc: str,                                     # beside the progress bar
-    hands: int = 1,                                # threads that read, and as many that write
-    ahead: int = 2,                                # items read or waiting to be written beside those that are computed, per hand
-) -> Iterator[Any]:                                # what `write` gives, in the order of `items`
+    desc: str,  # beside the progress bar
+    hands: int = 1,  # threads that read, and as many that write
+    ahead: int = 2,  # items read or waiting to be written beside those that are computed, per hand
+) -> Iterator[Any]:  # what `write` gives, in the order of `items`
     "Three stages side by side, in bounded memory."
     items = progress(items, desc)
-    with ThreadPoolExecutor(hands) as reader, ThreadPoolExecutor(len(compute)) as computers, ThreadPoolExecutor(hands) as writer:
+    with (
+        ThreadPoolExecutor(hands) as reader,
+        ThreadPoolExecutor(len(compute)) as computers,
+        ThreadPoolExecutor(hands) as writer,
+    ):
         try:
-            if len(compute) == hands == 1: yield from _on_one(items, read, compute[0], write, reader, writer, ahead)
-            else: yield from _on_several(items, read, compute, write, reader, computers, writer, ahead*hands)
+            if len(compute) == hands == 1:
+                yield from _on_one(items, read, compute[0], write, reader, writer, ahead)
+            else:
+                yield from _on_several(
+                    items, read, compute, write, reader, computers, writer, ahead * hands
+                )
         except BaseException:
-            for pool in (reader, computers, writer): pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (reader, computers, writer):
+                pool.shutdown(wait=False, cancel_futures=True)
             raise
 
-def _on_one(items: Iterable, read: Callable, compute: Callable, write: Callable, reader: Executor, writer: Executor, ahead: int) -> Iterator[Any]:
+
+def _on_one(
+    items: Iterable,
+    read: Callable,
+    compute: Callable,
+    write: Callable,
+    reader: Executor,
+    writer: Executor,
+    ahead: int,
+) -> Iterator[Any]:
     "Compute in the calling thread, one item read ahead."
     coming, going = deque(), deque()
+
     def step() -> None:
         item, one = coming.popleft()
         going.append(writer.submit(write, item, compute(item, one.result())))
+
     for item in items:
         coming.append((item, reader.submit(read, item)))
-        if len(coming) > 1: step()
-        while len(going) >= ahead: yield going.popleft().result()
-    while coming: step()
-    while going: yield going.popleft().result()
+        if len(coming) > 1:
+            step()
+        while len(going) >= ahead:
+            yield going.popleft().result()
+    while coming:
+        step()
+    while going:
+        yield going.popleft().result()
 
 # %% ../../nbs/inference/read_ahead.ipynb #6454127a
-def _on_several(items: Iterable, read: Callable, compute: Sequence[Callable], write: Callable, reader: Executor, computers: Executor, writer: Executor, ahead: int) -> Iterator[Any]:
+def _on_several(
+    items: Iterable,
+    read: Callable,
+    compute: Sequence[Callable],
+    write: Callable,
+    reader: Executor,
+    computers: Executor,
+    writer: Executor,
+    ahead: int,
+) -> Iterator[Any]:
     "Compute in a thread a device."
     free: queue.SimpleQueue = queue.SimpleQueue()
-    for c in compute: free.put(c)
+    for c in compute:
+        free.put(c)
     waiting: deque[Future] = deque()
     for item in items:
-        while len(waiting) >= len(compute) + ahead: yield waiting.popleft().result()
+        while len(waiting) >= len(compute) + ahead:
+            yield waiting.popleft().result()
         two = computers.submit(_on_a_free, free, item, reader.submit(read, item))
         waiting.append(writer.submit(lambda item=item, two=two: write(item, two.result())))
-    while waiting: yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
 
 def _on_a_free(free: queue.SimpleQueue, item: Any, read: Future) -> Any:
     "Compute on the first device that is free."
     compute = free.get()
-    try: return compute(item, read.result())
-    finally: free.put(compute)
+    try:
+        return compute(item, read.result())
+    finally:
+        free.put(compute)

@@ -29,168 +29,275 @@ __all__ = ['Span', 'spans', 'turns', 'Scene', 'open_scene', 'blocks', 'percentil
 # %% ../../nbs/inference/sliding_windows.ipynb #07c6fc46
 class Span(NamedTuple):
     "One window along one axis, in target pixels; `start` and `stop` may lie outside the raster."
-    start: int   # read and predicted
+
+    start: int  # read and predicted
     stop: int
-    first: int   # counts
+    first: int  # counts
     last: int
-    low: int     # its cell
+    low: int  # its cell
     high: int
 
+
 def spans(
-    n: int,               # pixels along the axis
+    n: int,  # pixels along the axis
     *,
-    window: int = 2048,   # read at most
-    margin: int = 64,     # seen and thrown away
-    blend: int = 64,      # where neighbours take turns
-    multiple: int = 32,   # of the networks
+    window: int = 2048,  # read at most
+    margin: int = 64,  # seen and thrown away
+    blend: int = 64,  # where neighbours take turns
+    multiple: int = 32,  # of the networks
 ) -> list[Span]:
     "Cut an axis into windows whose cells tile it, as even as can be."
-    wing = math.ceil((margin + blend/2)/multiple)*multiple
-    most = (window - 2*wing)//multiple*multiple
+    wing = math.ceil((margin + blend / 2) / multiple) * multiple
+    most = (window - 2 * wing) // multiple * multiple
     if most < max(blend, multiple):
-        raise StageError(f"window_px={window}", f"leaves no room beside margin_px={margin} and blend_px={blend}", f"Use at least {2*wing + max(blend, multiple)}.")
-    whole = n + 2*multiple <= window
-    step = n if whole else math.ceil(max(n/math.ceil(n/most), blend)/multiple)*multiple
-    return [_span(low, min(low + step, n), n, wing, blend//2, multiple) for low in range(0, n, step)]
+        raise StageError(
+            f"window_px={window}",
+            f"leaves no room beside margin_px={margin} and blend_px={blend}",
+            f"Use at least {2 * wing + max(blend, multiple)}.",
+        )
+    whole = n + 2 * multiple <= window
+    step = n if whole else math.ceil(max(n / math.ceil(n / most), blend) / multiple) * multiple
+    return [
+        _span(low, min(low + step, n), n, wing, blend // 2, multiple) for low in range(0, n, step)
+    ]
+
 
 def _span(low: int, high: int, n: int, wing: int, half: int, multiple: int) -> Span:
     "The window of a cell."
-    stop = math.ceil((high + (multiple if high == n else wing))/multiple)*multiple
-    return Span(low - (wing if low else multiple), stop, max(0, low - half), min(n, high + half), low, high)
+    stop = math.ceil((high + (multiple if high == n else wing)) / multiple) * multiple
+    return Span(
+        low - (wing if low else multiple), stop, max(0, low - half), min(n, high + half), low, high
+    )
 
 # %% ../../nbs/inference/sliding_windows.ipynb #48c88de7
 def turns(
     span: Span,
-    n: int,          # pixels along the axis
+    n: int,  # pixels along the axis
     blend: int,
-) -> np.ndarray:     # float32 (last - first,)
+) -> np.ndarray:  # float32 (last - first,)
     "How much a window counts along an axis: 1, falling as a cosine towards its neighbours; neighbours add up to 1."
     out = np.ones(span.last - span.first, np.float32)
-    half = blend//2
-    if not half: return out
-    rise = (np.sin((np.arange(2*half) + 0.5)*np.pi/(4*half))**2).astype(np.float32)
-    if span.first > 0: out[:len(rise)] *= rise[:len(out)]
-    if span.last < n or span.high < n: out[max(0, span.high - half - span.first):] *= rise[::-1][:span.last - max(span.high - half, span.first)]
+    half = blend // 2
+    if not half:
+        return out
+    rise = (np.sin((np.arange(2 * half) + 0.5) * np.pi / (4 * half)) ** 2).astype(np.float32)
+    if span.first > 0:
+        out[: len(rise)] *= rise[: len(out)]
+    if span.last < n or span.high < n:
+        out[max(0, span.high - half - span.first) :] *= rise[::-1][
+            : span.last - max(span.high - half, span.first)
+        ]
     return out
 
 # %% ../../nbs/inference/sliding_windows.ipynb #b4a24820
 class Scene(NamedTuple):
     "A raster of any size, as members will see it."
+
     path: str
-    grid: Grid                            # its own
-    target: Grid                          # at the members' ground sample distance
-    bands: tuple[int, ...]                # 1-based, red, green, blue first
-    limits: tuple[tuple[float, float], ...]   # per band, what becomes 0 and 255
+    grid: Grid  # its own
+    target: Grid  # at the members' ground sample distance
+    bands: tuple[int, ...]  # 1-based, red, green, blue first
+    limits: tuple[tuple[float, float], ...]  # per band, what becomes 0 and 255
     nodata: float | None
     dtype: str
-    read: Callable[[Sequence[int], Window], np.ndarray]   # pixels of its own grid
+    read: Callable[[Sequence[int], Window], np.ndarray]  # pixels of its own grid
+
 
 def open_scene(
-    path: str | Path,             # GeoTIFF, or a VRT of GeoTIFFs
-    n_bands: int,                 # that the members want
+    path: str | Path,  # GeoTIFF, or a VRT of GeoTIFFs
+    n_bands: int,  # that the members want
     *,
-    gsd_m: float | None = None,   # metres; None: its own
-    stretch: str = "",            # empty: the whole raster's percentiles; fixed; or `low:high,low:high,...`
-    most: int = 64_000_000,       # pixels that are looked at for percentiles
+    gsd_m: float | None = None,  # metres; None: its own
+    stretch: str = "",  # empty: the whole raster's percentiles; fixed; or `low:high,low:high,...`
+    most: int = 64_000_000,  # pixels that are looked at for percentiles
 ) -> Scene:
     "Look at a raster's header, and once at its values."
     if is_mosaic(path):
         m = open_mosaic(path)
         grid, count, dtype, nodata, read = m.grid, m.count, m.dtype, m.nodata, m.read
     else:
-        with raster.open_raster(path) as source: grid, count, dtype, nodata = raster.grid_in(source), source.count, source.dtypes[0], source.nodata
+        with raster.open_raster(path) as source:
+            grid, count, dtype, nodata = (
+                raster.grid_in(source),
+                source.count,
+                source.dtypes[0],
+                source.nodata,
+            )
         read = _Reader(str(path))
-    if not np.isfinite(raster.ground_size(grid)).all(): raise DataError(path, "lies outside the area of its CRS", "Check its georeference; `rio info` shows bounds and CRS.")
-    bands, said = raster.band_order(count, n_bands, name=path), split_source(path)[1].get("stretch", stretch)
+    if not np.isfinite(raster.ground_size(grid)).all():
+        raise DataError(
+            path,
+            "lies outside the area of its CRS",
+            "Check its georeference; `rio info` shows bounds and CRS.",
+        )
+    bands, said = (
+        raster.band_order(count, n_bands, name=path),
+        split_source(path)[1].get("stretch", stretch),
+    )
     scene = Scene(str(path), grid, raster.target_grid(grid, gsd_m), bands, (), nodata, dtype, read)
-    limits = raster.limits_of("chip" if said == "aoi" else said, bands, count, dtype=dtype, name=path)
+    limits = raster.limits_of(
+        "chip" if said == "aoi" else said, bands, count, dtype=dtype, name=path
+    )
     return scene._replace(limits=tuple(limits or percentiles(scene, most=most)))
+
 
 class _Reader(NamedTuple):
     "A file that is opened for each window: no handle is shared between threads."
+
     path: str
-    def __call__(self, bands: Sequence[int], window: Window) -> np.ndarray: return raster.read(self.path, bands=bands, window=window)
+
+    def __call__(self, bands: Sequence[int], window: Window) -> np.ndarray:
+        return raster.read(self.path, bands=bands, window=window)
 
 # %% ../../nbs/inference/sliding_windows.ipynb #0d412894
 def blocks(shape: tuple[int, int], most: int = 64_000_000) -> Iterator[Window]:
     "Squares that tile a raster; of a large one every k-th, on a lattice that does not follow its rows."
-    side = min(1024, math.isqrt(most//32))
+    side = min(1024, math.isqrt(most // 32))
     rows, columns = (range(0, n, side) for n in shape)
-    squares = [(r, c) for i, r in enumerate(rows) for c in (columns if i % 2 == 0 else reversed(columns))]
-    keep = math.ceil(shape[0]*shape[1]/most)
-    for r, c in squares[keep//2::keep]: yield Window(c, r, min(side, shape[1] - c), min(side, shape[0] - r))
+    squares = [
+        (r, c) for i, r in enumerate(rows) for c in (columns if i % 2 == 0 else reversed(columns))
+    ]
+    keep = math.ceil(shape[0] * shape[1] / most)
+    for r, c in squares[keep // 2 :: keep]:
+        yield Window(c, r, min(side, shape[1] - c), min(side, shape[0] - r))
+
 
 def percentiles(
     scene: Scene,
     low: float = 2,
     high: float = 98,
     *,
-    most: int = 64_000_000,       # pixels that are looked at
-) -> list[tuple[float, float]]:   # per band
+    most: int = 64_000_000,  # pixels that are looked at
+) -> list[tuple[float, float]]:  # per band
     "raster.stretch_limits of a whole raster, in the memory of one block."
     whole = np.dtype(scene.dtype).kind in "ui" and np.dtype(scene.dtype).itemsize <= 2
     seen = [_Counts() if whole else _Sample() for _ in scene.bands]
     squares = list(blocks(scene.grid.shape, most))
-    def read(window: Window) -> list: return [s.look(band, len(squares)) for band, s in zip(_known(scene, window), seen, strict=True)]
+
+    def read(window: Window) -> list:
+        return [
+            s.look(band, len(squares)) for band, s in zip(_known(scene, window), seen, strict=True)
+        ]
+
     def add(window: Window, found: list) -> None:
-        for s, one in zip(seen, found, strict=True): s.add(*one)
-    for _ in staged(squares, read, [add], lambda window, nothing: None, desc="values", hands=many_hands()): pass
-    if not any(s.n for s in seen): raise DataError(scene.path, "has no data in any pixel", "Check the file.")
+        for s, one in zip(seen, found, strict=True):
+            s.add(*one)
+
+    for _ in staged(
+        squares, read, [add], lambda window, nothing: None, desc="values", hands=many_hands()
+    ):
+        pass
+    if not any(s.n for s in seen):
+        raise DataError(scene.path, "has no data in any pixel", "Check the file.")
     return [s.percentiles(low, high) for s in seen]
+
 
 def _known(scene: Scene, window: Window) -> np.ndarray:
     "Values of a window; 0 where there are none."
     image = scene.read(scene.bands, window)
-    image = image*raster.valid_pixels(image, scene.nodata)
+    image = image * raster.valid_pixels(image, scene.nodata)
     return np.nan_to_num(image, copy=False, nan=0, posinf=0, neginf=0)
+
 
 class _Counts:
     "How often each whole number was seen."
-    def __init__(self): self.counts, self.n = np.zeros(65536, np.int64), 0
+
+    def __init__(self):
+        self.counts, self.n = np.zeros(65536, np.int64), 0
+
     def look(self, band: np.ndarray, squares: int) -> tuple[np.ndarray, int]:
-        counts = np.bincount((np.maximum(band, 0) if band.dtype.kind == "i" else band).ravel(), minlength=65536)
-        counts[0] = 0   # no data
+        counts = np.bincount(
+            (np.maximum(band, 0) if band.dtype.kind == "i" else band).ravel(), minlength=65536
+        )
+        counts[0] = 0  # no data
         return counts, int(counts.sum())
-    def add(self, counts: np.ndarray, n: int) -> None: self.counts += counts; self.n += n
+
+    def add(self, counts: np.ndarray, n: int) -> None:
+        self.counts += counts
+        self.n += n
+
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
         below = self.counts.cumsum()
-        def at(rank: float) -> int: return int(np.searchsorted(below, rank, side="right"))   # the value of that rank, from 0
-        ranks = [q/100*(self.n - 1) for q in wanted]
-        return tuple(at(math.floor(r)) + (r % 1)*(at(math.ceil(r)) - at(math.floor(r))) for r in ranks) if self.n else (0.0,)*len(wanted)
+
+        def at(rank: float) -> int:
+            return int(np.searchsorted(below, rank, side="right"))  # the value of that rank, from 0
+
+        ranks = [q / 100 * (self.n - 1) for q in wanted]
+        return (
+            tuple(
+                at(math.floor(r)) + (r % 1) * (at(math.ceil(r)) - at(math.floor(r))) for r in ranks
+            )
+            if self.n
+            else (0.0,) * len(wanted)
+        )
+
 
 class _Sample:
     "Some of the values, the same of each square."
-    def __init__(self): self.values, self.n = [], 0
+
+    def __init__(self):
+        self.values, self.n = [], 0
+
     def look(self, band: np.ndarray, squares: int) -> tuple[np.ndarray, int]:
         values = band[band > 0]
-        return values[::max(1, math.ceil(squares*1024*1024/4_000_000))].astype(np.float32), values.size
-    def add(self, values: np.ndarray, n: int) -> None: self.values.append(values); self.n += n
+        return values[:: max(1, math.ceil(squares * 1024 * 1024 / 4_000_000))].astype(
+            np.float32
+        ), values.size
+
+    def add(self, values: np.ndarray, n: int) -> None:
+        self.values.append(values)
+        self.n += n
+
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
-        return tuple(map(float, np.percentile(np.concatenate(self.values), wanted))) if self.n else (0.0,)*len(wanted)
+        return (
+            tuple(map(float, np.percentile(np.concatenate(self.values), wanted)))
+            if self.n
+            else (0.0,) * len(wanted)
+        )
 
 # %% ../../nbs/inference/sliding_windows.ipynb #3dd57caf
-_RING = 2   # own pixels around what is needed, for resampling
+_RING = 2  # own pixels around what is needed, for resampling
+
 
 def read_window(
     scene: Scene,
     rows: Span,
     columns: Span,
-) -> tuple[np.ndarray, np.ndarray]:   # uint8 (bands, rows, columns) from start to stop; where it is valid
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # uint8 (bands, rows, columns) from start to stop; where it is valid
     "A window as `raster.read_chip` would show it in the whole, reflected where it leaves the raster."
-    (r0, r1), (c0, c1) = ((max(0, s.start), min(n, s.stop)) for s, n in zip((rows, columns), scene.target.shape, strict=True))
-    own = [_own(a, b, n, m, scene.grid == scene.target) for a, b, n, m in zip((r0, c0), (r1, c1), scene.grid.shape, scene.target.shape, strict=True)]
+    (r0, r1), (c0, c1) = (
+        (max(0, s.start), min(n, s.stop))
+        for s, n in zip((rows, columns), scene.target.shape, strict=True)
+    )
+    own = [
+        _own(a, b, n, m, scene.grid == scene.target)
+        for a, b, n, m in zip((r0, c0), (r1, c1), scene.grid.shape, scene.target.shape, strict=True)
+    ]
     (y0, y1), (x0, x1) = own
     image = scene.read(scene.bands, Window(x0, y0, x1 - x0, y1 - y0))
     valid = raster.valid_pixels(image, scene.nodata)
     image = raster.to_8bit(np.multiply(image, valid, out=image), limits=scene.limits)
-    image, valid = raster.resample(image, valid, _part(scene.grid, y0, x0, y1 - y0, x1 - x0), _part(scene.target, r0, c0, r1 - r0, c1 - c0))
+    image, valid = raster.resample(
+        image,
+        valid,
+        _part(scene.grid, y0, x0, y1 - y0, x1 - x0),
+        _part(scene.target, r0, c0, r1 - r0, c1 - c0),
+    )
     pad = ((r0 - rows.start, rows.stop - r1), (c0 - columns.start, columns.stop - c1))
-    return np.pad(image*valid, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad)
+    return np.pad(image * valid, ((0, 0), *pad), mode="reflect"), np.pad(valid, pad)
+
 
 def _own(a: int, b: int, n: int, m: int, same: bool) -> tuple[int, int]:
     "Pixels of n that hold the pixels a to b of m, with a ring."
-    return (a, b) if same else (max(0, math.floor(a*n/m) - _RING), min(n, math.ceil(b*n/m) + _RING))
+    return (
+        (a, b)
+        if same
+        else (max(0, math.floor(a * n / m) - _RING), min(n, math.ceil(b * n / m) + _RING))
+    )
+
 
 def _part(grid: Grid, row: int, column: int, height: int, width: int) -> Grid:
     "A window of a grid."
-    return Grid((height, width), grid.transform*Affine.translation(column, row), grid.crs)
+    return Grid((height, width), grid.transform * Affine.translation(column, row), grid.crs)

@@ -24,11 +24,30 @@ import torch
 
 from .. import raster
 from ..base.cluster import on_cluster, resident
-from ..core import DataError, EnsembleConfig, StageError, atomic, load_settings, progress, section
+from spacenet5_nb.core import (
+    DataError,
+    EnsembleConfig,
+    StageError,
+    atomic,
+    load_settings,
+    progress,
+    section,
+)
 from ..ensemble import Member, mean_of_members, open_members, opening
 from .vrt_mosaic import is_mosaic, open_mosaic
 from ..model import RoadUNet, find_device, info_channels, keep_memory, set_threads
-from .window_store import FULL, Shared, Windows, check_plan, keep_part, make_windows, plan_hash, settle, waiting, workplace
+from spacenet5_nb.inference.window_store import (
+    FULL,
+    Shared,
+    Windows,
+    check_plan,
+    keep_part,
+    make_windows,
+    plan_hash,
+    settle,
+    waiting,
+    workplace,
+)
 from ..base.path_options import file_of, join_source, split_source
 from .read_ahead import many_hands, staged
 from .sliding_windows import Scene, Span, open_scene, read_window
@@ -48,27 +67,49 @@ __all__ = ['network_hash', 'make_plan', 'is_made', 'write_cog', 'find_devices', 
 def network_hash(m: Member) -> str:
     "A name for a network with its weights."
     h = hashlib.sha1(json.dumps(m.net.spec, sort_keys=True).encode())
-    for _, t in sorted(m.net.state_dict().items()): h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for _, t in sorted(m.net.state_dict().items()):
+        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
+
 
 def make_plan(members: Sequence[Member], scene: Scene, config: EnsembleConfig) -> dict[str, Any]:
     "What decides a result."
-    files = [file_of(scene.path)] + ([Path(t.path) for t in open_mosaic(scene.path).tiles] if is_mosaic(scene.path) else [])
+    files = [file_of(scene.path)] + (
+        [Path(t.path) for t in open_mosaic(scene.path).tiles] if is_mosaic(scene.path) else []
+    )
     stats = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
-    said = {k: getattr(config, k) for k in ("tta", "combine", "precision", "window_px", "margin_px", "blend_px")}
-    return {"files": stats, "scene": [scene.path.partition("#")[2], scene.bands, scene.limits, tuple(scene.target.shape)], "ensemble": said, "format": 1,
-            "members": [(network_hash(m), m.weight, m.net.info.get("channels")) for m in members]}
+    said = {
+        k: getattr(config, k)
+        for k in ("tta", "combine", "precision", "window_px", "margin_px", "blend_px")
+    }
+    return {
+        "files": stats,
+        "scene": [
+            scene.path.partition("#")[2],
+            scene.bands,
+            scene.limits,
+            tuple(scene.target.shape),
+        ],
+        "ensemble": said,
+        "format": 1,
+        "members": [(network_hash(m), m.weight, m.net.info.get("channels")) for m in members],
+    }
+
 
 _TAG = "SPACENET5_PLAN"
+
 
 def is_made(out: Path, plan: dict[str, Any]) -> bool:
     "Whether a result carries this plan."
     try:
-        with raster.open_raster(out) as source: return source.tags().get(_TAG) == plan_hash(plan)
-    except DataError: return False
+        with raster.open_raster(out) as source:
+            return source.tags().get(_TAG) == plan_hash(plan)
+    except DataError:
+        return False
 
 # %% ../../nbs/inference/tiled_inference.ipynb #b65cca78
-_CACHE = 128_000_000   # bytes of GDAL's, about a row of cells of one band
+_CACHE = 128_000_000  # bytes of GDAL's, about a row of cells of one band
+
 
 def write_cog(
     w: Windows,
@@ -76,25 +117,60 @@ def write_cog(
     grid: raster.Grid,
     names: Sequence[str],
     tags: dict[str, str],
-    overviews: int = 256,   # the smallest is not larger
+    overviews: int = 256,  # the smallest is not larger
 ) -> Path:
     "Cells to a tiled, compressed GeoTIFF with overviews and mask, all or nothing."
-    raw = w.folder/"whole.tif"
+    raw = w.folder / "whole.tif"
     side = [s[0].high for s in (w.rows, w.columns)]
-    tiles = dict(zip(("blockysize", "blockxsize"), side if not any(n % 16 for n in side) else (256, 256), strict=True))
-    profile = dict(driver="GTiff", dtype="uint8", count=len(names), height=grid.shape[0], width=grid.shape[1], crs=grid.crs, transform=grid.transform,
-                   compress="zstd", zstd_level=1, interleave="band", tiled=True, BIGTIFF="IF_SAFER")
-    factors = [2**k for k in range(1, 16) if max(grid.shape) > overviews*2**(k - 1)]
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_CACHE, GDAL_NUM_THREADS="ALL_CPUS"):
+    tiles = dict(
+        zip(
+            ("blockysize", "blockxsize"),
+            side if not any(n % 16 for n in side) else (256, 256),
+            strict=True,
+        )
+    )
+    profile = dict(
+        driver="GTiff",
+        dtype="uint8",
+        count=len(names),
+        height=grid.shape[0],
+        width=grid.shape[1],
+        crs=grid.crs,
+        transform=grid.transform,
+        compress="zstd",
+        zstd_level=1,
+        interleave="band",
+        tiled=True,
+        BIGTIFF="IF_SAFER",
+    )
+    factors = [2**k for k in range(1, 16) if max(grid.shape) > overviews * 2 ** (k - 1)]
+    with rasterio.Env(
+        GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_CACHE, GDAL_NUM_THREADS="ALL_CPUS"
+    ):
         with rasterio.open(raw, "w", **profile, **tiles) as target:
             target.update_tags(**tags)
-            for i, name in enumerate(names, 1): target.set_band_description(i, name)
-            for at in w.all(): _put_cell(w, at, target)
-            if factors: target.build_overviews(factors, Resampling.average)
+            for i, name in enumerate(names, 1):
+                target.set_band_description(i, name)
+            for at in w.all():
+                _put_cell(w, at, target)
+            if factors:
+                target.build_overviews(factors, Resampling.average)
         with atomic(out) as tmp:
-            rasterio.shutil.copy(raw, tmp, driver="GTiff", copy_src_overviews=True, compress="deflate", predictor=2, interleave="band", tiled=True,
-                                 blockxsize=512, blockysize=512, BIGTIFF="IF_SAFER")
+            rasterio.shutil.copy(
+                raw,
+                tmp,
+                driver="GTiff",
+                copy_src_overviews=True,
+                compress="deflate",
+                predictor=2,
+                interleave="band",
+                tiled=True,
+                blockxsize=512,
+                blockysize=512,
+                BIGTIFF="IF_SAFER",
+            )
     return out
+
 
 def _put_cell(w: Windows, at: tuple[int, int], target: Any) -> None:
     "Write a cell's bands and mask."
@@ -102,170 +178,317 @@ def _put_cell(w: Windows, at: tuple[int, int], target: Any) -> None:
     window = Window(c.low, r.low, c.high - c.low, r.high - r.low)
     pixels = raster.read(w.cell(at))
     target.write(pixels[:-1], window=window)
-    target.write_mask((pixels[-1] > 127).astype(np.uint8)*255, window=window)
+    target.write_mask((pixels[-1] > 127).astype(np.uint8) * 255, window=window)
 
 # %% ../../nbs/inference/tiled_inference.ipynb #0f0e7347
 def find_devices(
-    devices: str | Sequence[str] = "auto",   # auto: every GPU, else the CPU; or `cuda:0,cuda:1`, `0,1`, `cpu`
+    devices: str
+    | Sequence[str] = "auto",  # auto: every GPU, else the CPU; or `cuda:0,cuda:1`, `0,1`, `cpu`
 ) -> list[torch.device]:
     "Where windows are predicted, side by side."
-    if devices == "auto": devices = [f"cuda:{k}" for k in range(torch.cuda.device_count())] or ["cpu"]
+    if devices == "auto":
+        devices = [f"cuda:{k}" for k in range(torch.cuda.device_count())] or ["cpu"]
     names = devices.split(",") if isinstance(devices, str) else list(devices)
     return [find_device(f"cuda:{n}" if n.strip().isdigit() else n.strip()) for n in names]
+
 
 def open_everywhere(
     members: Sequence[str | Path | RoadUNet | Member],
     config: EnsembleConfig,
     devices: Sequence[torch.device],
-) -> list[list[Member]]:   # per device
+) -> list[list[Member]]:  # per device
     "Each device's own copy of the members."
     if all(isinstance(m, Member) for m in members):
-        if len(devices) > 1: raise StageError("devices", f"{len(devices)} for members that are open on one", "Give checkpoints instead.")
+        if len(devices) > 1:
+            raise StageError(
+                "devices",
+                f"{len(devices)} for members that are open on one",
+                "Give checkpoints instead.",
+            )
         return [list(members)]
-    own = [members if len(devices) == 1 else [copy.deepcopy(m) if isinstance(m, RoadUNet) else m for m in members] for _ in devices]
-    return [open_members(ms, device=d, **opening(config)) for ms, d in zip(own, devices, strict=True)]
+    own = [
+        members
+        if len(devices) == 1
+        else [copy.deepcopy(m) if isinstance(m, RoadUNet) else m for m in members]
+        for _ in devices
+    ]
+    return [
+        open_members(ms, device=d, **opening(config)) for ms, d in zip(own, devices, strict=True)
+    ]
 
 # %% ../../nbs/inference/tiled_inference.ipynb #05f00013
 def scene_for(members: Sequence[Member], image: str | Path, stretch: str = "") -> Scene:
     "A raster as members want it: bands, ground sample distance, stretch."
     info = members[0].net.info
-    return open_scene(image, max(m.net.spec["in_channels"] for m in members), gsd_m=info.get("gsd_m"), stretch=stretch or ("fixed" if info.get("stretch") == "fixed" else ""))
+    return open_scene(
+        image,
+        max(m.net.spec["in_channels"] for m in members),
+        gsd_m=info.get("gsd_m"),
+        stretch=stretch or ("fixed" if info.get("stretch") == "fixed" else ""),
+    )
+
 
 def channel_names(members: Sequence[Member]) -> tuple[str, ...]:
     "What the bands of a result are called."
     net = members[0].net
-    return info_channels(net.info).names if "channels" in net.info else tuple(f"channel_{k}" for k in range(net.spec["out_channels"]))
+    return (
+        info_channels(net.info).names
+        if "channels" in net.info
+        else tuple(f"channel_{k}" for k in range(net.spec["out_channels"]))
+    )
 
 # %% ../../nbs/inference/tiled_inference.ipynb #6c222337
 def predict_raster(
-    members: Sequence[str | Path | RoadUNet | Member],   # checkpoints; or networks, which this machine uses
-    image: str | Path,                        # GeoTIFF or VRT of any size
-    out: str | Path,                          # .tif
+    members: Sequence[
+        str | Path | RoadUNet | Member
+    ],  # checkpoints; or networks, which this machine uses
+    image: str | Path,  # GeoTIFF or VRT of any size
+    out: str | Path,  # .tif
     *,
-    config: Any = EnsembleConfig(),           # or a preset, or a mapping
-    devices: str | Sequence[str] = "auto",    # see find_devices; on a cluster: of each worker
-    stretch: str = "",                        # empty: as the members were trained: fixed ranges, or percentiles of the whole raster
-    beside: Callable[[Windows, list[tuple[int, int]]], None] | None = None,   # is told which cells are there, as they come; once more of none, before they go
+    config: Any = EnsembleConfig(),  # or a preset, or a mapping
+    devices: str | Sequence[str] = "auto",  # see find_devices; on a cluster: of each worker
+    stretch: str = "",  # empty: as the members were trained: fixed ranges, or percentiles of the whole raster
+    beside: Callable[[Windows, list[tuple[int, int]]], None]
+    | None = None,  # is told which cells are there, as they come; once more of none, before they go
 ) -> Path:
     "Mean probabilities of members and views on the members' grid, in bounded memory; a run that was killed goes on where it was."
     config, out, spread = section(config, EnsembleConfig), Path(out), is_spread(members)
-    if spread: image, device = absolute(image), device_of_worker(devices)
+    if spread:
+        image, device = absolute(image), device_of_worker(devices)
     opened = open_everywhere(members, config, find_devices("cpu" if spread else devices))
-    scene, names, multiple = scene_for(opened[0], image, stretch), channel_names(opened[0]), int(np.lcm.reduce([m.net.multiple for m in opened[0]]))
+    scene, names, multiple = (
+        scene_for(opened[0], image, stretch),
+        channel_names(opened[0]),
+        int(np.lcm.reduce([m.net.multiple for m in opened[0]])),
+    )
     plan = json.loads(json.dumps(make_plan(opened[0], scene, config)))
-    if is_made(out, plan): return out
-    if spread: opened = []   # the plan names them; workers have their own
+    if is_made(out, plan):
+        return out
+    if spread:
+        opened = []  # the plan names them; workers have their own
     with workplace(out, plan) as folder:
         w = make_windows(folder, scene.target.shape, config, multiple, len(names) + 1)
         settle(w, w.all())
-        if beside and (there := [at for at in w.all() if w.cell(at).exists()]): beside(w, there)
-        predicted = predicted_there(make_errand(members, scene, w, config, device, plan)) if spread else _predicted(w, scene, opened, config)
+        if beside and (there := [at for at in w.all() if w.cell(at).exists()]):
+            beside(w, there)
+        predicted = (
+            predicted_there(make_errand(members, scene, w, config, device, plan))
+            if spread
+            else _predicted(w, scene, opened, config)
+        )
         with contextlib.closing(predicted):
             for made in predicted:
-                if beside and made: beside(w, made)
+                if beside and made:
+                    beside(w, made)
         write_cog(w, out, scene.target, names, {_TAG: plan_hash(plan)})
-        if beside: beside(w, [])
+        if beside:
+            beside(w, [])
     return out
 
-def _predicted(w: Windows, scene: Scene, opened: Sequence[Sequence[Member]], config: EnsembleConfig) -> Iterator[list[tuple[int, int]]]:
+
+def _predicted(
+    w: Windows, scene: Scene, opened: Sequence[Sequence[Member]], config: EnsembleConfig
+) -> Iterator[list[tuple[int, int]]]:
     "Predict the windows that lack; yields the cells that each made."
     shared, (hands, at_once) = Shared(threading.Lock(), set()), crew(opened[0][0].net.mean.device)
-    def read(at: tuple[int, int]) -> tuple: return read_window(scene, w.rows[at[0]], w.columns[at[1]])
+
+    def read(at: tuple[int, int]) -> tuple:
+        return read_window(scene, w.rows[at[0]], w.columns[at[1]])
+
     def compute(members: Sequence[Member]) -> Callable:
-        return lambda at, pixels: predict_window(members, *pixels, w.rows[at[0]], w.columns[at[1]], config)
-    def write(at: tuple[int, int], part: np.ndarray | None) -> list: keep_part(w, at, part); return settle(w, w.near(at), shared)
-    yield from staged(waiting(w), read, [compute(m) for m in opened for _ in range(at_once)], write, desc="windows", hands=hands)
+        return lambda at, pixels: predict_window(
+            members, *pixels, w.rows[at[0]], w.columns[at[1]], config
+        )
+
+    def write(at: tuple[int, int], part: np.ndarray | None) -> list:
+        keep_part(w, at, part)
+        return settle(w, w.near(at), shared)
+
+    yield from staged(
+        waiting(w),
+        read,
+        [compute(m) for m in opened for _ in range(at_once)],
+        write,
+        desc="windows",
+        hands=hands,
+    )
+
 
 def crew(device: torch.device) -> tuple[int, int]:
     "Threads that read and as many that write, and windows that a device has at once: a GPU computes one while the last is fetched from it."
     return (many_hands(), 2) if device.type == "cuda" else (1, 1)
 
-def predict_window(members: Sequence[Member], image: np.ndarray, valid: np.ndarray, row: Span, column: Span, config: EnsembleConfig) -> np.ndarray | None:
+
+def predict_window(
+    members: Sequence[Member],
+    image: np.ndarray,
+    valid: np.ndarray,
+    row: Span,
+    column: Span,
+    config: EnsembleConfig,
+) -> np.ndarray | None:
     "A window's part: 16-bit probabilities where it counts, and validity; None where it holds no data."
     rows, columns = (slice(s.first - s.start, s.last - s.start) for s in (row, column))
     known = valid[rows, columns]
-    if not known.any(): return None
-    p = mean_of_members(members, image, tta=config.tta, batch=config.batch, combine=config.combine)[:, rows, columns]
-    part, scale = np.empty((len(p) + 1, *known.shape), np.uint16), torch.from_numpy(known).to(p.device)*float(FULL)
-    for band, out in zip(p, part, strict=False): out[:] = ((band*scale).round() - 32768).to(torch.int16).cpu().numpy().view(np.uint16) ^ np.uint16(32768)   # torch hardly knows unsigned 16 bits
-    part[-1] = known*np.uint16(FULL)
+    if not known.any():
+        return None
+    p = mean_of_members(members, image, tta=config.tta, batch=config.batch, combine=config.combine)[
+        :, rows, columns
+    ]
+    part, scale = (
+        np.empty((len(p) + 1, *known.shape), np.uint16),
+        torch.from_numpy(known).to(p.device) * float(FULL),
+    )
+    for band, out in zip(p, part, strict=False):
+        out[:] = ((band * scale).round() - 32768).to(torch.int16).cpu().numpy().view(
+            np.uint16
+        ) ^ np.uint16(32768)  # torch hardly knows unsigned 16 bits
+    part[-1] = known * np.uint16(FULL)
     return part
 
 # %% ../../nbs/inference/tiled_inference.ipynb #05f00011
 class Errand(NamedTuple):
     "What a worker has to know; all paths are absolute, because a worker's own folder is another."
-    members: tuple[str, ...]   # checkpoints
-    scene: Scene               # of a mosaic without its reader, which is as long as the list of tiles
+
+    members: tuple[str, ...]  # checkpoints
+    scene: Scene  # of a mosaic without its reader, which is as long as the list of tiles
     windows: Windows
     config: EnsembleConfig
-    device: str                # the worker's
+    device: str  # the worker's
     plan: dict[str, Any]
+
 
 def is_spread(members: Sequence[str | Path | RoadUNet | Member]) -> bool:
     "Whether a cluster's workers predict: settings name one, and the members are files, which workers can open."
     return bool(load_settings().scheduler) and all(isinstance(m, str | Path) for m in members)
 
+
 def device_of_worker(devices: str | Sequence[str]) -> str:
     "The one device that each worker uses."
     device, *more = devices.split(",") if isinstance(devices, str) else devices
-    if more: raise StageError(f"devices={devices!r}", "are several, and a worker of a cluster uses one", "Start a worker for each GPU (CUDA_VISIBLE_DEVICES names it), and say auto.")
+    if more:
+        raise StageError(
+            f"devices={devices!r}",
+            "are several, and a worker of a cluster uses one",
+            "Start a worker for each GPU (CUDA_VISIBLE_DEVICES names it), and say auto.",
+        )
     return f"cuda:{device.strip()}" if device.strip().isdigit() else device.strip()
+
 
 def absolute(source: str | Path) -> str:
     "A source under its absolute path."
     path, said = split_source(source)
     return join_source(path.absolute(), **said)
 
-def make_errand(members: Sequence[str | Path], scene: Scene, w: Windows, config: EnsembleConfig, device: str, plan: dict[str, Any]) -> Errand:
+
+def make_errand(
+    members: Sequence[str | Path],
+    scene: Scene,
+    w: Windows,
+    config: EnsembleConfig,
+    device: str,
+    plan: dict[str, Any],
+) -> Errand:
     "What all windows share."
     scene = scene._replace(read=None) if is_mosaic(scene.path) else scene
-    return Errand(tuple(str(Path(m).absolute()) for m in members), scene, w._replace(folder=w.folder.absolute()), config, device, plan)
+    return Errand(
+        tuple(str(Path(m).absolute()) for m in members),
+        scene,
+        w._replace(folder=w.folder.absolute()),
+        config,
+        device,
+        plan,
+    )
 
 # %% ../../nbs/inference/tiled_inference.ipynb #05f00014
 def predicted_there(errand: Errand) -> Iterator[list[tuple[int, int]]]:
     "Have the windows that lack predicted by workers; yields the cells that each made."
     w, todo = errand.windows, waiting(errand.windows)
+
     def died(k: int) -> None:
-        raise StageError(f"window {todo[k]} of {errand.scene.path}", "ended three workers (out of memory, or a fault in a library)", "Give workers more memory, or predict smaller windows (ensemble.window_px).")
-    if not todo: return
+        raise StageError(
+            f"window {todo[k]} of {errand.scene.path}",
+            "ended three workers (out of memory, or a fault in a library)",
+            "Give workers more memory, or predict smaller windows (ensemble.window_px).",
+        )
+
+    if not todo:
+        return
     needs = [w.folder, file_of(errand.scene.path), *errand.members]
-    done = on_cluster("inference.tiled_inference", "predict_here", ((errand, at) for at in todo), died=died, gpu=True, ahead=True, needs=needs)
+    done = on_cluster(
+        "inference.tiled_inference",
+        "predict_here",
+        ((errand, at) for at in todo),
+        died=died,
+        gpu=True,
+        ahead=True,
+        needs=needs,
+    )
     yield from _settled(w, (todo[k] for k, _ in progress(done, "windows", len(todo))))
+
 
 def _settled(w: Windows, windows: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
     "Settle what comes in, by several threads on a machine with many cores."
-    shared, hands, going = Shared(threading.Lock(), set()), max(1, min(6, load_settings().n_workers//2)), deque()
+    shared, hands, going = (
+        Shared(threading.Lock(), set()),
+        max(1, min(6, load_settings().n_workers // 2)),
+        deque(),
+    )
     with ThreadPoolExecutor(hands) as pool:
         for at in windows:
             going.append(pool.submit(settle, w, w.near(at), shared))
-            while len(going) > hands: yield going.popleft().result()
-        while going: yield going.popleft().result()
+            while len(going) > hands:
+                yield going.popleft().result()
+        while going:
+            yield going.popleft().result()
 
 # %% ../../nbs/inference/tiled_inference.ipynb #05f00012
-def predict_here(errand: Errand, at: tuple[int, int]) -> bool:   # False: a worker had done it, and died before it could say so
+def predict_here(
+    errand: Errand, at: tuple[int, int]
+) -> bool:  # False: a worker had done it, and died before it could say so
     "What a worker does: one window's part, by members that stay open."
     w, name = errand.windows, plan_hash(errand.plan)
     check_plan(w.folder, name)
-    if not waiting(w, [at]): return False
+    if not waiting(w, [at]):
+        return False
     members, scene = resident(f"{name} on {errand.device}", lambda: _open_here(errand))
     row, column = w.rows[at[0]], w.columns[at[1]]
     part = predict_window(members, *read_window(scene, row, column), row, column, errand.config)
     keep_part(w, at, part, lambda: check_plan(w.folder, name))
     return True
 
+
 def _open_here(errand: Errand) -> tuple[list[Member], Scene]:
     "Members and image, which must be those that the client sees."
-    set_threads(); keep_memory()
-    scene = errand.scene if errand.scene.read else errand.scene._replace(read=open_mosaic(errand.scene.path).read)
+    set_threads()
+    keep_memory()
+    scene = (
+        errand.scene
+        if errand.scene.read
+        else errand.scene._replace(read=open_mosaic(errand.scene.path).read)
+    )
     (members,) = open_everywhere(errand.members, errand.config, find_devices(errand.device)[:1])
     check_same(errand.plan, json.loads(json.dumps(make_plan(members, scene, errand.config))))
     return members, scene
 
+
 def check_same(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
     "StageError where a worker's plan is not the client's; times count in whole seconds, which every file system keeps."
+
     def facts(plan: Mapping[str, Any]) -> dict[str, Any]:
-        files = [(name, size, ns//10**9) for name, size, ns in plan["files"]]
-        return {"image": files, "members": plan["members"], "version of this package": {k: v for k, v in plan.items() if k not in ("files", "members")}}
+        files = [(name, size, ns // 10**9) for name, size, ns in plan["files"]]
+        return {
+            "image": files,
+            "members": plan["members"],
+            "version of this package": {
+                k: v for k, v in plan.items() if k not in ("files", "members")
+            },
+        }
+
     for what, value in facts(wanted).items():
         if value != facts(seen)[what]:
-            raise StageError(f"worker {os.uname().nodename}", f"sees another {what}", "Mount the same folders under the same paths on every machine, with the same version of this package.")
+            raise StageError(
+                f"worker {os.uname().nodename}",
+                f"sees another {what}",
+                "Mount the same folders under the same paths on every machine, with the same version of this package.",
+            )

@@ -28,12 +28,15 @@ __all__ = ['Tile', 'Mosaic', 'is_mosaic', 'open_mosaic']
 # %% ../../nbs/inference/vrt_mosaic.ipynb #3f6e35dd
 class Tile(NamedTuple):
     "A piece of a mosaic."
+
     path: str
-    source: tuple[int, int]               # row, column where it begins in its file
-    place: tuple[int, int, int, int]      # row, column, rows, columns in the mosaic
+    source: tuple[int, int]  # row, column where it begins in its file
+    place: tuple[int, int, int, int]  # row, column, rows, columns in the mosaic
+
 
 class Mosaic(NamedTuple):
     "GeoTIFFs as one raster."
+
     grid: Grid
     count: int
     dtype: str
@@ -47,12 +50,23 @@ class Mosaic(NamedTuple):
         for t in self.tiles:
             top, left = max(r, t.place[0]), max(c, t.place[1])
             bottom, right = min(r + h, t.place[0] + t.place[2]), min(c + w, t.place[1] + t.place[3])
-            if top >= bottom or left >= right: continue
-            part = raster.read(t.path, bands=bands, window=Window(left - t.place[1] + t.source[1], top - t.place[0] + t.source[0], right - left, bottom - top))
-            under = out[:, top - r:bottom - r, left - c:right - c]
+            if top >= bottom or left >= right:
+                continue
+            part = raster.read(
+                t.path,
+                bands=bands,
+                window=Window(
+                    left - t.place[1] + t.source[1],
+                    top - t.place[0] + t.source[0],
+                    right - left,
+                    bottom - top,
+                ),
+            )
+            under = out[:, top - r : bottom - r, left - c : right - c]
             known = raster.valid_pixels(part, self.nodata)
             under[:, known] = part[:, known]
         return out
+
 
 def is_mosaic(path: str | Path) -> bool:
     "Whether a user named a VRT."
@@ -61,8 +75,9 @@ def is_mosaic(path: str | Path) -> bool:
 # %% ../../nbs/inference/vrt_mosaic.ipynb #88501890
 _CURE = "Make it with `gdalbuildvrt` from GeoTIFFs of one pixel size and CRS, or give one GeoTIFF (`gdal_translate city.vrt city.tif`)."
 
+
 def open_mosaic(
-    path: str | Path,   # .vrt
+    path: str | Path,  # .vrt
 ) -> Mosaic:
     "Read a VRT's list of tiles and check them against their files."
     path = Path(path)
@@ -73,29 +88,58 @@ def open_mosaic(
         crs, bands = CRS.from_user_input(root.findtext("SRS")), root.findall("VRTRasterBand")
         tiles = [_tiles(path, band) for band in bands]
         nodata = bands[0].findtext("NoDataValue")
-    except (AttributeError, TypeError, ValueError, IndexError, CRSError) as e: raise DataError(path, f"is not a VRT of GeoTIFFs ({e})", _CURE) from e
-    if not tiles or any(t != tiles[0] for t in tiles): raise DataError(path, "has bands of different tiles, or none", _CURE)
+    except (AttributeError, TypeError, ValueError, IndexError, CRSError) as e:
+        raise DataError(path, f"is not a VRT of GeoTIFFs ({e})", _CURE) from e
+    if not tiles or any(t != tiles[0] for t in tiles):
+        raise DataError(path, "has bands of different tiles, or none", _CURE)
     for number, band in enumerate(bands, 1):
-        if {int(s.findtext("SourceBand") or 0) for s in _sources(band)} != {number}: raise DataError(path, f"takes its band {number} from another band", _CURE)
+        if {int(s.findtext("SourceBand") or 0) for s in _sources(band)} != {number}:
+            raise DataError(path, f"takes its band {number} from another band", _CURE)
     dtype = _checked(path, tiles[0], crs, transform, len(bands))
-    return Mosaic(Grid(shape, transform, crs), len(bands), dtype, None if nodata in (None, "nan") else float(nodata), tuple(tiles[0]))
+    return Mosaic(
+        Grid(shape, transform, crs),
+        len(bands),
+        dtype,
+        None if nodata in (None, "nan") else float(nodata),
+        tuple(tiles[0]),
+    )
+
 
 def _xml(path: Path) -> ElementTree.Element:
     "The text as a tree; none that defines entities."
-    if not path.is_file(): raise DataError(path, "no such file", "Check the path.")
-    if path.stat().st_size > 64_000_000: raise DataError(path, "is too large for a list of tiles", _CURE)
+    if not path.is_file():
+        raise DataError(path, "no such file", "Check the path.")
+    if path.stat().st_size > 64_000_000:
+        raise DataError(path, "is too large for a list of tiles", _CURE)
     text = path.read_bytes()
-    if b"<!" in text.replace(b"<!--", b""): raise DataError(path, "defines entities, which no list of tiles needs", _CURE)
-    try: root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as e: raise DataError(path, f"is not XML ({e})", _CURE) from e
-    if root.tag != "VRTDataset" or root.get("subClass"): raise DataError(path, "is not a plain VRT", _CURE)
+    if b"<!" in text.replace(b"<!--", b""):
+        raise DataError(path, "defines entities, which no list of tiles needs", _CURE)
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as e:
+        raise DataError(path, f"is not XML ({e})", _CURE) from e
+    if root.tag != "VRTDataset" or root.get("subClass"):
+        raise DataError(path, "is not a plain VRT", _CURE)
     return root
+
 
 def _sources(band: ElementTree.Element) -> list[ElementTree.Element]:
     "A band's sources, all of plain kinds."
-    if band.get("subClass"): raise ValueError(f"a band of class {band.get('subClass')}")
-    known = {"SimpleSource", "ComplexSource", "NoDataValue", "ColorInterp", "Description", "Metadata", "Overview", "MaskBand", "Histograms"}
-    if odd := [e.tag for e in band if e.tag not in known]: raise ValueError(f"holds <{odd[0]}>")
+    if band.get("subClass"):
+        raise ValueError(f"a band of class {band.get('subClass')}")
+    known = {
+        "SimpleSource",
+        "ComplexSource",
+        "NoDataValue",
+        "ColorInterp",
+        "Description",
+        "Metadata",
+        "Overview",
+        "MaskBand",
+        "Histograms",
+    }
+    if odd := [e.tag for e in band if e.tag not in known]:
+        raise ValueError(f"holds <{odd[0]}>")
     return [e for e in band if e.tag.endswith("Source")]
 
 # %% ../../nbs/inference/vrt_mosaic.ipynb #7292a55a
@@ -103,26 +147,57 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
     "A band's tiles."
     out = []
     for s in _sources(band):
-        if odd := [e.tag for e in s if e.tag not in ("SourceFilename", "SourceBand", "SourceProperties", "SrcRect", "DstRect", "NODATA")]:
+        if odd := [
+            e.tag
+            for e in s
+            if e.tag
+            not in (
+                "SourceFilename",
+                "SourceBand",
+                "SourceProperties",
+                "SrcRect",
+                "DstRect",
+                "NODATA",
+            )
+        ]:
             raise ValueError(f"changes its pixels by <{odd[0]}>")
         name = s.find("SourceFilename")
-        source, place = ([float(s.find(tag).get(key)) for key in ("yOff", "xOff", "ySize", "xSize")] for tag in ("SrcRect", "DstRect"))
-        if source[2:] != place[2:] or any(abs(v - round(v)) > 1e-3 for v in source + place): raise ValueError("resamples its tiles")
-        file = vrt.parent/name.text if name.get("relativeToVRT") == "1" else Path(name.text)
+        source, place = (
+            [float(s.find(tag).get(key)) for key in ("yOff", "xOff", "ySize", "xSize")]
+            for tag in ("SrcRect", "DstRect")
+        )
+        if source[2:] != place[2:] or any(abs(v - round(v)) > 1e-3 for v in source + place):
+            raise ValueError("resamples its tiles")
+        file = vrt.parent / name.text if name.get("relativeToVRT") == "1" else Path(name.text)
         out.append(Tile(str(file), tuple(map(round, source[:2])), tuple(map(round, place))))
     return out
+
 
 def _checked(vrt: Path, tiles: Sequence[Tile], crs: CRS, transform: Affine, count: int) -> str:
     "Each tile's file is there, has the bands, and lies where the list says; returns the type of its pixels."
     dtypes = set()
     for t in tiles:
         with raster.open_raster(t.path) as source:
-            at = ~transform*(source.transform*(t.source[1], t.source[0]))
-            size = source.transform.a/transform.a, source.transform.e/transform.e
+            at = ~transform * (source.transform * (t.source[1], t.source[0]))
+            size = source.transform.a / transform.a, source.transform.e / transform.e
             far = max(abs(at[0] - t.place[1]), abs(at[1] - t.place[0]))
             if source.crs != crs or far > 0.51 or max(abs(s - 1) for s in size) > 1e-3:
-                raise DataError(t.path, f"does not lie where {vrt.name} says", "Make the VRT again with `gdalbuildvrt`.")
-            if source.count < count: raise DataError(t.path, f"has {source.count} bands, {vrt.name} wants {count}", "Use tiles of one kind.")
+                raise DataError(
+                    t.path,
+                    f"does not lie where {vrt.name} says",
+                    "Make the VRT again with `gdalbuildvrt`.",
+                )
+            if source.count < count:
+                raise DataError(
+                    t.path,
+                    f"has {source.count} bands, {vrt.name} wants {count}",
+                    "Use tiles of one kind.",
+                )
             dtypes.add(source.dtypes[0])
-    if len(dtypes) != 1: raise DataError(vrt, f"mixes pixels of types {', '.join(sorted(dtypes))}", "Convert the tiles to one type.")
+    if len(dtypes) != 1:
+        raise DataError(
+            vrt,
+            f"mixes pixels of types {', '.join(sorted(dtypes))}",
+            "Convert the tiles to one type.",
+        )
     return dtypes.pop()

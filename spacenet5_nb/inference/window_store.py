@@ -31,66 +31,111 @@ __all__ = ['FULL', 'Windows', 'make_windows', 'waiting', 'Shared', 'settle', 'ke
 # %% ../../nbs/inference/window_store.ipynb #f609c503
 class Windows(NamedTuple):
     "The windows of a raster and where what is finished lies."
+
     folder: Path
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
-    shape: tuple[int, int]   # of the target grid
+    shape: tuple[int, int]  # of the target grid
     blend: int
-    bands: int               # channels, and one for validity
+    bands: int  # channels, and one for validity
 
-    def part(self, at: tuple[int, int]) -> Path: return self.folder/f"part_{at[0]:04}_{at[1]:04}.npy"
-    def cell(self, at: tuple[int, int]) -> Path: return self.folder/f"cell_{at[0]:04}_{at[1]:04}.tif"
-    def all(self) -> list[tuple[int, int]]: return [(i, j) for i in range(len(self.rows)) for j in range(len(self.columns))]
+    def part(self, at: tuple[int, int]) -> Path:
+        return self.folder / f"part_{at[0]:04}_{at[1]:04}.npy"
+
+    def cell(self, at: tuple[int, int]) -> Path:
+        return self.folder / f"cell_{at[0]:04}_{at[1]:04}.tif"
+
+    def all(self) -> list[tuple[int, int]]:
+        return [(i, j) for i in range(len(self.rows)) for j in range(len(self.columns))]
+
     def near(self, at: tuple[int, int]) -> list[tuple[int, int]]:
         "A window and its neighbours."
         i, j = at
-        return [(a, b) for a in range(max(0, i - 1), min(len(self.rows), i + 2)) for b in range(max(0, j - 1), min(len(self.columns), j + 2))]
+        return [
+            (a, b)
+            for a in range(max(0, i - 1), min(len(self.rows), i + 2))
+            for b in range(max(0, j - 1), min(len(self.columns), j + 2))
+        ]
 
-def make_windows(folder: Path, shape: tuple[int, int], config: EnsembleConfig, multiple: int, bands: int) -> Windows:
+
+def make_windows(
+    folder: Path, shape: tuple[int, int], config: EnsembleConfig, multiple: int, bands: int
+) -> Windows:
     "Cut a target grid as a preset says."
-    size = dict(window=config.window_px, margin=config.margin_px, blend=config.blend_px, multiple=multiple)
-    return Windows(folder, tuple(spans(shape[0], **size)), tuple(spans(shape[1], **size)), shape, config.blend_px, bands)
+    size = dict(
+        window=config.window_px, margin=config.margin_px, blend=config.blend_px, multiple=multiple
+    )
+    return Windows(
+        folder,
+        tuple(spans(shape[0], **size)),
+        tuple(spans(shape[1], **size)),
+        shape,
+        config.blend_px,
+        bands,
+    )
+
 
 def waiting(
     w: Windows,
-    among: Sequence[tuple[int, int]] | None = None,   # None: all
+    among: Sequence[tuple[int, int]] | None = None,  # None: all
 ) -> list[tuple[int, int]]:
     "Windows that are still to be predicted."
     there = set(os.listdir(w.folder))
-    def is_missing(at: tuple[int, int]) -> bool: return w.cell(at).name not in there
-    return [at for at in (w.all() if among is None else among) if w.part(at).name not in there and any(map(is_missing, w.near(at)))]
+
+    def is_missing(at: tuple[int, int]) -> bool:
+        return w.cell(at).name not in there
+
+    return [
+        at
+        for at in (w.all() if among is None else among)
+        if w.part(at).name not in there and any(map(is_missing, w.near(at)))
+    ]
+
 
 class Shared(NamedTuple):
     "What threads that settle the same windows have in common."
+
     lock: threading.Lock
-    taken: set[tuple[int, int]]   # cells that one of them makes, or has made
+    taken: set[tuple[int, int]]  # cells that one of them makes, or has made
+
 
 def settle(
     w: Windows,
     cells: Sequence[tuple[int, int]],
-    shared: Shared | None = None,   # None: for one thread at a time
-) -> list[tuple[int, int]]:         # cells that were made
+    shared: Shared | None = None,  # None: for one thread at a time
+) -> list[tuple[int, int]]:  # cells that were made
     "Make those cells whose windows are all there, then drop parts that no cell needs; for one process at a time."
     lock, taken = shared or (contextlib.nullcontext(), set())
     with lock:
         there = set(os.listdir(w.folder))
-        made = [at for at in cells if at not in taken and w.cell(at).name not in there and all(w.part(n).name in there for n in w.near(at))]
+        made = [
+            at
+            for at in cells
+            if at not in taken
+            and w.cell(at).name not in there
+            and all(w.part(n).name in there for n in w.near(at))
+        ]
         taken.update(made)
-    for at in made: make_cell(w, at)
+    for at in made:
+        make_cell(w, at)
     with lock:
         there = set(os.listdir(w.folder))
         for at in sorted({n for c in cells for n in w.near(c)}):
-            if w.part(at).name in there and all(w.cell(n).name in there for n in w.near(at)): w.part(at).unlink()
+            if w.part(at).name in there and all(w.cell(n).name in there for n in w.near(at)):
+                w.part(at).unlink()
     return made
 
 # %% ../../nbs/inference/window_store.ipynb #9578df21
-FULL = 65535   # a probability of 1 in a part
+FULL = 65535  # a probability of 1 in a part
+
 
 def keep_part(
     w: Windows,
     at: tuple[int, int],
-    part: np.ndarray | None,                   # None: an empty file's worth, where it holds no data
-    check: Callable[[], Any] = lambda: None,   # is called when all is written but the name; what it raises leaves nothing behind
+    part: np.ndarray | None,  # None: an empty file's worth, where it holds no data
+    check: Callable[[], Any] = lambda: (
+        None
+    ),  # is called when all is written but the name; what it raises leaves nothing behind
 ) -> None:
     "Write a window's part."
     buffer = io.BytesIO()
@@ -99,53 +144,87 @@ def keep_part(
         tmp.write_bytes(buffer.getvalue())
         check()
 
+
 def make_cell(w: Windows, at: tuple[int, int]) -> None:
     "Blend the windows that reach into a cell."
     row, column = w.rows[at[0]], w.columns[at[1]]
     out = np.zeros((w.bands, row.high - row.low, column.high - column.low), np.float32)
     for i, j in w.near(at):
-        part = np.load(w.part((i, j)), mmap_mode="r", allow_pickle=False) if w.part((i, j)).stat().st_size > 200 else None
-        if part is None or not part.size: continue
-        (there, here, y), (theres, heres, x) = (_shared(s, cell, n, w.blend) for s, cell, n in zip((w.rows[i], w.columns[j]), (row, column), w.shape, strict=True))
-        out[:, here, heres] += part[:, there, theres]*y[:, None]*x
-    pixels = np.clip(np.round(out*np.float32(255/FULL)), 0, 255).astype(np.uint8)
+        part = (
+            np.load(w.part((i, j)), mmap_mode="r", allow_pickle=False)
+            if w.part((i, j)).stat().st_size > 200
+            else None
+        )
+        if part is None or not part.size:
+            continue
+        (there, here, y), (theres, heres, x) = (
+            _shared(s, cell, n, w.blend)
+            for s, cell, n in zip((w.rows[i], w.columns[j]), (row, column), w.shape, strict=True)
+        )
+        out[:, here, heres] += part[:, there, theres] * y[:, None] * x
+    pixels = np.clip(np.round(out * np.float32(255 / FULL)), 0, 255).astype(np.uint8)
     raster.write(w.cell(at), pixels, grid=_nowhere(pixels.shape[1:]))
+
 
 def _shared(s: Span, cell: Span, n: int, blend: int) -> tuple[slice, slice, np.ndarray]:
     "What a window and a cell share along an axis: in the part, in the cell, and how much it counts."
     a, b = max(s.first, cell.low), max(max(s.first, cell.low), min(s.last, cell.high))
-    return slice(a - s.first, b - s.first), slice(a - cell.low, b - cell.low), turns(s, n, blend)[a - s.first:b - s.first]
+    return (
+        slice(a - s.first, b - s.first),
+        slice(a - cell.low, b - cell.low),
+        turns(s, n, blend)[a - s.first : b - s.first],
+    )
+
 
 def _nowhere(shape: tuple[int, int]) -> raster.Grid:
     "A grid for files that only this notebook reads."
-    return raster.Grid(tuple(shape), rasterio.Affine(2, 0, 0, 0, -2, 0), rasterio.CRS.from_epsg(3857))
+    return raster.Grid(
+        tuple(shape), rasterio.Affine(2, 0, 0, 0, -2, 0), rasterio.CRS.from_epsg(3857)
+    )
 
 # %% ../../nbs/inference/window_store.ipynb #05f00006
-def plan_hash(plan: dict[str, Any]) -> str: return hashlib.sha1(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+def plan_hash(plan: dict[str, Any]) -> str:
+    return hashlib.sha1(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
 
 @contextlib.contextmanager
 def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
     "The folder of what is finished, for one process at a time; parts of another plan go, and all go when the block ends well."
     folder = out.with_name(out.name + ".parts")
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder/".lock", "w") as lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise StageError(folder, "another process is predicting this raster", "Wait for it, or choose another output.") from None
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(
+                folder,
+                "another process is predicting this raster",
+                "Wait for it, or choose another output.",
+            ) from None
         if not is_of(folder, plan_hash(plan)):
-            (folder/"plan.json").unlink(missing_ok=True)
+            (folder / "plan.json").unlink(missing_ok=True)
             for kind in (".tmp-*", "part_*", "cell_*"):
-                for path in folder.glob(kind): path.unlink(missing_ok=True)
-            write_json(folder/"plan.json", plan)
+                for path in folder.glob(kind):
+                    path.unlink(missing_ok=True)
+            write_json(folder / "plan.json", plan)
         yield folder
-        (folder/"plan.json").unlink()
+        (folder / "plan.json").unlink()
     shutil.rmtree(folder)
+
 
 def is_of(folder: Path, name: str) -> bool:
     "Whether what lies in a folder is of the plan with this hash."
-    try: return plan_hash(json.loads((folder/"plan.json").read_text())) == name
-    except (FileNotFoundError, ValueError): return False
+    try:
+        return plan_hash(json.loads((folder / "plan.json").read_text())) == name
+    except (FileNotFoundError, ValueError):
+        return False
+
 
 def check_plan(folder: Path, name: str) -> None:
     "StageError where a folder's parts are not, or no longer, of this plan."
     if not is_of(folder, name):
-        raise StageError(folder, f"holds no parts of this run on {os.uname().nodename}", "Mount the same folders under the same paths on every machine; if another run has taken the folder, leave it to that one.")
+        raise StageError(
+            folder,
+            f"holds no parts of this run on {os.uname().nodename}",
+            "Mount the same folders under the same paths on every machine; if another run has taken the folder, leave it to that one.",
+        )

@@ -32,237 +32,476 @@ __all__ = ['KINDS', 'TABLES', 'find_entries', 'read_solution', 'read_entry', 'ro
            'find_images', 'images_near', 'flat_grid']
 
 # %% ../../nbs/judge/chip_graphs.ipynb #cc24b3be
-KINDS = (".gpkg", ".graphml", ".geojson", ".json")  # where a folder holds a chip in several kinds, the first one counts
+KINDS = (
+    ".gpkg",
+    ".graphml",
+    ".geojson",
+    ".json",
+)  # where a folder holds a chip in several kinds, the first one counts
 TABLES = (".csv", ".txt")
 
+
 def find_entries(
-    source: str | Path | Mapping[str, Any],  # folder, SpaceNet CSV, one graph or GeoJSON, or {chip: file, graph or rows}
-) -> dict[str, Any]:                         # chip id -> file, graph or CSV rows
+    source: str
+    | Path
+    | Mapping[
+        str, Any
+    ],  # folder, SpaceNet CSV, one graph or GeoJSON, or {chip: file, graph or rows}
+) -> dict[str, Any]:  # chip id -> file, graph or CSV rows
     "List the road graphs of a folder or CSV by chip."
-    if isinstance(source, Mapping): return dict(source)
+    if isinstance(source, Mapping):
+        return dict(source)
     path = Path(source)
-    if not path.exists(): raise DataError(path, "does not exist", "Check the path.")
-    if path.is_file() and path.suffix.lower() in TABLES: return read_solution(path)
-    if path.is_file() and path.suffix.lower() in KINDS: return {parse_chip(path).id: path}
-    if not path.is_dir(): raise DataError(path, "is neither a folder nor a CSV", f"Give a folder of {', '.join(KINDS)} files, or a SpaceNet CSV.")
+    if not path.exists():
+        raise DataError(path, "does not exist", "Check the path.")
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return read_solution(path)
+    if path.is_file() and path.suffix.lower() in KINDS:
+        return {parse_chip(path).id: path}
+    if not path.is_dir():
+        raise DataError(
+            path,
+            "is neither a folder nor a CSV",
+            f"Give a folder of {', '.join(KINDS)} files, or a SpaceNet CSV.",
+        )
     found: dict[str, Path] = {}
-    def rank(file: Path) -> tuple[int, bool]: return KINDS.index(file.suffix.lower()), "speed" not in file.stem + file.parent.name   # SpaceNet 3 has labels twice
+
+    def rank(file: Path) -> tuple[int, bool]:
+        return KINDS.index(
+            file.suffix.lower()
+        ), "speed" not in file.stem + file.parent.name  # SpaceNet 3 has labels twice
+
     for file in sorted(filter(_holds_roads, path.rglob("*")), key=lambda f: (rank(f), str(f))):
         chip = parse_chip(file).id
-        if chip not in found: found[chip] = file
-        elif rank(found[chip]) == rank(file): raise DataError(file, f"is chip {chip}, as is {found[chip]}", "Keep one of them, or name the folder of one split.")
-    if found: return dict(sorted(found.items()))
+        if chip not in found:
+            found[chip] = file
+        elif rank(found[chip]) == rank(file):
+            raise DataError(
+                file,
+                f"is chip {chip}, as is {found[chip]}",
+                "Keep one of them, or name the folder of one split.",
+            )
+    if found:
+        return dict(sorted(found.items()))
     tables = sorted(f.name for f in path.iterdir() if f.suffix.lower() in TABLES)
-    raise DataError(path, f"holds no {', '.join(KINDS)} file with roads", f"It holds {tables[0]}: name that file." if tables else "Name the folder that holds one file of roads per chip.")
+    raise DataError(
+        path,
+        f"holds no {', '.join(KINDS)} file with roads",
+        f"It holds {tables[0]}: name that file."
+        if tables
+        else "Name the folder that holds one file of roads per chip.",
+    )
+
 
 def _holds_roads(file: Path) -> bool:
     "Whether a file is of a kind that holds roads; JSON may be anything."
-    if file.suffix.lower() not in KINDS or file.name.startswith("."): return False
-    if file.suffix.lower() != ".json": return file.is_file()
-    with open(file, "rb") as f: return b'"Feature' in f.read(4096)
+    if file.suffix.lower() not in KINDS or file.name.startswith("."):
+        return False
+    if file.suffix.lower() != ".json":
+        return file.is_file()
+    with open(file, "rb") as f:
+        return b'"Feature' in f.read(4096)
 
 # %% ../../nbs/judge/chip_graphs.ipynb #124ec667
 _WANTED = ("ImageId", "WKT_Pix", "travel_time_s")
 
+
 def read_solution(
-    path: str | Path,           # ImageId, WKT_Pix, and perhaps length_m, travel_time_s
-) -> dict[str, pd.DataFrame]:   # chip id -> its rows; index: the line in the file; travel_time_s is NaN where the whole file has no times
+    path: str | Path,  # ImageId, WKT_Pix, and perhaps length_m, travel_time_s
+) -> dict[
+    str, pd.DataFrame
+]:  # chip id -> its rows; index: the line in the file; travel_time_s is NaN where the whole file has no times
     "Read a SpaceNet submission or truth."
     rows = _table(Path(path))
     names = {name: parse_chip(name).id for name in rows["ImageId"].unique()}
     chips = rows["ImageId"].map(names)
     for name, chip in names.items():
         if other := next((n for n, c in names.items() if c == chip and n != name), ""):
-            raise DataError(path, f"has two names for chip {chip}: {name} and {other}", "Keep one split, or one name per chip, in a file.")
+            raise DataError(
+                path,
+                f"has two names for chip {chip}: {name} and {other}",
+                "Keep one split, or one name per chip, in a file.",
+            )
     lines = _lines_of(path, rows)
     _check_empty(path, rows.assign(chip=chips), shapely.is_empty(lines))
     rows["travel_time_s"] = _times(path, rows, shapely.length(lines) > 0)
     found = {chip: part for chip, part in rows.groupby(chips)}
-    for part in found.values(): part.attrs["source"] = str(path)
+    for part in found.values():
+        part.attrs["source"] = str(path)
     return found
+
 
 def _table(path: Path) -> pd.DataFrame:
     "The wanted columns as text; index: lines of the file."
     try:
-        csv.field_size_limit(max(csv.field_size_limit(), 1 << 26))   # a road may have more than 131,072 characters
+        csv.field_size_limit(
+            max(csv.field_size_limit(), 1 << 26)
+        )  # a road may have more than 131,072 characters
         with open(path, newline="", encoding="utf-8-sig") as f:
             reader = csv.reader(f, skipinitialspace=True)
             header = [name.strip() for name in next(reader, [])]
             lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as e: raise DataError(path, f"is not a CSV table ({e})", "Export it as CSV in UTF-8.") from e
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise DataError(path, f"is not a CSV table ({e})", "Export it as CSV in UTF-8.") from e
     if missing := {"ImageId", "WKT_Pix"} - set(header):
-        raise DataError(path, f"lacks the columns {sorted(missing)}", "A SpaceNet submission has ImageId, WKT_Pix, length_m, travel_time_s, separated by commas.")
-    if twice := [name for name in _WANTED if header.count(name) > 1]: raise DataError(path, f"has the column {twice[0]} twice", "Keep one of them.")
+        raise DataError(
+            path,
+            f"lacks the columns {sorted(missing)}",
+            "A SpaceNet submission has ImageId, WKT_Pix, length_m, travel_time_s, separated by commas.",
+        )
+    if twice := [name for name in _WANTED if header.count(name) > 1]:
+        raise DataError(path, f"has the column {twice[0]} twice", "Keep one of them.")
     at = [header.index(name) if name in header else None for name in _WANTED]
-    table = [_cells(path, line, row, at, len(header)) for line, row in lines if [cell.strip() for cell in row] != header]
-    if not table: raise DataError(path, "has no rows", "A chip without roads has one row: LINESTRING EMPTY.")
-    return pd.DataFrame(table, columns=_WANTED, index=pd.Index([line for line, row in lines if [cell.strip() for cell in row] != header], name="line"))
+    table = [
+        _cells(path, line, row, at, len(header))
+        for line, row in lines
+        if [cell.strip() for cell in row] != header
+    ]
+    if not table:
+        raise DataError(path, "has no rows", "A chip without roads has one row: LINESTRING EMPTY.")
+    return pd.DataFrame(
+        table,
+        columns=_WANTED,
+        index=pd.Index(
+            [line for line, row in lines if [cell.strip() for cell in row] != header], name="line"
+        ),
+    )
+
 
 def _cells(path: Path, line: int, row: list[str], at: list[int | None], width: int) -> list[str]:
     "The wanted cells of one row."
-    if any(cell.strip() for cell in row[width:]): raise DataError(path, f"line {line} has {len(row)} fields, its header {width}", 'Put WKT, which has commas, in double quotes: "LINESTRING (1 2, 3 4)".')
+    if any(cell.strip() for cell in row[width:]):
+        raise DataError(
+            path,
+            f"line {line} has {len(row)} fields, its header {width}",
+            'Put WKT, which has commas, in double quotes: "LINESTRING (1 2, 3 4)".',
+        )
     cells = ["" if k is None or k >= len(row) else row[k].strip() for k in at]
-    if not cells[0] or cells[0].lower() in _NOTHING: raise DataError(path, f"line {line} has no ImageId", "Name its chip, or remove the line.")
+    if not cells[0] or cells[0].lower() in _NOTHING:
+        raise DataError(path, f"line {line} has no ImageId", "Name its chip, or remove the line.")
     return cells
+
 
 _NOTHING = ("", "nan", "none", "null", "na")
 
 # %% ../../nbs/judge/chip_graphs.ipynb #1fe5612a
 def _lines_of(path: str | Path, rows: pd.DataFrame) -> np.ndarray:
     "The lines of a CSV's rows; the first one that is none is an error."
-    with np.errstate(invalid="ignore"): lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object), on_invalid="ignore")
+    with np.errstate(invalid="ignore"):
+        lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object), on_invalid="ignore")
     for k in np.flatnonzero(shapely.get_type_id(lines) != 1):
         text, line = rows["WKT_Pix"].iloc[k], f"line {rows.index[k]} ({rows['ImageId'].iloc[k]})"
-        if text.lower() in _NOTHING: raise DataError(path, f"{line} has no WKT_Pix", "A chip without roads has one row: LINESTRING EMPTY.")
-        raise DataError(path, f"{line} holds '{text:.60}', which is no LINESTRING of two points or more", "Mend or remove that row; parts of a MULTILINESTRING are a row each.")
+        if text.lower() in _NOTHING:
+            raise DataError(
+                path,
+                f"{line} has no WKT_Pix",
+                "A chip without roads has one row: LINESTRING EMPTY.",
+            )
+        raise DataError(
+            path,
+            f"{line} holds '{text:.60}', which is no LINESTRING of two points or more",
+            "Mend or remove that row; parts of a MULTILINESTRING are a row each.",
+        )
     coords, owner = shapely.get_coordinates(lines, return_index=True)
-    if len(bad := owner[~np.isfinite(coords).all(1)]): raise DataError(path, f"line {rows.index[bad[0]]} ({rows['ImageId'].iloc[bad[0]]}) has coordinates that are not finite")
+    if len(bad := owner[~np.isfinite(coords).all(1)]):
+        raise DataError(
+            path,
+            f"line {rows.index[bad[0]]} ({rows['ImageId'].iloc[bad[0]]}) has coordinates that are not finite",
+        )
     return lines
+
 
 def _check_empty(path: str | Path, rows: pd.DataFrame, empty: np.ndarray) -> None:
     "A chip is empty, or it has roads."
     both = set(rows["chip"][empty]) & set(rows["chip"][~empty])
     for line, chip in rows["chip"][empty].items():
-        if chip in both: raise DataError(path, f"line {line} says that {chip} is empty, but other lines give it roads", "Remove the row LINESTRING EMPTY.")
+        if chip in both:
+            raise DataError(
+                path,
+                f"line {line} says that {chip} is empty, but other lines give it roads",
+                "Remove the row LINESTRING EMPTY.",
+            )
+
 
 def _times(path: str | Path, rows: pd.DataFrame, is_road: np.ndarray) -> np.ndarray:
     "Travel times in seconds; all NaN where no road has one. A road without length needs none."
     text = rows["travel_time_s"].str.lower()
     times = pd.to_numeric(text.where(~text.isin(_NOTHING)), errors="coerce").to_numpy(float)
+
     def stop(where: np.ndarray, problem: str, cure: str) -> None:
-        if len(k := np.flatnonzero(where)): raise DataError(path, f"line {rows.index[k[0]]} ({rows['ImageId'].iloc[k[0]]}) has {problem}", cure)
-    stop(~text.isin(_NOTHING) & ~(np.isfinite(times) & (times >= 0)), "a travel_time_s that is no time in seconds", "Mend that row.")
+        if len(k := np.flatnonzero(where)):
+            raise DataError(
+                path, f"line {rows.index[k[0]]} ({rows['ImageId'].iloc[k[0]]}) has {problem}", cure
+            )
+
+    stop(
+        ~text.isin(_NOTHING) & ~(np.isfinite(times) & (times >= 0)),
+        "a travel_time_s that is no time in seconds",
+        "Mend that row.",
+    )
     lacking = is_road & ~(times > 0)
-    if lacking.sum() == is_road.sum(): return np.full(len(rows), np.nan)
-    stop(lacking, "no travel_time_s, but other rows have one", "Give every road a time, or none: nobody invents the speeds that are judged.")
+    if lacking.sum() == is_road.sum():
+        return np.full(len(rows), np.nan)
+    stop(
+        lacking,
+        "no travel_time_s, but other rows have one",
+        "Give every road a time, or none: nobody invents the speeds that are judged.",
+    )
     return times
 
 # %% ../../nbs/judge/chip_graphs.ipynb #13604d08
 def read_entry(
-    entry: Any,                          # graph, path, or rows of a SpaceNet CSV
-    chip: str,                           # for messages
+    entry: Any,  # graph, path, or rows of a SpaceNet CSV
+    chip: str,  # for messages
     *,
-    crs: Any = None,                     # CRS to bring it to; None: its own, or the UTM zone of its lines
-    image: Any = None,                   # the chip's image, or its grid; rows in pixels need it
-    infer: bool = True,                  # GeoJSON: roads that say nothing about their speed get the label rules' one; False: such a file has no speeds
+    crs: Any = None,  # CRS to bring it to; None: its own, or the UTM zone of its lines
+    image: Any = None,  # the chip's image, or its grid; rows in pixels need it
+    infer: bool = True,  # GeoJSON: roads that say nothing about their speed get the label rules' one; False: such a file has no speeds
 ) -> nx.MultiGraph:
     "Read one chip's road graph from whatever form it has."
-    if isinstance(entry, pd.DataFrame): g = _from_rows(entry, chip, image)
-    elif isinstance(entry, nx.Graph): g = entry
-    elif file_of(entry).suffix.lower() in (".geojson", ".json"): return _from_geojson(entry, crs, infer)
-    elif file_of(entry).suffix.lower() == ".graphml": g = read_graphml(entry)
-    else: g = graph.read(entry, speeds=False)
+    if isinstance(entry, pd.DataFrame):
+        g = _from_rows(entry, chip, image)
+    elif isinstance(entry, nx.Graph):
+        g = entry
+    elif file_of(entry).suffix.lower() in (".geojson", ".json"):
+        return _from_geojson(entry, crs, infer)
+    elif file_of(entry).suffix.lower() == ".graphml":
+        g = read_graphml(entry)
+    else:
+        g = graph.read(entry, speeds=False)
     return g if crs is None or g.graph.get("crs") == crs else graph.project(g, crs)
+
 
 def _from_rows(rows: pd.DataFrame, chip: str, image: Any) -> nx.MultiGraph:
     "Rows in pixels, where an image says that pixels are."
     source = rows.attrs.get("source", chip)
-    if image is None: raise DataError(source, f"gives {chip} in pixels, and no image says where they are", "Pass images=: a folder, or {chip: path}.")
+    if image is None:
+        raise DataError(
+            source,
+            f"gives {chip} in pixels, and no image says where they are",
+            "Pass images=: a folder, or {chip: path}.",
+        )
     grid = raster.as_grid(image)
-    (height, width), xy = grid.shape, shapely.get_coordinates(shapely.from_wkt(rows["WKT_Pix"].to_numpy(object)))
-    beyond = (xy < [-0.1*width, -0.1*height]) | (xy > [1.1*width, 1.1*height])
+    (height, width), xy = (
+        grid.shape,
+        shapely.get_coordinates(shapely.from_wkt(rows["WKT_Pix"].to_numpy(object))),
+    )
+    beyond = (xy < [-0.1 * width, -0.1 * height]) | (xy > [1.1 * width, 1.1 * height])
     if height and beyond.any():
         x, y = xy[beyond.any(1)][0]
-        raise DataError(source, f"takes {chip} to column {x:.0f}, row {y:.0f}, but {image} has {width} columns and {height} rows",
-                        "Name the images in whose pixels the roads were drawn; SpaceNet's are PS-RGB, PS-MS and PAN.")
+        raise DataError(
+            source,
+            f"takes {chip} to column {x:.0f}, row {y:.0f}, but {image} has {width} columns and {height} rows",
+            "Name the images in whose pixels the roads were drawn; SpaceNet's are PS-RGB, PS-MS and PAN.",
+        )
     return graph.from_wkt_rows(rows, grid.transform, grid.crs)
+
 
 def _from_geojson(source: str | Path, crs: Any, infer: bool) -> nx.MultiGraph:
     "Lines of a GeoJSON; where speeds are not inferred, all roads say theirs, or none does."
     rows = rows_of(source)
     g = graph.from_labels(rows, crs=crs)
-    silent = [] if infer else [k for k, tags in enumerate(rows.tags) if speed_of(tags).rule.endswith("fallback")]
-    if not silent: return g
+    silent = (
+        []
+        if infer
+        else [k for k, tags in enumerate(rows.tags) if speed_of(tags).rule.endswith("fallback")]
+    )
+    if not silent:
+        return g
     if len(silent) < len(rows.tags):
-        raise DataError(file_of(source), f"says nothing about the speed of road {silent[0] + 1} of {len(rows.tags)}, but does of others", "Give every road a speed_mph, or none.")
+        raise DataError(
+            file_of(source),
+            f"says nothing about the speed of road {silent[0] + 1} of {len(rows.tags)}, but does of others",
+            "Give every road a speed_mph, or none.",
+        )
     return graph.without_speeds(g)
+
 
 def road_km(g: nx.Graph) -> float:
     "Total length of a road graph in kilometres."
-    return float(roads_of(g).length.sum())/1000
+    return float(roads_of(g).length.sum()) / 1000
+
 
 def has_times(g: nx.Graph) -> bool:
     "Whether any road has a speed or a time; a graph without roads needs none."
-    return not g.number_of_edges() or any(d.get("speed_kph") is not None or d.get("travel_time") is not None for _, _, d in g.edges(data=True))
+    return not g.number_of_edges() or any(
+        d.get("speed_kph") is not None or d.get("travel_time") is not None
+        for _, _, d in g.edges(data=True)
+    )
 
 # %% ../../nbs/judge/chip_graphs.ipynb #4021e353
 def read_graphml(
     path: str | Path,
-) -> nx.MultiGraph:     # projected in metres; nodes x, y; edges geometry, length, and speed_kph where the file has a speed or a time
+) -> nx.MultiGraph:  # projected in metres; nodes x, y; edges geometry, length, and speed_kph where the file has a speed or a time
     "Read a road graph in GraphML, ours or osmnx's."
-    try: raw = nx.read_graphml(path, force_multigraph=True)
-    except FileNotFoundError as e: raise GraphError(path, "no such graph file", "Check the path.") from e
-    except (ParseError, nx.NetworkXError, LookupError, TypeError, ValueError) as e: raise GraphError(path, f"is not GraphML ({type(e).__name__}: {e})", "Export it again.") from e
+    try:
+        raw = nx.read_graphml(path, force_multigraph=True)
+    except FileNotFoundError as e:
+        raise GraphError(path, "no such graph file", "Check the path.") from e
+    except (ParseError, nx.NetworkXError, LookupError, TypeError, ValueError) as e:
+        raise GraphError(
+            path, f"is not GraphML ({type(e).__name__}: {e})", "Export it again."
+        ) from e
     try:
         crs = CRS.from_user_input(raw.graph.get("crs"))
-        for _, d in raw.nodes(data=True): d |= {"x": float(d["x"]), "y": float(d["y"])}
-        for _, _, d in raw.edges(data=True): d |= {k: _number(d.get(k)) for k in ("speed_kph", "travel_time")} | {"geometry": shapely.from_wkt(d.get("geometry"))}
-    except CRSError as e: raise GraphError(path, f"has the crs {raw.graph.get('crs')!r}, which is not known", "Write the graph with its crs, as osmnx does.") from e
-    except (LookupError, ValueError, TypeError, shapely.errors.ShapelyError) as e: raise GraphError(path, f"is not a road graph ({type(e).__name__}: {e})", "Nodes need x and y, geometries are WKT.") from e
+        for _, d in raw.nodes(data=True):
+            d |= {"x": float(d["x"]), "y": float(d["y"])}
+        for _, _, d in raw.edges(data=True):
+            d |= {k: _number(d.get(k)) for k in ("speed_kph", "travel_time")} | {
+                "geometry": shapely.from_wkt(d.get("geometry"))
+            }
+    except CRSError as e:
+        raise GraphError(
+            path,
+            f"has the crs {raw.graph.get('crs')!r}, which is not known",
+            "Write the graph with its crs, as osmnx does.",
+        ) from e
+    except (LookupError, ValueError, TypeError, shapely.errors.ShapelyError) as e:
+        raise GraphError(
+            path,
+            f"is not a road graph ({type(e).__name__}: {e})",
+            "Nodes need x and y, geometries are WKT.",
+        ) from e
     roads = roads_of(_in_metres(raw, crs) if crs.is_geographic else raw, str(path))
-    names = [int(n) for n in roads.nodes] if all(str(n).isdecimal() for n in roads.nodes) else list(range(len(roads.nodes)))
+    names = (
+        [int(n) for n in roads.nodes]
+        if all(str(n).isdecimal() for n in roads.nodes)
+        else list(range(len(roads.nodes)))
+    )
     g = graph.empty(roads.crs)
-    g.add_nodes_from((n, {"x": float(x), "y": float(y)}) for n, (x, y) in zip(names, roads.xy, strict=True))
-    for (a, b), line, length, speed in zip(roads.ends, roads.lines, roads.length, roads.speed, strict=True):
-        g.add_edge(names[a], names[b], geometry=line, length=float(length), **({"speed_kph": float(speed*3.6), "travel_time": float(length/speed)} if speed > 0 else {}))
+    g.add_nodes_from(
+        (n, {"x": float(x), "y": float(y)}) for n, (x, y) in zip(names, roads.xy, strict=True)
+    )
+    for (a, b), line, length, speed in zip(
+        roads.ends, roads.lines, roads.length, roads.speed, strict=True
+    ):
+        g.add_edge(
+            names[a],
+            names[b],
+            geometry=line,
+            length=float(length),
+            **(
+                {"speed_kph": float(speed * 3.6), "travel_time": float(length / speed)}
+                if speed > 0
+                else {}
+            ),
+        )
     return g
+
 
 def _number(text: Any) -> float | None:
     "A number, where a text is one."
-    try: return float(text)
-    except (TypeError, ValueError): return None
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
 
 def _in_metres(g: nx.Graph, crs: CRS) -> nx.Graph:
     "A graph in degrees, brought to the UTM zone of its middle; times that lack a speed stay."
     x, y = np.array([(d["x"], d["y"]) for _, d in g.nodes(data=True)]).reshape(-1, 2).T
-    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x.mean() if len(x) else 0., y.mean() if len(y) else 0.)
+    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(
+        x.mean() if len(x) else 0.0, y.mean() if len(y) else 0.0
+    )
     g.graph["crs"] = utm = graph.utm_of(lon, lat)
     moved = Transformer.from_crs(crs, utm, always_xy=True).transform(x, y)
-    for (_, d), east, north in zip(g.nodes(data=True), *moved, strict=True): d |= {"x": float(east), "y": float(north)}
+    for (_, d), east, north in zip(g.nodes(data=True), *moved, strict=True):
+        d |= {"x": float(east), "y": float(north)}
     bent = [d for _, _, d in g.edges(data=True) if d["geometry"] is not None]
-    for d, line in zip(bent, move_lines(np.array([d["geometry"] for d in bent], object), crs.to_wkt(), utm), strict=True): d["geometry"] = line
+    for d, line in zip(
+        bent,
+        move_lines(np.array([d["geometry"] for d in bent], object), crs.to_wkt(), utm),
+        strict=True,
+    ):
+        d["geometry"] = line
     return g
 
 # %% ../../nbs/judge/chip_graphs.ipynb #f0079898
-_PRODUCTS = ("PS-RGB", "PS-MS", "RGB-PanSharpen", "MUL-PanSharpen", "PAN", "", "MS", "MUL")   # the first one's pixels count
+_PRODUCTS = (
+    "PS-RGB",
+    "PS-MS",
+    "RGB-PanSharpen",
+    "MUL-PanSharpen",
+    "PAN",
+    "",
+    "MS",
+    "MUL",
+)  # the first one's pixels count
+
 
 def find_images(
     source: str | Path | Mapping[str, Any] | None,  # folder of GeoTIFFs, {chip: path}, or nothing
 ) -> dict[str, Any]:
     "List chips' images by chip; of several products the one in whose pixels SpaceNet draws roads."
-    if source is None or isinstance(source, Mapping): return dict(source or {})
-    if not Path(source).exists(): raise DataError(source, "does not exist", "Name the folder of the chips' images.")
+    if source is None or isinstance(source, Mapping):
+        return dict(source or {})
+    if not Path(source).exists():
+        raise DataError(source, "does not exist", "Name the folder of the chips' images.")
     return _images(_tiffs(Path(source))) if Path(source).is_dir() else _images([Path(source)])
 
+
 def images_near(
-    truth: Any,     # what the truth was given as
+    truth: Any,  # what the truth was given as
 ) -> dict[str, Any]:
     "Look for the chips' images below a folder of labels, else, as SpaceNet lays them out, in the folders beside it; a file's folder counts as beside it."
-    if isinstance(truth, Mapping): return {}
+    if isinstance(truth, Mapping):
+        return {}
     path = Path(truth).absolute()
-    if path.is_dir() and (found := _images(_tiffs(path))): return found
+    if path.is_dir() and (found := _images(_tiffs(path))):
+        return found
     home = path.parent if path.is_file() else path
     home = home.parent if home.name.lower().startswith("geojson") else home
-    if path.is_dir() and home == path: return {}
-    return _images([f for f in home.glob("*") if _is_tiff(f)] + [f for folder in home.iterdir() if folder.is_dir() and folder.name in _PRODUCTS for f in _tiffs(folder)])
+    if path.is_dir() and home == path:
+        return {}
+    return _images(
+        [f for f in home.glob("*") if _is_tiff(f)]
+        + [
+            f
+            for folder in home.iterdir()
+            if folder.is_dir() and folder.name in _PRODUCTS
+            for f in _tiffs(folder)
+        ]
+    )
 
-def _is_tiff(file: Path) -> bool: return file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith(".")
 
-def _tiffs(folder: Path) -> list[Path]: return [f for f in folder.rglob("*") if _is_tiff(f)]
+def _is_tiff(file: Path) -> bool:
+    return file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith(".")
+
+
+def _tiffs(folder: Path) -> list[Path]:
+    return [f for f in folder.rglob("*") if _is_tiff(f)]
+
 
 def _images(files: list[Path]) -> dict[str, Any]:
     "The best file of each chip."
     found: dict[str, Path] = {}
-    def rank(file: Path) -> int: return _PRODUCTS.index(p) if (p := parse_chip(file).product) in _PRODUCTS else len(_PRODUCTS)
+
+    def rank(file: Path) -> int:
+        return (
+            _PRODUCTS.index(p) if (p := parse_chip(file).product) in _PRODUCTS else len(_PRODUCTS)
+        )
+
     for file in sorted(files, key=lambda f: (rank(f), str(f))):
         before = found.setdefault(chip := parse_chip(file).id, file)
-        if ("_roads_test" in before.stem) != ("_roads_test" in file.stem):   # SpaceNet numbers training and test chips each from 0
-            raise DataError(file, f"is chip {chip}, as is {before} of another split", "Name the folder of one split.")
+        if ("_roads_test" in before.stem) != (
+            "_roads_test" in file.stem
+        ):  # SpaceNet numbers training and test chips each from 0
+            raise DataError(
+                file,
+                f"is chip {chip}, as is {before} of another split",
+                "Name the folder of one split.",
+            )
     return found
 
+
 def flat_grid(
-    pixel_m: float,     # metres
-) -> raster.Grid:       # of no size: where it lies means nothing
+    pixel_m: float,  # metres
+) -> raster.Grid:  # of no size: where it lies means nothing
     "A grid for chips of which only the size of a pixel is known."
-    if not (np.isfinite(pixel_m) and pixel_m > 0): raise DataError("pixel_m", f"is {pixel_m}", "Give the width of a pixel in metres: 0.3 for SpaceNet's.")
-    return raster.Grid((0, 0), Affine(pixel_m, 0, 500000, 0, -pixel_m, 5000000), raster.CRS.from_epsg(32631))
+    if not (np.isfinite(pixel_m) and pixel_m > 0):
+        raise DataError(
+            "pixel_m", f"is {pixel_m}", "Give the width of a pixel in metres: 0.3 for SpaceNet's."
+        )
+    return raster.Grid(
+        (0, 0), Affine(pixel_m, 0, 500000, 0, -pixel_m, 5000000), raster.CRS.from_epsg(32631)
+    )

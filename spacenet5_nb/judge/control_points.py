@@ -22,16 +22,19 @@ __all__ = ['CLOSE', 'MANY_NODES', 'Net', 'net_of', 'apart', 'insert', 'Landing',
 # %% ../../nbs/judge/control_points.ipynb #7eaa8c50
 class Net:
     "A multigraph in the order that networkx would keep, with edges that can be split."
+
     def __init__(self, labels: list, xy: list):
-        self.labels, self.xy = labels, xy                            # by node
+        self.labels, self.xy = labels, xy  # by node
         self.index = {label: i for i, label in enumerate(labels)}
-        self.adj: list[dict[int, dict[Any, int]]] = [{} for _ in labels]   # node -> neighbour -> key -> edge
-        self.ends: list[tuple[int, int, Any]] = []                   # by edge: earlier node, later node, key
+        self.adj: list[dict[int, dict[Any, int]]] = [
+            {} for _ in labels
+        ]  # node -> neighbour -> key -> edge
+        self.ends: list[tuple[int, int, Any]] = []  # by edge: earlier node, later node, key
         self.lines: list[shapely.LineString] = []
         self.length: list[float] = []
         self.speed: list[float] = []
-        self.turn: list[int] = []                                    # when this pair of nodes was first joined
-        self.pieces: list[list[int]] = []                            # by original edge: what it is now
+        self.turn: list[int] = []  # when this pair of nodes was first joined
+        self.pieces: list[list[int]] = []  # by original edge: what it is now
 
     def copy(self) -> Net:
         "An independent copy."
@@ -39,26 +42,39 @@ class Net:
         new.labels, new.xy, new.index = self.labels.copy(), self.xy.copy(), self.index.copy()
         new.adj = []
         for u, nbrs in enumerate(self.adj):  # both ends of a pair share one dict of keys
-            new.adj.append({v: keys.copy() if v >= u else new.adj[v][u] for v, keys in nbrs.items()})
-        new.ends, new.lines, new.length, new.speed, new.turn = (getattr(self, f).copy() for f in ("ends", "lines", "length", "speed", "turn"))
+            new.adj.append(
+                {v: keys.copy() if v >= u else new.adj[v][u] for v, keys in nbrs.items()}
+            )
+        new.ends, new.lines, new.length, new.speed, new.turn = (
+            getattr(self, f).copy() for f in ("ends", "lines", "length", "speed", "turn")
+        )
         new.pieces = [p.copy() for p in self.pieces]
         return new
 
     def add_node(self, label: Any, x: float, y: float) -> int:
         self.index[label] = len(self.labels)
-        self.labels.append(label); self.xy.append((x, y)); self.adj.append({})
+        self.labels.append(label)
+        self.xy.append((x, y))
+        self.adj.append({})
         return len(self.labels) - 1
 
-    def add_edge(self, u: int, v: int, key: Any, line: shapely.LineString, length: float, speed: float) -> int:
+    def add_edge(
+        self, u: int, v: int, key: Any, line: shapely.LineString, length: float, speed: float
+    ) -> int:
         "Join two nodes; key None: the next free number."
         keys = self.adj[u].setdefault(v, {})
-        if u != v: self.adj[v][u] = keys
+        if u != v:
+            self.adj[v][u] = keys
         if key is None:
             key = len(keys)
-            while key in keys: key += 1
+            while key in keys:
+                key += 1
         e = keys[key] = len(self.ends)
         self.turn.append(self.turn[next(iter(keys.values()))] if len(keys) > 1 else e)
-        self.ends.append((min(u, v), max(u, v), key)); self.lines.append(line); self.length.append(length); self.speed.append(speed)
+        self.ends.append((min(u, v), max(u, v), key))
+        self.lines.append(line)
+        self.length.append(length)
+        self.speed.append(speed)
         return e
 
     def remove_edge(self, e: int) -> None:
@@ -66,7 +82,8 @@ class Net:
         del self.adj[u][v][key]
         if not self.adj[u][v]:
             del self.adj[u][v]
-            if u != v: del self.adj[v][u]
+            if u != v:
+                del self.adj[v][u]
 
     def rank(self, e: int) -> tuple:
         "Place of an edge in networkx's order of edges."
@@ -75,13 +92,19 @@ class Net:
 
     def edges(self) -> list[int]:
         "Edges in networkx's order."
-        return [e for u, nbrs in enumerate(self.adj) for v, keys in nbrs.items() if v >= u for e in keys.values()]
+        return [
+            e
+            for u, nbrs in enumerate(self.adj)
+            for v, keys in nbrs.items()
+            if v >= u
+            for e in keys.values()
+        ]
 
 # %% ../../nbs/judge/control_points.ipynb #c6233ff6
 def net_of(
     g: nx.Graph,
-    name: str,       # what an error calls it
-    weight: str,     # "travel_time" needs speeds
+    name: str,  # what an error calls it
+    weight: str,  # "travel_time" needs speeds
 ) -> Net:
     "Read a road graph, its `length` and `speed_kph` attributes as they are."
     g = nx.MultiGraph(g.to_undirected()) if g.is_directed() or not g.is_multigraph() else g
@@ -91,85 +114,152 @@ def net_of(
     for u in g:
         for v, keys in g.adj[u].items():
             for key, data in keys.items():
-                if (at[v], at[u], key) in seen or (at[u], at[v], key) in seen: continue
+                if (at[v], at[u], key) in seen or (at[u], at[v], key) in seen:
+                    continue
                 seen.add((at[u], at[v], key))
-                if "length" not in data: raise GraphError(name, f"edge {(u, v, key)} has no length", "graph.validate names what is missing.")
-                speed = data.get("speed_kph", np.nan)/3.6 if isinstance(data.get("speed_kph", np.nan), (int, float, np.number)) else np.nan
-                if weight == "travel_time" and not speed > 0: raise GraphError(name, f"edge {(u, v, key)} has no usable speed_kph")
+                if "length" not in data:
+                    raise GraphError(
+                        name,
+                        f"edge {(u, v, key)} has no length",
+                        "graph.validate names what is missing.",
+                    )
+                speed = (
+                    data.get("speed_kph", np.nan) / 3.6
+                    if isinstance(data.get("speed_kph", np.nan), (int, float, np.number))
+                    else np.nan
+                )
+                if weight == "travel_time" and not speed > 0:
+                    raise GraphError(name, f"edge {(u, v, key)} has no usable speed_kph")
                 line = data.get("geometry") or shapely.LineString([net.xy[at[u]], net.xy[at[v]]])
                 net.add_edge(at[u], at[v], key, line, float(data["length"]), float(speed))
     net.pieces = [[e] for e in range(len(net.ends))]
     return net
 
 # %% ../../nbs/judge/control_points.ipynb #7d5617de
-def apart(p: Any, q: Any) -> float: return float(np.sqrt((p[0] - q[0])**2 + (p[1] - q[1])**2))
+def apart(p: Any, q: Any) -> float:
+    return float(np.sqrt((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2))
 
-def insert(net: Net, label: Any, point: shapely.Point, near: list[int], limit: float, renaming: bool, only: set | None = None) -> None:
+
+def insert(
+    net: Net,
+    label: Any,
+    point: shapely.Point,
+    near: list[int],
+    limit: float,
+    renaming: bool,
+    only: set | None = None,
+) -> None:
     "Insert a point on the nearest edge, as the original's insert_point_into_G does; `near`: original edges that can be it."
     found = [e for base in near for e in net.pieces[base]]
-    if only is not None: found = [e for e in found if net.labels[net.ends[e][0]] in only or net.labels[net.ends[e][1]] in only]
-    if not found or label in net.index: return
+    if only is not None:
+        found = [
+            e
+            for e in found
+            if net.labels[net.ends[e][0]] in only or net.labels[net.ends[e][1]] in only
+        ]
+    if not found or label in net.index:
+        return
     distance = shapely.distance(point, [net.lines[e] for e in found])
     best = distance.min()
-    if best > limit: return
+    if best > limit:
+        return
     ties = [e for e, d in zip(found, distance.tolist(), strict=True) if d == best]
     e = ties[0] if len(ties) == 1 else min(ties, key=net.rank)
     (u, v, _), line = net.ends[e], net.lines[e]
     at = shapely.line_locate_point(line, point)
     place = shapely.line_interpolate_point(line, at)
     x, y = shapely.get_x(place), shapely.get_y(place)
-    speed = net.speed[next(iter(next(iter(net.adj[u].values())).values()))]  # of the first edge at u, not of the edge that is split
+    speed = net.speed[
+        next(iter(next(iter(net.adj[u].values())).values()))
+    ]  # of the first edge at u, not of the edge that is split
     base = next(b for b in near if e in net.pieces[b])
-    if at <= 0 or at >= shapely.length(line): return _insert_at_end(net, label, (u, v), (x, y), speed, renaming, base)
+    if at <= 0 or at >= shapely.length(line):
+        return _insert_at_end(net, label, (u, v), (x, y), speed, renaming, base)
     first, second = _cut(line, at, x, y)
     start = shapely.get_coordinates(line)[0]
-    if apart(net.xy[v], start) < apart(net.xy[u], start): first, second = second, first
+    if apart(net.xy[v], start) < apart(net.xy[u], start):
+        first, second = second, first
     new = net.add_node(label, x, y)
-    parts = [net.add_edge(u, new, None, first, shapely.length(first), speed), net.add_edge(v, new, None, second, shapely.length(second), speed)]
+    parts = [
+        net.add_edge(u, new, None, first, shapely.length(first), speed),
+        net.add_edge(v, new, None, second, shapely.length(second), speed),
+    ]
     net.remove_edge(e)
     net.pieces[base].remove(e)
     net.pieces[base] += parts
 
-def _insert_at_end(net: Net, label: Any, ends: tuple[int, int], xy: tuple[float, float], speed: float, renaming: bool, base: int) -> None:
+
+def _insert_at_end(
+    net: Net,
+    label: Any,
+    ends: tuple[int, int],
+    xy: tuple[float, float],
+    speed: float,
+    renaming: bool,
+    base: int,
+) -> None:
     "The point is an end of its edge: rename that node, or hang the point on it; where the line does not meet its node, it stays alone."
-    node = next((n for n in ends if abs(xy[0] - net.xy[n][0]) <= 0.05 and abs(xy[1] - net.xy[n][1]) <= 0.05), None)
+    node = next(
+        (
+            n
+            for n in ends
+            if abs(xy[0] - net.xy[n][0]) <= 0.05 and abs(xy[1] - net.xy[n][1]) <= 0.05
+        ),
+        None,
+    )
     if node is not None and renaming:
         del net.index[net.labels[node]]
         net.index[label], net.labels[node], net.xy[node] = node, label, xy
         return
     new = net.add_node(label, *xy)
-    if node is None: return
+    if node is None:
+        return
     line = shapely.LineString([xy, net.xy[node]])
     net.pieces[base].append(net.add_edge(new, node, None, line, line.length, speed))
 
-def _cut(line: shapely.LineString, at: float, x: float, y: float) -> tuple[shapely.LineString, shapely.LineString]:
+
+def _cut(
+    line: shapely.LineString, at: float, x: float, y: float
+) -> tuple[shapely.LineString, shapely.LineString]:
     "Cut a line before the first vertex whose own projection is not before the cut; with closed lines that can be an odd one."
     coords = shapely.get_coordinates(line)
-    where = shapely.line_locate_point(line, shapely.points(coords)) if len(coords) > 2 else np.array([0.0, np.inf])
+    where = (
+        shapely.line_locate_point(line, shapely.points(coords))
+        if len(coords) > 2
+        else np.array([0.0, np.inf])
+    )
     later = np.flatnonzero(where >= at)
     i = later[0] if len(later) else len(coords) - 1
     here = np.array([[x, y]])
-    if len(later) and where[i] == at: return shapely.linestrings(coords[:i + 1]), shapely.linestrings(coords[i:])
-    return shapely.linestrings(np.concatenate([coords[:i], here])), shapely.linestrings(np.concatenate([here, coords[i:]]))
+    if len(later) and where[i] == at:
+        return shapely.linestrings(coords[: i + 1]), shapely.linestrings(coords[i:])
+    return shapely.linestrings(np.concatenate([coords[:i], here])), shapely.linestrings(
+        np.concatenate([here, coords[i:]])
+    )
 
 # %% ../../nbs/judge/control_points.ipynb #b2bb6ea3
-CLOSE = 1e-6        # metres; nearer than this to another outcome, a point is inserted to the letter
+CLOSE = 1e-6  # metres; nearer than this to another outcome, a point is inserted to the letter
+
 
 class Landing(NamedTuple):
     "Where a point goes."
-    kind: str           # "node", "inside" an edge, or "doubt"
-    target: int         # that node or edge
-    at: float           # metres along the edge
-    xy: list[float]     # the place
-    near: list[int]     # edges that can be the nearest
+
+    kind: str  # "node", "inside" an edge, or "doubt"
+    target: int  # that node or edge
+    at: float  # metres along the edge
+    xy: list[float]  # the place
+    near: list[int]  # edges that can be the nearest
+
 
 class _Ends(NamedTuple):
     "Both ends of E edges."
-    nodes: np.ndarray   # (E, 2) where the line starts and where it stops
-    plain: np.ndarray   # (E,) the line meets its nodes, is no ring and does not touch itself
-    tip: np.ndarray     # (E, 2, 2) first and last vertex
-    inner: np.ndarray   # (E, 2, 2) the vertices beside them
+
+    nodes: np.ndarray  # (E, 2) where the line starts and where it stops
+    plain: np.ndarray  # (E,) the line meets its nodes, is no ring and does not touch itself
+    tip: np.ndarray  # (E, 2, 2) first and last vertex
+    inner: np.ndarray  # (E, 2, 2) the vertices beside them
     length: np.ndarray  # (E,) of the line
+
 
 def _ends(net: Net, lines: np.ndarray) -> _Ends:
     coords, line = shapely.get_coordinates(lines, return_index=True)
@@ -179,56 +269,106 @@ def _ends(net: Net, lines: np.ndarray) -> _Ends:
     nodes, xy = np.array([e[:2] for e in net.ends], dtype=np.intp), np.array(net.xy)
     turned = np.abs(tip[:, 0] - xy[nodes[:, 0]]).max(1) > np.abs(tip[:, 0] - xy[nodes[:, 1]]).max(1)
     nodes = np.where(turned[:, None], nodes[:, ::-1], nodes)
-    plain = (np.abs(tip - xy[nodes]).max((1, 2)) <= CLOSE) & (np.abs(tip[:, 0] - tip[:, 1]).max(1) > 0.2) & shapely.is_simple(lines)
-    return _Ends(nodes, plain, tip, np.stack([coords[first + 1], coords[last - 1]], 1), shapely.length(lines))
+    plain = (
+        (np.abs(tip - xy[nodes]).max((1, 2)) <= CLOSE)
+        & (np.abs(tip[:, 0] - tip[:, 1]).max(1) > 0.2)
+        & shapely.is_simple(lines)
+    )
+    return _Ends(
+        nodes, plain, tip, np.stack([coords[first + 1], coords[last - 1]], 1), shapely.length(lines)
+    )
 
 # %% ../../nbs/judge/control_points.ipynb #0ad23d15
 def nearest_edges(
     net: Net,
-    lines: np.ndarray,      # (E,) of its edges
-    at: np.ndarray,         # (K,) points
-    limit: float,           # metres
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:   # points, ascending, and their edges, to a micrometre the nearest; (K,) distances
+    lines: np.ndarray,  # (E,) of its edges
+    at: np.ndarray,  # (K,) points
+    limit: float,  # metres
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # points, ascending, and their edges, to a micrometre the nearest; (K,) distances
     "The edges within reach of every point that can be its nearest."
-    point, edge = shapely.STRtree(lines).query(at, predicate="dwithin", distance=limit + 2*CLOSE)
-    there = np.fromiter(map(bool, net.pieces), bool, len(lines))[edge]   # not those that were removed
+    point, edge = shapely.STRtree(lines).query(at, predicate="dwithin", distance=limit + 2 * CLOSE)
+    there = np.fromiter(map(bool, net.pieces), bool, len(lines))[
+        edge
+    ]  # not those that were removed
     point, edge = point[there], edge[there]
     off, nearest = shapely.distance(at[point], lines[edge]), np.full(len(at), np.inf)
     np.minimum.at(nearest, point, off)
     keep = off <= nearest[point] + CLOSE
     return point[keep], edge[keep], nearest
 
+
 def landings(
-    net: Net,                       # as it is before any point is inserted
-    xy: np.ndarray,                 # (K, 2) points
-    limit: float,                   # metres
-) -> tuple[dict[int, Landing], set[int], _Ends]:   # by point, where it has one; edges to be cut to the letter
+    net: Net,  # as it is before any point is inserted
+    xy: np.ndarray,  # (K, 2) points
+    limit: float,  # metres
+) -> tuple[
+    dict[int, Landing], set[int], _Ends
+]:  # by point, where it has one; edges to be cut to the letter
     "Where points go, all at once."
     lines, at = np.array(net.lines, dtype=object), shapely.points(xy)
     point, edge, nearest = nearest_edges(net, lines, at, limit)
     ends = _ends(net, lines)
-    if not len(point): return {}, set(), ends
+    if not len(point):
+        return {}, set(), ends
     line, p = lines[edge], at[point]
     s, length = shapely.line_locate_point(line, p), ends.length[edge]
-    sure = ends.plain[edge] & (np.abs(length - shapely.line_locate_point(shapely.reverse(line), p) - s) <= CLOSE)   # one place on it is the nearest
+    sure = ends.plain[edge] & (
+        np.abs(length - shapely.line_locate_point(shapely.reverse(line), p) - s) <= CLOSE
+    )  # one place on it is the nearest
     node = np.where(sure, _node_reached(ends, edge, xy[point], s, length), -1)
     first = np.flatnonzero(np.append(True, point[1:] != point[:-1]))
     owner, several = point[first], np.diff(np.append(first, len(point)))
-    to_node = (np.minimum.reduceat(node, first) >= 0) & (np.minimum.reduceat(node, first) == np.maximum.reduceat(node, first))
-    to_inside = ((several == 1) & sure[first] & (s > CLOSE)[first] & (s < length - CLOSE)[first])
+    to_node = (np.minimum.reduceat(node, first) >= 0) & (
+        np.minimum.reduceat(node, first) == np.maximum.reduceat(node, first)
+    )
+    to_inside = (several == 1) & sure[first] & (s > CLOSE)[first] & (s < length - CLOSE)[first]
     far = nearest[owner] - limit
-    kind = np.where((np.abs(far) <= CLOSE) | ~(to_node | to_inside), "doubt", np.where(to_node, "node", "inside"))
-    target, places = np.where(to_node, node[first], edge[first]), shapely.get_coordinates(shapely.line_interpolate_point(line[first], s[first]))
-    slow = _in_doubt(kind, target, s[first]) | set(edge[np.repeat(kind == "doubt", several)].tolist())
-    rows = zip(kind.tolist(), target.tolist(), s[first].tolist(), places.tolist(), np.split(edge, first[1:]), strict=True)
-    return {k: Landing(*row) for k, row, f in zip(owner.tolist(), rows, far.tolist(), strict=True) if f <= CLOSE}, slow, ends
+    kind = np.where(
+        (np.abs(far) <= CLOSE) | ~(to_node | to_inside),
+        "doubt",
+        np.where(to_node, "node", "inside"),
+    )
+    target, places = (
+        np.where(to_node, node[first], edge[first]),
+        shapely.get_coordinates(shapely.line_interpolate_point(line[first], s[first])),
+    )
+    slow = _in_doubt(kind, target, s[first]) | set(
+        edge[np.repeat(kind == "doubt", several)].tolist()
+    )
+    rows = zip(
+        kind.tolist(),
+        target.tolist(),
+        s[first].tolist(),
+        places.tolist(),
+        np.split(edge, first[1:]),
+        strict=True,
+    )
+    return (
+        {
+            k: Landing(*row)
+            for k, row, f in zip(owner.tolist(), rows, far.tolist(), strict=True)
+            if f <= CLOSE
+        },
+        slow,
+        ends,
+    )
 
-def _node_reached(ends: _Ends, edge: np.ndarray, q: np.ndarray, s: np.ndarray, length: np.ndarray) -> np.ndarray:
+
+def _node_reached(
+    ends: _Ends, edge: np.ndarray, q: np.ndarray, s: np.ndarray, length: np.ndarray
+) -> np.ndarray:
     "The node at which points end up that lie on an edge's end or clearly before it; -1: none."
     way = ends.inner[edge] - ends.tip[edge]
     off = q[:, None] - ends.tip[edge]
-    beyond = (off == 0).all(2) | ((off*way).sum(2) < -CLOSE*np.hypot(way[..., 0], way[..., 1]))
-    return np.where((s == 0) & beyond[:, 0], ends.nodes[edge, 0], np.where((s == length) & beyond[:, 1], ends.nodes[edge, 1], -1))
+    beyond = (off == 0).all(2) | ((off * way).sum(2) < -CLOSE * np.hypot(way[..., 0], way[..., 1]))
+    return np.where(
+        (s == 0) & beyond[:, 0],
+        ends.nodes[edge, 0],
+        np.where((s == length) & beyond[:, 1], ends.nodes[edge, 1], -1),
+    )
+
 
 def _in_doubt(kind: np.ndarray, target: np.ndarray, at: np.ndarray) -> set[int]:
     "Edges with two cuts in one place."
@@ -238,64 +378,111 @@ def _in_doubt(kind: np.ndarray, target: np.ndarray, at: np.ndarray) -> set[int]:
     return set(target[cut][1:][same].tolist())
 
 # %% ../../nbs/judge/control_points.ipynb #d87b4910
-MANY_NODES = 1000   # beyond, only edges at the 20 nearest original nodes are looked at
+MANY_NODES = 1000  # beyond, only edges at the 20 nearest original nodes are looked at
 
-def insert_all(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool) -> Net:
+
+def insert_all(
+    net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool
+) -> Net:
     "A copy with all points inserted, in their order; edges that were cut have no lines any more."
-    if not points or not net.ends: return net.copy()
-    if not renaming or len(net.labels) > MANY_NODES: return insert_slowly(net, points, limit, renaming)
+    if not points or not net.ends:
+        return net.copy()
+    if not renaming or len(net.labels) > MANY_NODES:
+        return insert_slowly(net, points, limit, renaming)
     net, xy, cuts = net.copy(), np.array([p[1:] for p in points], dtype=float), {}
     found, slow, ends = landings(net, xy, limit)
     for i, landing in found.items():
         label, target = points[i][0], landing.target
-        if label in net.index: continue
+        if label in net.index:
+            continue
         if landing.kind == "node":
             del net.index[net.labels[target]]
             net.index[label], net.labels[target], net.xy[target] = target, label, tuple(landing.xy)
         elif landing.kind == "inside" and target not in slow:
-            if target not in cuts: cuts[target] = [0.0, float(ends.length[target])], ends.nodes[target].tolist(), [target]
+            if target not in cuts:
+                cuts[target] = (
+                    [0.0, float(ends.length[target])],
+                    ends.nodes[target].tolist(),
+                    [target],
+                )
             _cut_at(net, label, landing, *cuts[target])
-        else: insert(net, label, shapely.Point(xy[i]), list(landing.near), limit, renaming)
+        else:
+            insert(net, label, shapely.Point(xy[i]), list(landing.near), limit, renaming)
     return net
 
-def _cut_at(net: Net, label: Any, landing: Landing, at: list[float], nodes: list[int], pieces: list[int]) -> None:
+
+def _cut_at(
+    net: Net, label: Any, landing: Landing, at: list[float], nodes: list[int], pieces: list[int]
+) -> None:
     "Cut an edge that has been cut `at` other metres before, between `nodes`, into `pieces`."
     k = bisect(at, landing.at) - 1
-    new, *made = cut_edge(net, label, landing.xy, pieces[k], nodes[k:k + 2], (landing.at - at[k], at[k + 1] - landing.at))
-    at.insert(k + 1, landing.at); nodes.insert(k + 1, new); pieces[k:k + 1] = made
+    new, *made = cut_edge(
+        net,
+        label,
+        landing.xy,
+        pieces[k],
+        nodes[k : k + 2],
+        (landing.at - at[k], at[k + 1] - landing.at),
+    )
+    at.insert(k + 1, landing.at)
+    nodes.insert(k + 1, new)
+    pieces[k : k + 1] = made
 
-def cut_edge(net: Net, label: Any, xy: Any, e: int, nodes: list[int], lengths: tuple[float, float]) -> tuple[int, int, int]:
+
+def cut_edge(
+    net: Net, label: Any, xy: Any, e: int, nodes: list[int], lengths: tuple[float, float]
+) -> tuple[int, int, int]:
     "Put a new node into edge e from nodes[0] to nodes[1]; it, and the edges to both."
     u, v, _ = net.ends[e]
-    speed = net.speed[next(iter(next(iter(net.adj[u].values())).values()))]  # of the first edge at u, as in `insert`
+    speed = net.speed[
+        next(iter(next(iter(net.adj[u].values())).values()))
+    ]  # of the first edge at u, as in `insert`
     new, part = net.add_node(label, *xy), dict(zip(nodes, lengths, strict=True))
     made = {n: net.add_edge(n, new, None, None, part[n], speed) for n in (u, v)}
     net.remove_edge(e)
     return new, made[nodes[0]], made[nodes[1]]
 
 # %% ../../nbs/judge/control_points.ipynb #d87b4911
-def insert_slowly(net: Net, points: list[tuple[Any, float, float]], limit: float, renaming: bool, everywhere: bool = False) -> Net:
+def insert_slowly(
+    net: Net,
+    points: list[tuple[Any, float, float]],
+    limit: float,
+    renaming: bool,
+    everywhere: bool = False,
+) -> Net:
     "The same, every point to the letter; everywhere: all edges are looked at in large graphs, too."
     net, xy = net.copy(), np.array([p[1:] for p in points], dtype=float).reshape(-1, 2)
-    if not points or not net.ends: return net
+    if not points or not net.ends:
+        return net
     at, many = shapely.points(xy), not everywhere and len(net.labels) > MANY_NODES
     which, edge = shapely.STRtree(net.lines).query(at, predicate="dwithin", distance=limit + 0.1)
     near = np.split(edge, np.searchsorted(which, np.arange(1, len(points))))
     beside, names = cKDTree(np.array(net.xy)).query(xy, 20)[1] if many else None, net.labels.copy()
     for i, (label, _, _) in enumerate(points):
-        if len(near[i]): insert(net, label, at[i], near[i].tolist(), limit, renaming, {names[k] for k in beside[i]} if many else None)
+        if len(near[i]):
+            insert(
+                net,
+                label,
+                at[i],
+                near[i].tolist(),
+                limit,
+                renaming,
+                {names[k] for k in beside[i]} if many else None,
+            )
     return net
 
 # %% ../../nbs/judge/control_points.ipynb #5be0a1c2
 class Cut(NamedTuple):
     "K lines, each cut at one point."
-    xy: np.ndarray       # (K, 2) the places
-    first: np.ndarray    # (K,) lines up to there
-    rest: np.ndarray     # (K,) lines from there
+
+    xy: np.ndarray  # (K, 2) the places
+    first: np.ndarray  # (K,) lines up to there
+    rest: np.ndarray  # (K,) lines from there
+
 
 def cut_lines(
-    lines: np.ndarray,    # (K,) open ones that do not touch themselves
-    points: np.ndarray,   # (K,) each lands inside its line
+    lines: np.ndarray,  # (K,) open ones that do not touch themselves
+    points: np.ndarray,  # (K,) each lands inside its line
 ) -> Cut:
     "Cut lines as `insert` does, all at once."
     s = shapely.line_locate_point(lines, points)
@@ -303,48 +490,63 @@ def cut_lines(
     coords, line = shapely.get_coordinates(lines, return_index=True)
     where = shapely.line_locate_point(lines[line], shapely.points(coords))
     start = np.searchsorted(line, np.arange(len(lines) + 1))
-    where[start[1:] - 1] = np.inf                               # a cut inside is before the last vertex
+    where[start[1:] - 1] = np.inf  # a cut inside is before the last vertex
     i = np.minimum.reduceat(np.where(where >= s[line], np.arange(len(line)), len(line)), start[:-1])
     at_vertex = where[i] == s
     joint, order = np.where(at_vertex[:, None], coords[i], places), np.arange(len(line))
+
     def joined(keep: np.ndarray, joint_first: bool) -> np.ndarray:
         kept, own = coords[keep], line[keep]
         to = np.searchsorted(own, np.arange(len(lines)), side="left" if joint_first else "right")
-        return shapely.linestrings(np.insert(kept, to, joint, axis=0), indices=np.insert(own, to, np.arange(len(lines))))
+        return shapely.linestrings(
+            np.insert(kept, to, joint, axis=0), indices=np.insert(own, to, np.arange(len(lines)))
+        )
+
     return Cut(places, joined(order < i[line], False), joined(order >= (i + at_vertex)[line], True))
 
 # %% ../../nbs/judge/control_points.ipynb #5be0a1c4
 def insert_along(
     net: Net,
-    on: np.ndarray,       # (K,) edges, ascending groups in the order of the points
-    at: np.ndarray,       # (K,) metres along the edge, ascending on each
-    label: int,           # of the first point; the next ones count on
-    limit: float,         # metres
+    on: np.ndarray,  # (K,) edges, ascending groups in the order of the points
+    at: np.ndarray,  # (K,) metres along the edge, ascending on each
+    label: int,  # of the first point; the next ones count on
+    limit: float,  # metres
 ) -> Net:
     "A copy with points inserted along edges; edges that were cut have no lines any more."
     net, lines = net.copy(), np.array(net.lines, dtype=object)
     points = shapely.line_interpolate_point(lines[on], at)
     found, slow, ends = landings(net, shapely.get_coordinates(points), limit)
-    own = np.array([found[k].kind == "inside" and found[k].target == e for k, e in enumerate(on.tolist())])
+    own = np.array(
+        [found[k].kind == "inside" and found[k].target == e for k, e in enumerate(on.tolist())]
+    )
     slow |= {e for k in np.flatnonzero(~own) for e in (on[k], *found[k].near)}
     quick = np.flatnonzero(~np.isin(on, list(slow)))
     cuts = dict(zip(quick.tolist(), _cut_in_turn(lines, on[quick], points[quick]), strict=True))
     tail = {}
     for k, e in enumerate(on.tolist()):
-        if k not in cuts: insert(net, label + k, points[k], list(found[k].near), limit, True); continue
+        if k not in cuts:
+            insert(net, label + k, points[k], list(found[k].near), limit, True)
+            continue
         piece, start, end = tail.get(e, (e, *ends.nodes[e].tolist()))
         xy, lengths = cuts[k]
         new, _, piece = cut_edge(net, label + k, xy, piece, [start, end], lengths)
         tail[e] = piece, new, end
     return net
 
-def _cut_in_turn(lines: np.ndarray, on: np.ndarray, points: np.ndarray) -> list[tuple[list[float], list[float]]]:
+
+def _cut_in_turn(
+    lines: np.ndarray, on: np.ndarray, points: np.ndarray
+) -> list[tuple[list[float], list[float]]]:
     "Per point its place and the lengths before it, back to the last cut, and behind it."
     rest, xy, lengths = lines.copy(), np.empty((len(on), 2)), np.empty((len(on), 2))
-    first = np.flatnonzero(np.append(True, on[1:] != on[:-1])[:len(on)])
+    first = np.flatnonzero(np.append(True, on[1:] != on[:-1])[: len(on)])
     turn = np.arange(len(on)) - np.repeat(first, np.diff(np.append(first, len(on))))
     for k in range(turn.max(initial=-1) + 1):
         now = np.flatnonzero(turn == k)
         cut = cut_lines(rest[on[now]], points[now])
-        xy[now], lengths[now], rest[on[now]] = cut.xy, np.stack([shapely.length(cut.first), shapely.length(cut.rest)], 1), cut.rest
+        xy[now], lengths[now], rest[on[now]] = (
+            cut.xy,
+            np.stack([shapely.length(cut.first), shapely.length(cut.rest)], 1),
+            cut.rest,
+        )
     return list(zip(xy.tolist(), lengths.tolist(), strict=True))

@@ -28,12 +28,15 @@ def without_doubles(net: Net) -> Net:
         u, v, _ = net.ends[e]
         there = shapely.get_coordinates(net.lines[e])
         line, back = there.tobytes(), there[::-1].tobytes()
-        if apart(net.xy[u], there[0]) > apart(net.xy[v], there[0]): net.lines[e] = shapely.reverse(net.lines[e])
-        if i and (u, v) in joined: doomed += [(u, v)]*(seen[line] + (seen[back] if back != line else 0))
+        if apart(net.xy[u], there[0]) > apart(net.xy[v], there[0]):
+            net.lines[e] = shapely.reverse(net.lines[e])
+        if i and (u, v) in joined:
+            doomed += [(u, v)] * (seen[line] + (seen[back] if back != line else 0))
         else:
             joined.add((u, v))
             seen[line] += 1
-            if i: seen[back] += 1
+            if i:
+                seen[back] += 1
     for u, v in doomed:
         if v in net.adj[u]:
             e = list(net.adj[u][v].values())[-1]
@@ -45,33 +48,57 @@ def without_doubles(net: Net) -> Net:
 def with_midpoints(net: Net, spacing: float, curved: float) -> Net:
     "A copy with points along every edge whose length is not within `curved` (relative) of its box's diagonal."
     edges = np.array(net.edges(), dtype=np.intp)
-    if not len(edges): return net.copy()
+    if not len(edges):
+        return net.copy()
     lines, length = np.array(net.lines, dtype=object)[edges], np.array(net.length)[edges]
     box = shapely.bounds(lines)
-    with np.errstate(divide="ignore", invalid="ignore"): off = np.abs(np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) - length)/length
-    chosen = np.flatnonzero((length >= 0.75*spacing) & ~(off < curved))
-    at = [np.linspace(0, x, len(np.arange(0, x, spacing)) + 1)[1:-1] if x > spacing else np.array([0.5*lines[k].length])
-          for k, x in zip(chosen, length[chosen].tolist(), strict=True)]
-    if not at: return net.copy()
-    return insert_along(net, np.repeat(edges[chosen], [len(x) for x in at]), np.concatenate(at), max(net.labels) + 1, 5.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) - length) / length
+    chosen = np.flatnonzero((length >= 0.75 * spacing) & ~(off < curved))
+    at = [
+        np.linspace(0, x, len(np.arange(0, x, spacing)) + 1)[1:-1]
+        if x > spacing
+        else np.array([0.5 * lines[k].length])
+        for k, x in zip(chosen, length[chosen].tolist(), strict=True)
+    ]
+    if not at:
+        return net.copy()
+    return insert_along(
+        net,
+        np.repeat(edges[chosen], [len(x) for x in at]),
+        np.concatenate(at),
+        max(net.labels) + 1,
+        5.0,
+    )
 
 # %% ../../nbs/judge/cosmiq.ipynb #3ded466f
 class Side(NamedTuple):
     "One direction."
+
     score: float
     points: int
     missing_points: int
-    routes: int         # ordered pairs
+    routes: int  # ordered pairs
     missing_routes: int
+
 
 def route_table(net: Net, weight: str) -> np.ndarray:
     "Costs of the cheapest routes between all nodes."
-    cost = net.length if weight == "length" else [metres/speed for metres, speed in zip(net.length, net.speed, strict=True)]
+    cost = (
+        net.length
+        if weight == "length"
+        else [metres / speed for metres, speed in zip(net.length, net.speed, strict=True)]
+    )
     edges = net.edges()
     ends = np.array([net.ends[e][:2] for e in edges], dtype=np.intp).reshape(-1, 2)
-    return dijkstra(cheapest(ends, np.array([cost[e] for e in edges], dtype=float), len(net.labels)))
+    return dijkstra(
+        cheapest(ends, np.array([cost[e] for e in edges], dtype=float), len(net.labels))
+    )
 
-def compare(native: Net, other: Net, weight: str, shortest: float, control: list[int] | None = None) -> Side:
+
+def compare(
+    native: Net, other: Net, weight: str, shortest: float, control: list[int] | None = None
+) -> Side:
     "Mean cost of the native routes in the other graph; control: native nodes between which routes count."
     nodes = np.arange(len(native.labels)) if control is None else np.array(control)
     here = route_table(native, weight)[np.ix_(nodes, nodes)]
@@ -79,14 +106,24 @@ def compare(native: Net, other: Net, weight: str, shortest: float, control: list
     lost = there_at < 0
     there = route_table(other, weight)[np.ix_(there_at, there_at)]
     there[lost] = there[:, lost] = np.inf
-    counted = np.isfinite(here) & np.where(lost[:, None], ~np.eye(len(nodes), dtype=bool), here >= shortest)
-    with np.errstate(divide="ignore", invalid="ignore"): cost = np.where(np.isfinite(there), np.minimum(1, np.abs(here - there)/here), 1)
+    counted = np.isfinite(here) & np.where(
+        lost[:, None], ~np.eye(len(nodes), dtype=bool), here >= shortest
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = np.where(np.isfinite(there), np.minimum(1, np.abs(here - there) / here), 1)
     cost[(here <= 0) & ~lost[:, None]] = 0
     n = int(counted.sum())
-    return Side(1 - float(cost[counted].sum())/n if n else 0.0, len(nodes), int(lost.sum()), n, int((counted & np.isinf(there)).sum()))
+    return Side(
+        1 - float(cost[counted].sum()) / n if n else 0.0,
+        len(nodes),
+        int(lost.sum()),
+        n,
+        int((counted & np.isinf(there)).sum()),
+    )
 
 # %% ../../nbs/judge/cosmiq.ipynb #a8f73399
-LARGE = 500   # truth nodes from which the original samples
+LARGE = 500  # truth nodes from which the original samples
+
 
 def score(
     truth: nx.Graph,
@@ -95,35 +132,62 @@ def score(
     weight: str = "length",
     midpoint_spacing: float = 50.0,
     snap: float = 4.0,
-    min_path_length: float = 10.0,   # metres; seconds with travel times
-    is_curved_eps: float = -1.0,     # midpoints on edges that deviate more than this; negative: on all
+    min_path_length: float = 10.0,  # metres; seconds with travel times
+    is_curved_eps: float = -1.0,  # midpoints on edges that deviate more than this; negative: on all
     allow_renaming: bool = True,
-    sources: int | None = None,      # in truths of 500 nodes and more: sample so many nodes instead of midpoints and all nodes
+    sources: int
+    | None = None,  # in truths of 500 nodes and more: sample so many nodes instead of midpoints and all nodes
     seed: int = 0,
-) -> tuple[Side, Side, float]:       # truth to proposal, proposal to truth, total
+) -> tuple[Side, Side, float]:  # truth to proposal, proposal to truth, total
     "APLS as CosmiQ/apls computes it."
     t, p = net_of(truth, "truth", weight), net_of(proposal, "proposal", weight)
-    if not t.labels or not p.labels: return Side(0.0, 0, 0, 0, 0), Side(0.0, 0, 0, 0, 0), 0.0
+    if not t.labels or not p.labels:
+        return Side(0.0, 0, 0, 0, 0), Side(0.0, 0, 0, 0, 0), 0.0
     for g, name in ((t, "truth"), (p, "proposal")):
         if not all(isinstance(n, (int, np.integer)) for n in g.labels):
-            raise GraphError(name, "has node ids that are not integers", "CosmiQ's protocol counts on from the largest: networkx.convert_node_labels_to_integers.")
-    if sources is not None and len(t.labels) >= LARGE: sides = _sampled(t, p, weight, snap, min_path_length, allow_renaming, sources, seed)
+            raise GraphError(
+                name,
+                "has node ids that are not integers",
+                "CosmiQ's protocol counts on from the largest: networkx.convert_node_labels_to_integers.",
+            )
+    if sources is not None and len(t.labels) >= LARGE:
+        sides = _sampled(t, p, weight, snap, min_path_length, allow_renaming, sources, seed)
     else:
         nets = _prepared(t, p, midpoint_spacing, is_curved_eps, snap, allow_renaming)
         sides = tuple(compare(*pair, weight, min_path_length) for pair in (nets[:2], nets[2:]))
     a, b = sides[0].score, sides[1].score
-    return *sides, 2*a*b/(a + b) if a > 0 and b > 0 else 0.0
+    return *sides, 2 * a * b / (a + b) if a > 0 and b > 0 else 0.0
 
-def _prepared(t: Net, p: Net, spacing: float, curved: float, snap: float, renaming: bool) -> tuple[Net, Net, Net, Net]:
+
+def _prepared(
+    t: Net, p: Net, spacing: float, curved: float, snap: float, renaming: bool
+) -> tuple[Net, Net, Net, Net]:
     "Truth with its midpoints, proposal with their places; proposal with its midpoints, truth with theirs."
     t0, p0 = without_doubles(t), without_doubles(p)
     tc, pc = with_midpoints(t0, spacing, curved), with_midpoints(p0, spacing, curved)
     p1 = insert_all(p0, _points(tc), snap, renaming)
-    return tc, p1, pc, insert_all(t, _points(pc), snap, renaming)   # into the truth as it came: doubles and rings are still there
+    return (
+        tc,
+        p1,
+        pc,
+        insert_all(t, _points(pc), snap, renaming),
+    )  # into the truth as it came: doubles and rings are still there
 
-def _points(net: Net) -> list[tuple[Any, float, float]]: return [(label, *xy) for label, xy in zip(net.labels, net.xy, strict=True)]
 
-def _sampled(t: Net, p: Net, weight: str, snap: float, shortest: float, renaming: bool, sources: int, seed: int) -> tuple[Side, Side]:
+def _points(net: Net) -> list[tuple[Any, float, float]]:
+    return [(label, *xy) for label, xy in zip(net.labels, net.xy, strict=True)]
+
+
+def _sampled(
+    t: Net,
+    p: Net,
+    weight: str,
+    snap: float,
+    shortest: float,
+    renaming: bool,
+    sources: int,
+    seed: int,
+) -> tuple[Side, Side]:
     "The original's way with large truths: a sample of nodes, no midpoints, nothing removed; here with a seed."
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(len(g.labels))[:sources].tolist() for g in (t, p)]

@@ -24,7 +24,8 @@ from shapely.ops import substring
 from .. import raster
 from .routes import Places, Roads
 
-if TYPE_CHECKING: from matplotlib.axes import Axes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # %% auto #0
 __all__ = ['Stretches', 'stretches', 'blame', 'blame_table', 'plot_diagnosis', 'plot_costs', 'backdrop']
@@ -32,11 +33,13 @@ __all__ = ['Stretches', 'stretches', 'blame', 'blame_table', 'plot_diagnosis', '
 # %% ../../nbs/judge/diagnosis.ipynb #41532e99
 class Stretches(NamedTuple):
     "S pieces of road between neighbouring control points."
-    a: np.ndarray       # (S,) index of the control point where it starts
-    b: np.ndarray       # (S,)
-    edge: np.ndarray    # (S,) edge on which it lies
-    start: np.ndarray   # (S,) metres along that edge
-    end: np.ndarray     # (S,)
+
+    a: np.ndarray  # (S,) index of the control point where it starts
+    b: np.ndarray  # (S,)
+    edge: np.ndarray  # (S,) edge on which it lies
+    start: np.ndarray  # (S,) metres along that edge
+    end: np.ndarray  # (S,)
+
 
 def stretches(roads: Roads, points: Places) -> Stretches:
     "Cut every edge at its control points."
@@ -56,32 +59,45 @@ def stretches(roads: Roads, points: Places) -> Stretches:
 # %% ../../nbs/judge/diagnosis.ipynb #921baad6
 def blame(
     roads: Roads,
-    points: Places,        # K control points: nodes first
-    native: np.ndarray,    # (K, K) cost of the routes on their own graph
-    there: np.ndarray,     # (K, K) on the other graph; inf: none
-    cost: np.ndarray,      # (K, K) what each route costs, 0 where it is not counted
+    points: Places,  # K control points: nodes first
+    native: np.ndarray,  # (K, K) cost of the routes on their own graph
+    there: np.ndarray,  # (K, K) on the other graph; inf: none
+    cost: np.ndarray,  # (K, K) what each route costs, 0 where it is not counted
     weight: str = "length",
 ) -> tuple[Stretches, np.ndarray]:  # (S,) cost collected by each stretch over all ordered pairs
     "Share the cost of every route among the broken stretches on its way."
     s, k = stretches(roads, points), len(points.edge)
-    pace = roads.cost(weight)/np.where(roads.length > 0, roads.length, 1)
-    size = (s.end - s.start)*pace[s.edge]
-    order = np.lexsort((size, np.maximum(s.a, s.b), np.minimum(s.a, s.b)))  # the cheapest of parallel stretches carries the routes
+    pace = roads.cost(weight) / np.where(roads.length > 0, roads.length, 1)
+    size = (s.end - s.start) * pace[s.edge]
+    order = np.lexsort(
+        (size, np.maximum(s.a, s.b), np.minimum(s.a, s.b))
+    )  # the cheapest of parallel stretches carries the routes
     low, high = np.minimum(s.a, s.b)[order], np.maximum(s.a, s.b)[order]
     first = np.append(True, (low[1:] != low[:-1]) | (high[1:] != high[:-1])) & (low != high)
     used, low, high = order[first], low[first], high[first]
     broken = np.minimum(np.abs(there[low, high] - size[used]), size[used])
-    broken[broken < 1e-6*np.maximum(size[used], 1e-9)] = 0
-    matrix = csr_array((np.r_[size[used], size[used]], (np.r_[low, high], np.r_[high, low])), shape=(k, k))
+    broken[broken < 1e-6 * np.maximum(size[used], 1e-9)] = 0
+    matrix = csr_array(
+        (np.r_[size[used], size[used]], (np.r_[low, high], np.r_[high, low])), shape=(k, k)
+    )
     index = {pair: i for i, pair in enumerate(zip(low.tolist(), high.tolist(), strict=True))}
     far, before = dijkstra(matrix, return_predecessors=True)
     lost = np.zeros(len(used))
-    for source in np.flatnonzero((cost > 0).any(1)): _collect(far[source], before[source], cost[source], index, broken, lost)
+    for source in np.flatnonzero((cost > 0).any(1)):
+        _collect(far[source], before[source], cost[source], index, broken, lost)
     out = np.zeros(len(s.a))
     out[used] = lost
     return s, out
 
-def _collect(far: np.ndarray, before: np.ndarray, cost: np.ndarray, index: dict, broken: np.ndarray, lost: np.ndarray) -> None:
+
+def _collect(
+    far: np.ndarray,
+    before: np.ndarray,
+    cost: np.ndarray,
+    index: dict,
+    broken: np.ndarray,
+    lost: np.ndarray,
+) -> None:
     "Add to `lost` what the routes from one source lost on each stretch."
     reached = [t for t in np.argsort(far, kind="stable").tolist() if before[t] >= 0]
     step, on_way = {}, np.zeros(len(far))
@@ -91,21 +107,31 @@ def _collect(far: np.ndarray, before: np.ndarray, cost: np.ndarray, index: dict,
         on_way[t] = on_way[p] + broken[step[t]]
     rate = np.divide(cost, on_way, out=np.zeros(len(far)), where=on_way > 0)
     for t in reversed(reached):
-        lost[step[t]] += rate[t]*broken[step[t]]
+        lost[step[t]] += rate[t] * broken[step[t]]
         rate[before[t]] += rate[t]
 
 # %% ../../nbs/judge/diagnosis.ipynb #fbfd59fe
 def blame_table(
     roads: Roads,
     s: Stretches,
-    lost: np.ndarray,   # (S,) cost collected
-    routes: int,        # number of ordered pairs that count
-    side: str,          # "truth" or "proposal"
+    lost: np.ndarray,  # (S,) cost collected
+    routes: int,  # number of ordered pairs that count
+    side: str,  # "truth" or "proposal"
 ) -> gpd.GeoDataFrame:  # side, u, v, key, start_m, end_m, lost, geometry; the worst first, only those that lost something
     "Stretches with the part of their direction's score that was lost on them."
     rows = np.flatnonzero(lost > 1e-12)
-    u, v, key = (np.array([roads.edges[i][k] for i in s.edge[rows]], dtype=object) for k in range(3))
-    data = dict(side=side, u=u, v=v, key=key, start_m=s.start[rows], end_m=s.end[rows], lost=lost[rows]/max(routes, 1))
+    u, v, key = (
+        np.array([roads.edges[i][k] for i in s.edge[rows]], dtype=object) for k in range(3)
+    )
+    data = dict(
+        side=side,
+        u=u,
+        v=v,
+        key=key,
+        start_m=s.start[rows],
+        end_m=s.end[rows],
+        lost=lost[rows] / max(routes, 1),
+    )
     lines = [substring(roads.lines[s.edge[i]], s.start[i], s.end[i]) for i in rows]
     table = gpd.GeoDataFrame(data, geometry=gpd.GeoSeries(lines, crs=roads.crs), crs=roads.crs)
     return table.sort_values("lost", ascending=False, ignore_index=True)
@@ -114,59 +140,102 @@ def blame_table(
 def plot_diagnosis(
     truth: nx.Graph,
     proposal: nx.Graph,
-    blamed: gpd.GeoDataFrame,             # `APLS.blame`
+    blamed: gpd.GeoDataFrame,  # `APLS.blame`
     *,
-    image: np.ndarray | None = None,      # (H, W, 3) uint8 backdrop
-    extent: tuple[float, float, float, float] | None = None,  # left, right, bottom, top of the backdrop in the graphs' CRS
+    image: np.ndarray | None = None,  # (H, W, 3) uint8 backdrop
+    extent: tuple[float, float, float, float]
+    | None = None,  # left, right, bottom, top of the backdrop in the graphs' CRS
     ax: Axes | None = None,
     title: str = "",
 ) -> Axes:
     "Draw truth and proposal, and over them the stretches where the score was lost."
     from matplotlib import pyplot as plt  # here, so that scoring alone does not wait for it
     from matplotlib.collections import LineCollection
+
     ax = ax or plt.subplots(figsize=(6, 6), dpi=80)[1]
-    if image is not None: ax.imshow(image, extent=extent, alpha=0.75)
-    else: ax.set_facecolor("0.25")
+    if image is not None:
+        ax.imshow(image, extent=extent, alpha=0.75)
+    else:
+        ax.set_facecolor("0.25")
     for g, colour, width in ((truth, "white", 3.0), (proposal, "deepskyblue", 1.2)):
-        ax.add_collection(LineCollection([_xy(g, *e) for e in g.edges(data=True)], colors=colour, linewidths=width, zorder=2))
+        ax.add_collection(
+            LineCollection(
+                [_xy(g, *e) for e in g.edges(data=True)], colors=colour, linewidths=width, zorder=2
+            )
+        )
     for side, colour in (("truth", "red"), ("proposal", "orange")):
         part = blamed[blamed["side"] == side]
-        width = 1.5 + 4*np.sqrt(part["lost"]/max(blamed["lost"].max(), 1e-9)) if len(part) else []
-        ax.add_collection(LineCollection([np.asarray(x.coords) for x in part.geometry], colors=colour, linewidths=width, alpha=0.85, zorder=3))
-    ax.autoscale(); ax.set_aspect("equal"); ax.set_xticks([]); ax.set_yticks([]); ax.set_title(title, fontsize=9)
-    if image is not None and extent: ax.set_xlim(*extent[:2]); ax.set_ylim(*extent[2:])
+        width = (
+            1.5 + 4 * np.sqrt(part["lost"] / max(blamed["lost"].max(), 1e-9)) if len(part) else []
+        )
+        ax.add_collection(
+            LineCollection(
+                [np.asarray(x.coords) for x in part.geometry],
+                colors=colour,
+                linewidths=width,
+                alpha=0.85,
+                zorder=3,
+            )
+        )
+    ax.autoscale()
+    ax.set_aspect("equal")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_title(title, fontsize=9)
+    if image is not None and extent:
+        ax.set_xlim(*extent[:2])
+        ax.set_ylim(*extent[2:])
     return ax
+
 
 def _xy(g: nx.Graph, u: Any, v: Any, data: dict) -> np.ndarray:
     "Coordinates of an edge, straight where it has no geometry."
-    if data.get("geometry") is not None: return shapely.get_coordinates(data["geometry"])
+    if data.get("geometry") is not None:
+        return shapely.get_coordinates(data["geometry"])
     return np.array([(g.nodes[n]["x"], g.nodes[n]["y"]) for n in (u, v)])
 
 # %% ../../nbs/judge/diagnosis.ipynb #4e009b26
 def plot_costs(
-    routes: pd.DataFrame,    # `APLS.routes`
+    routes: pd.DataFrame,  # `APLS.routes`
     *,
     ax: Axes | None = None,
     title: str = "",
 ) -> Axes:
     "Histogram of what the routes cost, in both directions."
     from matplotlib import pyplot as plt
+
     ax = ax or plt.subplots(figsize=(5, 2.6), dpi=80, layout="constrained")[1]
-    for side, colour, words in (("truth", "red", "truth's routes in the proposal"), ("proposal", "orange", "proposal's routes in the truth")):
+    for side, colour, words in (
+        ("truth", "red", "truth's routes in the proposal"),
+        ("proposal", "orange", "proposal's routes in the truth"),
+    ):
         cost = routes.loc[routes["side"] == side, "cost"]
-        ax.hist(cost, bins=np.linspace(0, 1, 21), color=colour, alpha=0.5, label=f"{words}: mean {cost.mean():.2f}" if len(cost) else words)
-    ax.set_xlabel("cost of a route: 0 the same, 1 at least double, or missing", fontsize=8); ax.set_ylabel("routes"); ax.set_yscale("symlog", linthresh=10)
-    ax.legend(fontsize=8); ax.set_title(title, fontsize=9)
+        ax.hist(
+            cost,
+            bins=np.linspace(0, 1, 21),
+            color=colour,
+            alpha=0.5,
+            label=f"{words}: mean {cost.mean():.2f}" if len(cost) else words,
+        )
+    ax.set_xlabel("cost of a route: 0 the same, 1 at least double, or missing", fontsize=8)
+    ax.set_ylabel("routes")
+    ax.set_yscale("symlog", linthresh=10)
+    ax.legend(fontsize=8)
+    ax.set_title(title, fontsize=9)
     return ax
 
 # %% ../../nbs/judge/diagnosis.ipynb #37cccfb5
 def backdrop(
-    path: str | Path,   # the chip's image
-    crs: Any,           # of the graphs
-) -> tuple[np.ndarray, tuple[float, float, float, float]]:  # (H, W, 3) uint8; left, right, bottom, top
+    path: str | Path,  # the chip's image
+    crs: Any,  # of the graphs
+) -> tuple[
+    np.ndarray, tuple[float, float, float, float]
+]:  # (H, W, 3) uint8; left, right, bottom, top
     "A chip's picture and where it lies in the graphs' CRS."
     count = raster.read(path, window=Window(0, 0, 1, 1)).shape[0]
     image, grid, _ = raster.read_chip(path, min(count, 3))
-    left, bottom, right, top = transform_bounds(grid.crs, CRS.from_user_input(str(crs)), *array_bounds(*grid.shape, grid.transform))
+    left, bottom, right, top = transform_bounds(
+        grid.crs, CRS.from_user_input(str(crs)), *array_bounds(*grid.shape, grid.transform)
+    )
     picture = image if len(image) == 3 else np.repeat(image[:1], 3, 0)
     return np.moveaxis(picture, 0, 2), (left, right, bottom, top)

@@ -14,9 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import graph
-from ..core import AplsConfig, DataError, WorkspaceError, parse_chip, section, write_bytes, write_json
+from spacenet5_nb.core import (
+    AplsConfig,
+    DataError,
+    WorkspaceError,
+    parse_chip,
+    section,
+    write_bytes,
+    write_json,
+)
 from .diagnosis import backdrop, plot_costs, plot_diagnosis
-from .chip_graphs import find_entries, find_images, flat_grid, has_times, images_near, read_entry, road_km
+from spacenet5_nb.judge.chip_graphs import (
+    find_entries,
+    find_images,
+    flat_grid,
+    has_times,
+    images_near,
+    read_entry,
+    road_km,
+)
 from .score_summary import few, plot_scores, summarise
 from ..topo import shortest_path_score, topo
 
@@ -27,7 +43,8 @@ import pandas as pd
 import pyogrio
 import shapely
 
-if TYPE_CHECKING: from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['COSMIQ_MIN_PATH', 'COUNTS', 'COLUMNS', 'TOPO', 'SCORES', 'EXPLAINED', 'SHARE', 'Rules', 'rules_of', 'Job',
@@ -37,196 +54,368 @@ __all__ = ['COSMIQ_MIN_PATH', 'COUNTS', 'COLUMNS', 'TOPO', 'SCORES', 'EXPLAINED'
 # %% ../../nbs/judge/folder_scores.ipynb #d5c0ce87
 class Rules(NamedTuple):
     "How a chip is judged."
+
     midpoint_spacing: float = 50.0
     snap: float = 4.0
     min_path_length: float = 10.0
     protocol: str = "spacenet"
-    topo: bool = False     # TOPO and SP too
+    topo: bool = False  # TOPO and SP too
 
     def named(self) -> dict[str, Any]:
         "As presets and scores.json name them."
-        return dict(midpoint_spacing_m=self.midpoint_spacing, snap_m=self.snap, min_path_length_m=self.min_path_length, protocol=self.protocol)
+        return dict(
+            midpoint_spacing_m=self.midpoint_spacing,
+            snap_m=self.snap,
+            min_path_length_m=self.min_path_length,
+            protocol=self.protocol,
+        )
 
-COSMIQ_MIN_PATH = 0.001   # CosmiQ/apls' own; metres, and seconds where times are compared
+
+COSMIQ_MIN_PATH = 0.001  # CosmiQ/apls' own; metres, and seconds where times are compared
+
 
 def rules_of(
-    config: Any = None,    # AplsConfig, a mapping of its keys, or a preset; None, and keys that are not there: the protocol's own
+    config: Any = None,  # AplsConfig, a mapping of its keys, or a preset; None, and keys that are not there: the protocol's own
     *,
     protocol: str = "spacenet",
     topo: bool = False,
 ) -> Rules:
     "The judge's parameters."
     own = {"min_path_length_m": COSMIQ_MIN_PATH} if protocol == "cosmiq" else {}
-    judge = section(own | dict(config or {}) if config is None or isinstance(config, Mapping) else config, AplsConfig)
+    judge = section(
+        own | dict(config or {}) if config is None or isinstance(config, Mapping) else config,
+        AplsConfig,
+    )
     return Rules(judge.midpoint_spacing_m, judge.snap_m, judge.min_path_length_m, protocol, topo)
+
 
 class Job(NamedTuple):
     "One chip to score."
+
     chip: str
     city: str
-    truth: Any          # file, graph or rows of a CSV
-    proposal: Any       # likewise; None: missing
-    image: Any          # path or grid; None: not needed
+    truth: Any  # file, graph or rows of a CSV
+    proposal: Any  # likewise; None: missing
+    image: Any  # path or grid; None: not needed
     rules: Rules
 
+
 def make_jobs(
-    truth: Any,                # as for find_entries
+    truth: Any,  # as for find_entries
     proposal: Any,
     rules: Rules,
     *,
-    images: Any = None,        # as for find_images; None: looked for near the truth
-    pixel_m: float | None = None,   # where both sides are CSVs: a pixel's width in metres, instead of images
-    cities: Mapping[str, str] | None = None,   # chip -> city; None: from the chip ids
-    extra: str = "error",      # or "ignore"
-    pictures: bool = False,    # images are wanted even where no CSV needs them
-) -> tuple[list[Job], list[str]]:   # jobs by chip; chips that the truth does not have
+    images: Any = None,  # as for find_images; None: looked for near the truth
+    pixel_m: float
+    | None = None,  # where both sides are CSVs: a pixel's width in metres, instead of images
+    cities: Mapping[str, str] | None = None,  # chip -> city; None: from the chip ids
+    extra: str = "error",  # or "ignore"
+    pictures: bool = False,  # images are wanted even where no CSV needs them
+) -> tuple[list[Job], list[str]]:  # jobs by chip; chips that the truth does not have
     "Pair the chips of both sides."
     truths, proposals = find_entries(truth), find_entries(proposal)
     surplus = _surplus(truth, truths, proposal, proposals, extra)
     pairs = {chip: (truths[chip], proposals.get(chip)) for chip in sorted(truths)}
-    if pixel_m is not None: found = _flat(pairs, pixel_m, images)
-    elif images is not None: found = find_images(images)
-    else: found = images_near(truth) if pictures or any(map(_needs_image, pairs.values())) else {}
+    if pixel_m is not None:
+        found = _flat(pairs, pixel_m, images)
+    elif images is not None:
+        found = find_images(images)
+    else:
+        found = images_near(truth) if pictures or any(map(_needs_image, pairs.values())) else {}
     _check_images(pairs, found)
-    return [Job(chip, (cities or {}).get(chip) or parse_chip(chip).city or chip, *pair, found.get(chip), rules) for chip, pair in pairs.items()], surplus
+    return [
+        Job(
+            chip,
+            (cities or {}).get(chip) or parse_chip(chip).city or chip,
+            *pair,
+            found.get(chip),
+            rules,
+        )
+        for chip, pair in pairs.items()
+    ], surplus
 
-def _surplus(truth: Any, truths: Mapping, proposal: Any, proposals: Mapping, extra: str) -> list[str]:
+
+def _surplus(
+    truth: Any, truths: Mapping, proposal: Any, proposals: Mapping, extra: str
+) -> list[str]:
     "Chips that the truth does not have."
-    if extra not in ("error", "ignore"): raise ValueError(f"extra={extra!r}: use 'error' or 'ignore'")
+    if extra not in ("error", "ignore"):
+        raise ValueError(f"extra={extra!r}: use 'error' or 'ignore'")
     surplus, name = sorted(set(proposals) - set(truths)), _named(proposal, "proposal")
     if truths and proposals and len(surplus) == len(proposals):
-        raise DataError(name, f"has no chip in common with {_named(truth, 'truth')}: it has {few(surplus)}; the truth has {few(sorted(truths))}",
-                        "Chips meet by the ids in their names (AOI_2_Vegas_img0): check that both are of the same city and split.")
+        raise DataError(
+            name,
+            f"has no chip in common with {_named(truth, 'truth')}: it has {few(surplus)}; the truth has {few(sorted(truths))}",
+            "Chips meet by the ids in their names (AOI_2_Vegas_img0): check that both are of the same city and split.",
+        )
     if surplus and extra == "error":
-        raise DataError(name, f"has {len(surplus)} chips that the truth does not have: {few(surplus)}", "Remove them, or pass extra='ignore' (--ignore-extra).")
+        raise DataError(
+            name,
+            f"has {len(surplus)} chips that the truth does not have: {few(surplus)}",
+            "Remove them, or pass extra='ignore' (--ignore-extra).",
+        )
     return surplus
 
-def _named(source: Any, what: str) -> str: return what if isinstance(source, Mapping) else str(source)
+
+def _named(source: Any, what: str) -> str:
+    return what if isinstance(source, Mapping) else str(source)
 
 # %% ../../nbs/judge/folder_scores.ipynb #d3fb42a6
-def _needs_image(pair: tuple) -> bool: return any(isinstance(entry, pd.DataFrame) for entry in pair)
+def _needs_image(pair: tuple) -> bool:
+    return any(isinstance(entry, pd.DataFrame) for entry in pair)
+
 
 def _flat(pairs: Mapping[str, tuple], pixel_m: float, images: Any) -> dict[str, Any]:
     "One grid for all chips, of which only the size of a pixel is known."
-    if images is not None: raise DataError("pixel_m", "is given, and images are too", "Give one of them: both say how large a pixel is.")
+    if images is not None:
+        raise DataError(
+            "pixel_m",
+            "is given, and images are too",
+            "Give one of them: both say how large a pixel is.",
+        )
     for chip, pair in pairs.items():
         if any(entry is not None and not isinstance(entry, pd.DataFrame) for entry in pair):
-            raise DataError("pixel_m", f"is given, but {chip} is not in pixels on both sides", "Name the chips' images instead: images= (--images).")
+            raise DataError(
+                "pixel_m",
+                f"is given, but {chip} is not in pixels on both sides",
+                "Name the chips' images instead: images= (--images).",
+            )
     return dict.fromkeys(pairs, flat_grid(pixel_m))
+
 
 def _check_images(pairs: Mapping[str, tuple], found: Mapping[str, Any]) -> None:
     "A chip in pixels has an image."
-    if not (bare := [chip for chip, pair in pairs.items() if _needs_image(pair) and chip not in found]): return
+    if not (
+        bare := [chip for chip, pair in pairs.items() if _needs_image(pair) and chip not in found]
+    ):
+        return
     frames = [entry for entry in pairs[bare[0]] if isinstance(entry, pd.DataFrame)]
     cure = "Name the folder of the chips' images: images= (--images)."
-    if all(isinstance(e, pd.DataFrame) or e is None for pair in pairs.values() for e in pair): cure += " Or, both sides being CSVs, say how wide a pixel is: pixel_m=0.3 (--pixel-m 0.3)."
-    raise DataError(frames[-1].attrs.get("source", "CSV"), f"is in pixels, and {len(bare)} chips have no image that says where those are: {few(bare)}", cure)
+    if all(isinstance(e, pd.DataFrame) or e is None for pair in pairs.values() for e in pair):
+        cure += " Or, both sides being CSVs, say how wide a pixel is: pixel_m=0.3 (--pixel-m 0.3)."
+    raise DataError(
+        frames[-1].attrs.get("source", "CSV"),
+        f"is in pixels, and {len(bare)} chips have no image that says where those are: {few(bare)}",
+        cure,
+    )
 
 # %% ../../nbs/judge/folder_scores.ipynb #85141535
 def read_pair(
     job: Job,
-) -> tuple[nx.MultiGraph, nx.MultiGraph | None]:   # truth, proposal, in one CRS; None: missing
+) -> tuple[nx.MultiGraph, nx.MultiGraph | None]:  # truth, proposal, in one CRS; None: missing
     "A chip's two road graphs."
     guess = None if job.proposal is None else _read(job, job.proposal, "proposal", None)
-    bare = guess is None or not guess.number_of_edges()    # a graph without roads lies nowhere
+    bare = guess is None or not guess.number_of_edges()  # a graph without roads lies nowhere
     real = _read(job, job.truth, "truth", None if bare else guess.graph["crs"])
     return real, graph.empty(real.graph["crs"]) if guess is not None and bare else guess
 
+
 def _read(job: Job, entry: Any, side: str, crs: Any) -> nx.MultiGraph:
-    try: return read_entry(entry, job.chip, crs=crs, image=job.image, infer=side == "truth")
-    except WorkspaceError as e: raise type(e)(f"{job.chip}, {side}, {e.subject}", e.problem, e.cure) from e
-    except Exception as e: raise DataError(f"{job.chip}, {side}, {_file(entry)}", f"cannot be read ({type(e).__name__}: {e})") from e
+    try:
+        return read_entry(entry, job.chip, crs=crs, image=job.image, infer=side == "truth")
+    except WorkspaceError as e:
+        raise type(e)(f"{job.chip}, {side}, {e.subject}", e.problem, e.cure) from e
+    except Exception as e:
+        raise DataError(
+            f"{job.chip}, {side}, {_file(entry)}", f"cannot be read ({type(e).__name__}: {e})"
+        ) from e
+
 
 def _file(entry: Any) -> str:
     "Where an entry comes from."
-    return entry.attrs.get("source", "rows") if isinstance(entry, pd.DataFrame) else "a graph" if isinstance(entry, nx.Graph) else str(entry)
+    return (
+        entry.attrs.get("source", "rows")
+        if isinstance(entry, pd.DataFrame)
+        else "a graph"
+        if isinstance(entry, nx.Graph)
+        else str(entry)
+    )
 
-COUNTS = ("truth_points", "proposal_points", "truth_unsnapped", "proposal_unsnapped", "truth_routes", "proposal_routes", "truth_missing", "proposal_missing")
-COLUMNS = ["chip", "city", "apls_length", "apls_time", "truth_to_proposal_length", "proposal_to_truth_length", "truth_to_proposal_time",
-           "proposal_to_truth_time", "truth_km", "proposal_km", "missing", "untimed", *COUNTS]   # also of a table without rows
+
+COUNTS = (
+    "truth_points",
+    "proposal_points",
+    "truth_unsnapped",
+    "proposal_unsnapped",
+    "truth_routes",
+    "proposal_routes",
+    "truth_missing",
+    "proposal_missing",
+)
+COLUMNS = [
+    "chip",
+    "city",
+    "apls_length",
+    "apls_time",
+    "truth_to_proposal_length",
+    "proposal_to_truth_length",
+    "truth_to_proposal_time",
+    "proposal_to_truth_time",
+    "truth_km",
+    "proposal_km",
+    "missing",
+    "untimed",
+    *COUNTS,
+]  # also of a table without rows
 TOPO = ["topo_precision", "topo_recall", "topo_f1", "sp"]
-SCORES = {"length": ("apls_length", "truth_to_proposal_length", "proposal_to_truth_length"), "time": ("apls_time", "truth_to_proposal_time", "proposal_to_truth_time")}
+SCORES = {
+    "length": ("apls_length", "truth_to_proposal_length", "proposal_to_truth_length"),
+    "time": ("apls_time", "truth_to_proposal_time", "proposal_to_truth_time"),
+}
+
 
 def score_job(
     job: Job,
-    judge: Callable[..., dict[str, Any]],   # (truth, proposal, rules, timed) -> {"length": APLS, "time": APLS or None}
-) -> dict[str, Any]:                        # one row of the table
+    judge: Callable[
+        ..., dict[str, Any]
+    ],  # (truth, proposal, rules, timed) -> {"length": APLS, "time": APLS or None}
+) -> dict[str, Any]:  # one row of the table
     "Score one chip; without a proposal it scores 0, and without times it has no score by time."
     real, guess = read_pair(job)
-    row = dict(chip=job.chip, city=job.city, truth_km=road_km(real), proposal_km=0.0 if guess is None else road_km(guess), missing=guess is None, untimed="")
-    if guess is None: return row | dict.fromkeys([*sum(SCORES.values(), ()), *(TOPO if job.rules.topo else [])], 0.0) | dict.fromkeys(COUNTS, 0)
-    row["untimed"] = " and ".join(side for side, g in (("truth", real), ("proposal", guess)) if not has_times(g))
+    row = dict(
+        chip=job.chip,
+        city=job.city,
+        truth_km=road_km(real),
+        proposal_km=0.0 if guess is None else road_km(guess),
+        missing=guess is None,
+        untimed="",
+    )
+    if guess is None:
+        return (
+            row
+            | dict.fromkeys([*sum(SCORES.values(), ()), *(TOPO if job.rules.topo else [])], 0.0)
+            | dict.fromkeys(COUNTS, 0)
+        )
+    row["untimed"] = " and ".join(
+        side for side, g in (("truth", real), ("proposal", guess)) if not has_times(g)
+    )
     try:
         found = judge(real, guess, job.rules, not row["untimed"])
-        if job.rules.topo: row |= topo_row(real, guess)
-    except WorkspaceError as e: raise type(e)(f"{job.chip}, {e.subject} ({_file(job.proposal if 'proposal' in e.subject else job.truth)})", e.problem, e.cure) from e
-    except Exception as e: raise DataError(f"{job.chip}, {_file(job.proposal)}", f"cannot be scored ({type(e).__name__}: {e})") from e
+        if job.rules.topo:
+            row |= topo_row(real, guess)
+    except WorkspaceError as e:
+        raise type(e)(
+            f"{job.chip}, {e.subject} ({_file(job.proposal if 'proposal' in e.subject else job.truth)})",
+            e.problem,
+            e.cure,
+        ) from e
+    except Exception as e:
+        raise DataError(
+            f"{job.chip}, {_file(job.proposal)}", f"cannot be scored ({type(e).__name__}: {e})"
+        ) from e
     for name, columns in SCORES.items():
-        row |= dict(zip(columns, (np.nan,)*3 if found[name] is None else (found[name].score, found[name].truth_to_proposal, found[name].proposal_to_truth), strict=True))
+        row |= dict(
+            zip(
+                columns,
+                (np.nan,) * 3
+                if found[name] is None
+                else (
+                    found[name].score,
+                    found[name].truth_to_proposal,
+                    found[name].proposal_to_truth,
+                ),
+                strict=True,
+            )
+        )
     return row | {c: getattr(found["length"], c) for c in COUNTS}
+
 
 def topo_row(
     real: nx.MultiGraph,
     guess: nx.MultiGraph,
-) -> dict[str, float]:      # of two graphs without roads all 1, of one all 0, as APLS has it
+) -> dict[str, float]:  # of two graphs without roads all 1, of one all 0, as APLS has it
     "TOPO and SP of one chip, with the parameters that they were published with."
     roads = [g.number_of_edges() > 0 for g in (real, guess)]
-    if not all(roads): return dict.fromkeys(TOPO, float(not any(roads)))
+    if not all(roads):
+        return dict.fromkeys(TOPO, float(not any(roads)))
     t = topo(real, guess)
-    return dict(topo_precision=t.precision, topo_recall=t.recall, topo_f1=t.f1, sp=shortest_path_score(real, guess))
+    return dict(
+        topo_precision=t.precision,
+        topo_recall=t.recall,
+        topo_f1=t.f1,
+        sp=shortest_path_score(real, guess),
+    )
 
 # %% ../../nbs/judge/folder_scores.ipynb #eef0fa65
 @dataclass(frozen=True)
 class FolderScores:
     "Scores of many chips."
-    table: pd.DataFrame          # chip, city, trained_city, apls_length, apls_time, their directions, truth_km, proposal_km, counts, missing, untimed
-    summary: dict[str, Any]      # per city, over trained and mystery cities, over all; missing and extra chips; notes; the judge's parameters
+
+    table: pd.DataFrame  # chip, city, trained_city, apls_length, apls_time, their directions, truth_km, proposal_km, counts, missing, untimed
+    summary: dict[
+        str, Any
+    ]  # per city, over trained and mystery cities, over all; missing and extra chips; notes; the judge's parameters
     jobs: tuple[Job, ...] = field(default=(), repr=False, compare=False)
+
 
 def collect(
     jobs: list[Job],
-    rows: list[dict[str, Any]],          # of score_job, in the order of the jobs
+    rows: list[dict[str, Any]],  # of score_job, in the order of the jobs
     surplus: list[str],
     rules: Rules,
     *,
-    trained_cities: Iterable[str] | None = None,   # None: all
+    trained_cities: Iterable[str] | None = None,  # None: all
     draws: int = 1000,
     seed: int = 0,
 ) -> FolderScores:
     "Table and summary of scored chips."
-    table = pd.DataFrame(rows, columns=COLUMNS + (TOPO if rules.topo else [])).astype({"missing": bool})
-    table.insert(2, "trained_city", table["city"].isin(set(table["city"]) if trained_cities is None else set(trained_cities)))
-    found = dict(missing=table.loc[table["missing"], "chip"].tolist(), extra=surplus, notes=_notes(table), parameters=rules.named())
+    table = pd.DataFrame(rows, columns=COLUMNS + (TOPO if rules.topo else [])).astype(
+        {"missing": bool}
+    )
+    table.insert(
+        2,
+        "trained_city",
+        table["city"].isin(set(table["city"]) if trained_cities is None else set(trained_cities)),
+    )
+    found = dict(
+        missing=table.loc[table["missing"], "chip"].tolist(),
+        extra=surplus,
+        notes=_notes(table),
+        parameters=rules.named(),
+    )
     return FolderScores(table, summarise(table, draws=draws, seed=seed) | found, tuple(jobs))
+
 
 def _notes(table: pd.DataFrame) -> list[str]:
     "What a reader of the scores must know."
     found = table.loc[table["untimed"] != "", "untimed"].value_counts()
-    return [f"The {sides} of {n} {'chips have' if n > 1 else 'chip has'} no travel times, so APLS_time is not known there." for sides, n in found.items()]
+    return [
+        f"The {sides} of {n} {'chips have' if n > 1 else 'chip has'} no travel times, so APLS_time is not known there."
+        for sides, n in found.items()
+    ]
 
 # %% ../../nbs/judge/folder_scores.ipynb #4bb43c71
 def write_scores(
     scores: FolderScores,
-    table: str | Path,                      # scores.csv
-    summary: str | Path,                    # scores.json
+    table: str | Path,  # scores.csv
+    summary: str | Path,  # scores.json
     *,
-    plot: str | Path | None = None,         # scores.png
+    plot: str | Path | None = None,  # scores.png
     about: str = "Every chip of the truth; one without a proposal scores 0.",
-    members: list[dict[str, Any]] | None = None,   # out-of-fold scores of single members
+    members: list[dict[str, Any]] | None = None,  # out-of-fold scores of single members
     more: Mapping[str, Any] | None = None,  # further entries of scores.json
-) -> dict[str, Any]:                        # what scores.json holds
+) -> dict[str, Any]:  # what scores.json holds
     "Write the table, the summary and the plot, all or nothing each."
     data = dict(about=about, **(more or {}), **scores.summary)
-    if members is not None: data["out_of_fold"] = dict(about="Best epoch of each fold's single member on that fold's own validation chips.", members=members)
-    picture = _png(plot_scores(scores.table, scores.summary)) if plot and len(scores.table) else None
+    if members is not None:
+        data["out_of_fold"] = dict(
+            about="Best epoch of each fold's single member on that fold's own validation chips.",
+            members=members,
+        )
+    picture = (
+        _png(plot_scores(scores.table, scores.summary)) if plot and len(scores.table) else None
+    )
     write_bytes(table, scores.table.to_csv(index=False).encode())
     write_json(summary, data)
-    if picture: write_bytes(plot, picture)
+    if picture:
+        write_bytes(plot, picture)
     return data
+
 
 def _png(fig: Figure) -> bytes:
     "A figure as a file; it is closed."
     from matplotlib import pyplot as plt
+
     out = io.BytesIO()
     fig.savefig(out, format="png")
     plt.close(fig)
@@ -236,77 +425,140 @@ def _png(fig: Figure) -> bytes:
 def worst(
     scores: FolderScores,
     n: int,
-) -> list[Job]:     # the worst first; chips without a proposal have nothing to explain
+) -> list[Job]:  # the worst first; chips without a proposal have nothing to explain
     "The chips with the lowest score by length."
-    order = scores.table[~scores.table["missing"]].sort_values(["apls_length", "chip"], kind="stable")
+    order = scores.table[~scores.table["missing"]].sort_values(
+        ["apls_length", "chip"], kind="stable"
+    )
     jobs = {job.chip: job for job in scores.jobs}
     return [jobs[chip] for chip in order["chip"].head(n)]
 
+
 EXPLAINED = ("explained.png", "routes.csv", "blame.gpkg")
 
+
 def forget_explained(
-    folder: str | Path,       # where scores.json of an earlier scoring says what it explained
+    folder: str | Path,  # where scores.json of an earlier scoring says what it explained
     keep: Iterable[str] = (),
 ) -> None:
     "Remove the pictures of an earlier scoring: they are not about these scores."
     before = Path(folder, "scores.json")
-    if not before.is_file(): return
-    for name in {parse_chip(chip).id for chip in json.loads(before.read_text()).get("explained", [])} - {parse_chip(chip).id for chip in keep}:
-        for file in EXPLAINED: Path(folder, name, file).unlink(missing_ok=True)
-        if Path(folder, name).is_dir() and not any(Path(folder, name).iterdir()): Path(folder, name).rmdir()
+    if not before.is_file():
+        return
+    for name in {
+        parse_chip(chip).id for chip in json.loads(before.read_text()).get("explained", [])
+    } - {parse_chip(chip).id for chip in keep}:
+        for file in EXPLAINED:
+            Path(folder, name, file).unlink(missing_ok=True)
+        if Path(folder, name).is_dir() and not any(Path(folder, name).iterdir()):
+            Path(folder, name).rmdir()
+
 
 def explain_job(
     job: Job,
     folder: Path,
-    judge: Callable[[nx.Graph, nx.Graph, Rules], Any],   # (truth, proposal, rules) -> APLS with `routes` and `blame`
+    judge: Callable[
+        [nx.Graph, nx.Graph, Rules], Any
+    ],  # (truth, proposal, rules) -> APLS with `routes` and `blame`
 ) -> list[Path]:
     "Write one chip's picture, routes and blame."
     real, guess = read_pair(job)
-    try: why = judge(real, guess, job.rules)
-    except WorkspaceError as e: raise type(e)(f"{job.chip}, {e.subject}", e.problem, e.cure) from e
-    data = _png(plot_job(job, real, guess, why)), why.routes.to_csv(index=False).encode(), _gpkg(why.blame)
-    return [write_bytes(folder/name, content) for name, content in zip(EXPLAINED, data, strict=True)]
+    try:
+        why = judge(real, guess, job.rules)
+    except WorkspaceError as e:
+        raise type(e)(f"{job.chip}, {e.subject}", e.problem, e.cure) from e
+    data = (
+        _png(plot_job(job, real, guess, why)),
+        why.routes.to_csv(index=False).encode(),
+        _gpkg(why.blame),
+    )
+    return [
+        write_bytes(folder / name, content) for name, content in zip(EXPLAINED, data, strict=True)
+    ]
+
 
 def plot_job(job: Job, real: nx.MultiGraph, guess: nx.MultiGraph, why: Any) -> Figure:
     "The chip with its blame, and below it what the routes cost."
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
-    fig, (ax, below) = plt.subplots(2, 1, figsize=(8, 10.2), dpi=110, layout="constrained", height_ratios=(8, 1.7))
-    image, extent = backdrop(job.image, guess.graph["crs"]) if isinstance(job.image, str | Path) else (None, None)
+
+    fig, (ax, below) = plt.subplots(
+        2, 1, figsize=(8, 10.2), dpi=110, layout="constrained", height_ratios=(8, 1.7)
+    )
+    image, extent = (
+        backdrop(job.image, guess.graph["crs"])
+        if isinstance(job.image, str | Path)
+        else (None, None)
+    )
     plot_diagnosis(real, guess, main_part(why.blame), image=image, extent=extent, ax=ax)
-    if image is None: _frame(ax, real, guess)
-    ax.set_title(f"{job.chip}: APLS length {why.score:.3f} (truth's routes in the proposal {why.truth_to_proposal:.3f}, back {why.proposal_to_truth:.3f})", fontsize=10)
-    words = (("white", 3, "truth"), ("deepskyblue", 1.5, "proposal"), ("red", 4, "the truth's routes break here"), ("orange", 4, "the proposal's routes break here"))
-    ax.legend(handles=[Line2D([], [], color=c, lw=w, label=t) for c, w, t in words], fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, facecolor="0.35",
-              labelcolor="white", title=f"red and orange: stretches that hold {SHARE:.0%} of what was lost", title_fontsize=8).get_title().set_color("white")
+    if image is None:
+        _frame(ax, real, guess)
+    ax.set_title(
+        f"{job.chip}: APLS length {why.score:.3f} (truth's routes in the proposal {why.truth_to_proposal:.3f}, back {why.proposal_to_truth:.3f})",
+        fontsize=10,
+    )
+    words = (
+        ("white", 3, "truth"),
+        ("deepskyblue", 1.5, "proposal"),
+        ("red", 4, "the truth's routes break here"),
+        ("orange", 4, "the proposal's routes break here"),
+    )
+    ax.legend(
+        handles=[Line2D([], [], color=c, lw=w, label=t) for c, w, t in words],
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=2,
+        facecolor="0.35",
+        labelcolor="white",
+        title=f"red and orange: stretches that hold {SHARE:.0%} of what was lost",
+        title_fontsize=8,
+    ).get_title().set_color("white")
     plot_costs(why.routes, ax=below)
     return fig
 
+
 SHARE = 0.9
 
+
 def main_part(
-    blamed: Any,              # APLS.blame
+    blamed: Any,  # APLS.blame
     share: float = SHARE,
 ) -> Any:
     "Of each side the worst stretches that hold so much of its loss; slightly longer routes blame almost every road a little."
     blamed = blamed.sort_values("lost", ascending=False, kind="stable")
     lost = blamed.groupby("side")["lost"]
-    return blamed[lost.cumsum() - blamed["lost"] < share*lost.transform("sum")]
+    return blamed[lost.cumsum() - blamed["lost"] < share * lost.transform("sum")]
+
 
 def _frame(ax: Any, *graphs: nx.MultiGraph) -> None:
     "A square around the roads."
-    shapes = [d.get("geometry") for g in graphs for _, _, d in g.edges(data=True)] + [shapely.Point(d["x"], d["y"]) for g in graphs for _, d in g.nodes(data=True)]
-    if not shapes: return
+    shapes = [d.get("geometry") for g in graphs for _, _, d in g.edges(data=True)] + [
+        shapely.Point(d["x"], d["y"]) for g in graphs for _, d in g.nodes(data=True)
+    ]
+    if not shapes:
+        return
     left, bottom, right, top = shapely.total_bounds(shapes)
-    half = 0.55*max(right - left, top - bottom, 20)
-    ax.set_xlim((left + right)/2 - half, (left + right)/2 + half); ax.set_ylim((bottom + top)/2 - half, (bottom + top)/2 + half)
+    half = 0.55 * max(right - left, top - bottom, 20)
+    ax.set_xlim((left + right) / 2 - half, (left + right) / 2 + half)
+    ax.set_ylim((bottom + top) / 2 - half, (bottom + top) / 2 + half)
+
 
 def _gpkg(table: Any) -> bytes:
     "Blamed stretches as a GeoPackage."
     table = table.assign(**{c: table[c].astype(str) for c in ("u", "v", "key")})
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2019-01-01T00:00:00.000Z"})   # equal tables are equal files
+    pyogrio.set_gdal_config_options(
+        {"OGR_CURRENT_DATE": "2019-01-01T00:00:00.000Z"}
+    )  # equal tables are equal files
     try:
         with tempfile.TemporaryDirectory() as folder:
-            pyogrio.write_dataframe(table, f"{folder}/blame.gpkg", layer="blame", driver="GPKG", geometry_type="LineString")
+            pyogrio.write_dataframe(
+                table,
+                f"{folder}/blame.gpkg",
+                layer="blame",
+                driver="GPKG",
+                geometry_type="LineString",
+            )
             return Path(folder, "blame.gpkg").read_bytes()
-    finally: pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})

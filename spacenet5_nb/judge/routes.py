@@ -27,74 +27,100 @@ __all__ = ['TOUCH_M', 'KEEP_ALL_PAIRS', 'same_crs', 'crs_of', 'Roads', 'cheapest
 # %% ../../nbs/judge/routes.ipynb #bb746be8
 TOUCH_M = 1e-6  # closer than this is the same place: rounding of coordinates of a few million metres is a thousand times smaller
 
+
 @lru_cache(64)
 def _crs_problem(crs: str) -> str:
     "Why lengths in this CRS are not metres; empty where they are."
-    try: parsed = pyproj.CRS.from_user_input(crs)
-    except pyproj.exceptions.CRSError: return f"has the crs {crs!r}, which is not known"
-    if not parsed.is_projected: return f"has the geographic crs {parsed.to_string()}; routes are measured in metres"
-    if any(abs(a.unit_conversion_factor - 1) > 1e-9 for a in parsed.axis_info[:2]): return f"has the crs {parsed.to_string()}, whose unit is not the metre"
+    try:
+        parsed = pyproj.CRS.from_user_input(crs)
+    except pyproj.exceptions.CRSError:
+        return f"has the crs {crs!r}, which is not known"
+    if not parsed.is_projected:
+        return f"has the geographic crs {parsed.to_string()}; routes are measured in metres"
+    if any(abs(a.unit_conversion_factor - 1) > 1e-9 for a in parsed.axis_info[:2]):
+        return f"has the crs {parsed.to_string()}, whose unit is not the metre"
     return ""
 
+
 @lru_cache(256)
-def same_crs(a: str, b: str) -> bool: return a == b or pyproj.CRS.from_user_input(a) == pyproj.CRS.from_user_input(b)
+def same_crs(a: str, b: str) -> bool:
+    return a == b or pyproj.CRS.from_user_input(a) == pyproj.CRS.from_user_input(b)
+
 
 def crs_of(g: nx.Graph, name: str) -> str:
     "A graph's CRS as a string; an error where its lengths would not be metres."
     crs = g.graph.get("crs") or ""
     crs = crs if isinstance(crs, str) else crs.to_wkt() if hasattr(crs, "to_wkt") else str(crs)
     problem = _crs_problem(crs) if crs else "has no crs"
-    if problem: raise GraphError(name, problem, "Project it to metres: graph.project(g, 'EPSG:326xx').")
+    if problem:
+        raise GraphError(name, problem, "Project it to metres: graph.project(g, 'EPSG:326xx').")
     return crs
 
 # %% ../../nbs/judge/routes.ipynb #437ab9e6
 @dataclass(frozen=True, eq=False)
 class Roads:
     "A road graph as arrays: E edges between N nodes, S straight segments."
-    name: str               # what an error calls it
+
+    name: str  # what an error calls it
     crs: str
-    nodes: list             # N node ids
-    edges: list             # E (u, v, key)
-    xy: np.ndarray          # (N, 2) metres
-    ends: np.ndarray        # (E, 2) indices of nodes
-    length: np.ndarray      # (E,) metres along the geometry
-    speed: np.ndarray       # (E,) metres per second; NaN: unknown
-    lines: np.ndarray       # (E,) LineStrings from u to v
-    seg_edge: np.ndarray    # (S,)
-    seg_a: np.ndarray       # (S, 2) where a segment starts
-    seg_d: np.ndarray       # (S, 2) from its start to its end
-    seg_at: np.ndarray      # (S,) metres along its edge at its start
+    nodes: list  # N node ids
+    edges: list  # E (u, v, key)
+    xy: np.ndarray  # (N, 2) metres
+    ends: np.ndarray  # (E, 2) indices of nodes
+    length: np.ndarray  # (E,) metres along the geometry
+    speed: np.ndarray  # (E,) metres per second; NaN: unknown
+    lines: np.ndarray  # (E,) LineStrings from u to v
+    seg_edge: np.ndarray  # (S,)
+    seg_a: np.ndarray  # (S, 2) where a segment starts
+    seg_d: np.ndarray  # (S, 2) from its start to its end
+    seg_at: np.ndarray  # (S,) metres along its edge at its start
 
     @cached_property
     def tree(self) -> shapely.STRtree:
         "Spatial index of the segments."
-        return shapely.STRtree(shapely.linestrings(np.stack([self.seg_a, self.seg_a + self.seg_d], 1)) if len(self.seg_a) else [])
+        return shapely.STRtree(
+            shapely.linestrings(np.stack([self.seg_a, self.seg_a + self.seg_d], 1))
+            if len(self.seg_a)
+            else []
+        )
 
     @cached_property
-    def degree(self) -> np.ndarray: return np.bincount(self.ends.ravel(), minlength=len(self.nodes))
+    def degree(self) -> np.ndarray:
+        return np.bincount(self.ends.ravel(), minlength=len(self.nodes))
 
     def cost(self, weight: str) -> np.ndarray:
         "Length (m) or travel time (s) of every edge; a missing speed is an error that names the edges."
-        if weight == "length": return self.length
+        if weight == "length":
+            return self.length
         bad = [self.edges[i] for i in np.flatnonzero(~(np.isfinite(self.speed) & (self.speed > 0)))]
-        if bad: raise GraphError(self.name, f"{len(bad)} of {len(self.edges)} edges have no usable speed: {_few(bad)}",
-                                 "Give every edge a positive speed_kph (speed.add_speeds), or score weight='length'.")
-        return self.length/self.speed
+        if bad:
+            raise GraphError(
+                self.name,
+                f"{len(bad)} of {len(self.edges)} edges have no usable speed: {_few(bad)}",
+                "Give every edge a positive speed_kph (speed.add_speeds), or score weight='length'.",
+            )
+        return self.length / self.speed
 
     @cached_property
-    def _matrices(self) -> dict: return {}
+    def _matrices(self) -> dict:
+        return {}
 
     def matrix(self, weight: str) -> csr_array:
         "Sparse cost matrix, the cheapest of parallel edges, both directions."
-        if weight not in self._matrices: self._matrices[weight] = cheapest(self.ends, self.cost(weight), len(self.nodes))
+        if weight not in self._matrices:
+            self._matrices[weight] = cheapest(self.ends, self.cost(weight), len(self.nodes))
         return self._matrices[weight]
 
     def all_pairs(self, weight: str) -> np.ndarray:
         "Cost of the cheapest routes between all nodes; inf where there is none. Kept."
-        if ("all", weight) not in self._matrices: self._matrices["all", weight] = dijkstra(self.matrix(weight))
+        if ("all", weight) not in self._matrices:
+            self._matrices["all", weight] = dijkstra(self.matrix(weight))
         return self._matrices["all", weight]
 
-KEEP_ALL_PAIRS = 3000  # nodes: up to 72 MB of distances are kept; beyond, they are computed as they are needed
+
+KEEP_ALL_PAIRS = (
+    3000  # nodes: up to 72 MB of distances are kept; beyond, they are computed as they are needed
+)
 
 # %% ../../nbs/judge/routes.ipynb #11d69d14
 def cheapest(ends: np.ndarray, cost: np.ndarray, n: int) -> csr_array:
@@ -107,12 +133,14 @@ def cheapest(ends: np.ndarray, cost: np.ndarray, n: int) -> csr_array:
     first[1:] = (i[1:] != i[:-1]) | (j[1:] != j[:-1])
     return csr_array((w[first], (i[first], j[first])), shape=(n, n))
 
-def _few(items: list, n: int = 5) -> str: return ", ".join(map(str, items[:n])) + (", ..." if len(items) > n else "")
+
+def _few(items: list, n: int = 5) -> str:
+    return ", ".join(map(str, items[:n])) + (", ..." if len(items) > n else "")
 
 # %% ../../nbs/judge/routes.ipynb #3a0a6c7e
 def roads_of(
-    g: nx.Graph,            # road graph: `crs` in metres; nodes with x, y; edges with geometry (straight where missing), speed_kph or travel_time
-    name: str = "graph",    # what an error calls it
+    g: nx.Graph,  # road graph: `crs` in metres; nodes with x, y; edges with geometry (straight where missing), speed_kph or travel_time
+    name: str = "graph",  # what an error calls it
 ) -> Roads:
     "Read a networkx road graph (any of its four kinds, osmnx's too) into arrays."
     crs, nodes = crs_of(g, name), list(g)
@@ -123,57 +151,106 @@ def roads_of(
     lines = _lines(data, ends, xy, edges, name)
     coords, owner = shapely.get_coordinates(lines, return_index=True)
     if not np.isfinite(coords).all():
-        raise GraphError(name, f"edge {edges[owner[~np.isfinite(coords).all(1)][0]]} has coordinates that are not finite numbers")
+        raise GraphError(
+            name,
+            f"edge {edges[owner[~np.isfinite(coords).all(1)][0]]} has coordinates that are not finite numbers",
+        )
     lines, coords = _oriented(lines, coords, owner, ends, xy)
     keep = _one_way_each(edges, lines) if g.is_directed() else None
     if keep is not None:
-        edges, data, ends, lines = [edges[i] for i in keep], [data[i] for i in keep], ends[keep], lines[keep]
+        edges, data, ends, lines = (
+            [edges[i] for i in keep],
+            [data[i] for i in keep],
+            ends[keep],
+            lines[keep],
+        )
         coords, owner = shapely.get_coordinates(lines, return_index=True)
     inside = owner[1:] == owner[:-1]
     step = (coords[1:] - coords[:-1])[inside]
     size, seg_edge = np.hypot(*step.T), owner[:-1][inside]
     length = np.bincount(seg_edge, size, len(edges))
-    before = np.concatenate([[0.], np.cumsum(size)])[:-1]
+    before = np.concatenate([[0.0], np.cumsum(size)])[:-1]
     start = before[np.searchsorted(seg_edge, np.arange(len(edges)))] if len(edges) else before
     at = before - start[seg_edge] if len(edges) else before[:0]
-    return Roads(name, crs, nodes, edges, xy, ends, length, _speeds(data, length), lines, seg_edge, coords[:-1][inside], step, at)
+    return Roads(
+        name,
+        crs,
+        nodes,
+        edges,
+        xy,
+        ends,
+        length,
+        _speeds(data, length),
+        lines,
+        seg_edge,
+        coords[:-1][inside],
+        step,
+        at,
+    )
 
 # %% ../../nbs/judge/routes.ipynb #7603ba6f
 def _node_xy(g: nx.Graph, name: str) -> np.ndarray:
-    try: xy = np.array([(d["x"], d["y"]) for _, d in g.nodes(data=True)], dtype=float).reshape(-1, 2)
-    except (KeyError, TypeError, ValueError) as e: raise GraphError(name, f"a node has no numeric x and y ({e!r})") from e
+    try:
+        xy = np.array([(d["x"], d["y"]) for _, d in g.nodes(data=True)], dtype=float).reshape(-1, 2)
+    except (KeyError, TypeError, ValueError) as e:
+        raise GraphError(name, f"a node has no numeric x and y ({e!r})") from e
     bad = np.flatnonzero(~np.isfinite(xy).all(1))
-    if len(bad): raise GraphError(name, f"node {list(g)[bad[0]]} has coordinates that are not finite numbers")
+    if len(bad):
+        raise GraphError(
+            name, f"node {list(g)[bad[0]]} has coordinates that are not finite numbers"
+        )
     return xy
+
 
 def _edges(g: nx.Graph) -> tuple[list, list]:
     "Edge names (u, v, key) and their attributes."
-    if g.is_multigraph(): rows = list(g.edges(keys=True, data=True))
-    else: rows = [(u, v, 0, d) for u, v, d in g.edges(data=True)]
+    if g.is_multigraph():
+        rows = list(g.edges(keys=True, data=True))
+    else:
+        rows = [(u, v, 0, d) for u, v, d in g.edges(data=True)]
     return [r[:3] for r in rows], [r[3] for r in rows]
+
 
 def _lines(data: list, ends: np.ndarray, xy: np.ndarray, edges: list, name: str) -> np.ndarray:
     "The geometry of every edge; a straight line where it has none, as osmnx leaves them."
     lines = np.empty(len(data), dtype=object)
     lines[:] = [d.get("geometry") for d in data]
     bare = np.flatnonzero(lines == None)  # noqa: E711 (elementwise)
-    if len(bare): lines[bare] = shapely.linestrings(xy[ends[bare]])
-    wrong = [e for e, line in zip(edges, lines, strict=True) if not isinstance(line, shapely.LineString) or line.is_empty]
-    if wrong: raise GraphError(name, f"the geometry of edges {_few(wrong)} is not a LineString with coordinates")
+    if len(bare):
+        lines[bare] = shapely.linestrings(xy[ends[bare]])
+    wrong = [
+        e
+        for e, line in zip(edges, lines, strict=True)
+        if not isinstance(line, shapely.LineString) or line.is_empty
+    ]
+    if wrong:
+        raise GraphError(
+            name, f"the geometry of edges {_few(wrong)} is not a LineString with coordinates"
+        )
     return lines
 
 # %% ../../nbs/judge/routes.ipynb #5764ce73
-def _oriented(lines: np.ndarray, coords: np.ndarray, owner: np.ndarray, ends: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _oriented(
+    lines: np.ndarray, coords: np.ndarray, owner: np.ndarray, ends: np.ndarray, xy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     "Lines that start at u; one that was drawn from v to u is turned round."
-    if not len(lines): return lines, coords
+    if not len(lines):
+        return lines, coords
     first = np.searchsorted(owner, np.arange(len(lines)))
     last = np.append(first[1:], len(owner)) - 1
     u, v = xy[ends[:, 0]], xy[ends[:, 1]]
-    def away(p: np.ndarray, q: np.ndarray) -> np.ndarray: return np.hypot(*(p - q).T)
-    turned = away(coords[first], u) + away(coords[last], v) > away(coords[first], v) + away(coords[last], u)
-    if not turned.any(): return lines, coords
+
+    def away(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return np.hypot(*(p - q).T)
+
+    turned = away(coords[first], u) + away(coords[last], v) > away(coords[first], v) + away(
+        coords[last], u
+    )
+    if not turned.any():
+        return lines, coords
     lines = np.where(turned, shapely.reverse(lines), lines)
     return lines, shapely.get_coordinates(lines)
+
 
 def _one_way_each(edges: list, lines: np.ndarray) -> np.ndarray:
     "Of a directed graph's edges, those to keep: each pair of opposite directions once."
@@ -181,47 +258,63 @@ def _one_way_each(edges: list, lines: np.ndarray) -> np.ndarray:
     for i, (u, v, _) in enumerate(edges):
         there = shapely.get_coordinates(lines[i])
         back = (v, u, there[::-1].tobytes())
-        if waiting[back]: waiting[back] -= 1
+        if waiting[back]:
+            waiting[back] -= 1
         else:
             waiting[u, v, there.tobytes()] += 1
             keep.append(i)
     return np.array(keep, dtype=np.intp)
 
+
 def _speeds(data: list, length: np.ndarray) -> np.ndarray:
     "Speeds in m/s: from speed_kph, else from travel_time over the length; NaN where neither is a number."
-    def number(value: Any) -> float: return float(value) if isinstance(value, (int, float, np.number)) else math.nan
+
+    def number(value: Any) -> float:
+        return float(value) if isinstance(value, (int, float, np.number)) else math.nan
+
     kph = np.array([number(d.get("speed_kph")) for d in data])
     seconds = np.array([number(d.get("travel_time")) for d in data])
-    with np.errstate(divide="ignore", invalid="ignore"): own = np.where(seconds > 0, length/seconds, np.nan)
-    return np.where(np.isnan(kph), own, kph/3.6)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where(seconds > 0, length / seconds, np.nan)
+    return np.where(np.isnan(kph), own, kph / 3.6)
 
 # %% ../../nbs/judge/routes.ipynb #41155851
 class Places(NamedTuple):
     "K places on a road graph."
-    edge: np.ndarray     # (K,) the edge they lie on; -1: a node
-    at: np.ndarray       # (K,) metres along the edge
-    exits: np.ndarray    # (K, 2) nodes at both ends
-    metres: np.ndarray   # (K, 2) to those nodes
-    xy: np.ndarray       # (K, 2)
+
+    edge: np.ndarray  # (K,) the edge they lie on; -1: a node
+    at: np.ndarray  # (K,) metres along the edge
+    exits: np.ndarray  # (K, 2) nodes at both ends
+    metres: np.ndarray  # (K, 2) to those nodes
+    xy: np.ndarray  # (K, 2)
 
     def __getitem__(self, rows: Any) -> Places:  # a subset, where a tuple would give a field
         return Places(*(np.asarray(getattr(self, f))[rows] for f in self._fields))
 
+
 def node_places(roads: Roads, nodes: np.ndarray) -> Places:
     "Nodes as places."
     k = len(nodes)
-    return Places(np.full(k, -1), np.zeros(k), np.stack([nodes, nodes], 1), np.zeros((k, 2)), roads.xy[nodes])
+    return Places(
+        np.full(k, -1), np.zeros(k), np.stack([nodes, nodes], 1), np.zeros((k, 2)), roads.xy[nodes]
+    )
+
 
 def edge_places(roads: Roads, edge: np.ndarray, at: np.ndarray, xy: np.ndarray) -> Places:
     "Points on edges as places; within a micrometre of an edge's end they are that node."
     length = roads.length[edge]
     exits, metres = roads.ends[edge].copy(), np.stack([at, length - at], 1)
     start, end = at <= TOUCH_M, (length - at <= TOUCH_M) & (at > TOUCH_M)
-    for here, side in ((start, 0), (end, 1)): exits[here] = exits[here, side, None]
+    for here, side in ((start, 0), (end, 1)):
+        exits[here] = exits[here, side, None]
     metres[start | end] = 0
-    return Places(np.where(start | end, -1, edge), np.where(start | end, 0., at), exits, metres, xy)
+    return Places(
+        np.where(start | end, -1, edge), np.where(start | end, 0.0, at), exits, metres, xy
+    )
 
-def join_places(*several: Places) -> Places: return Places(*(np.concatenate(f) for f in zip(*map(tuple, several), strict=True)))
+
+def join_places(*several: Places) -> Places:
+    return Places(*(np.concatenate(f) for f in zip(*map(tuple, several), strict=True)))
 
 # %% ../../nbs/judge/routes.ipynb #2ccbcabe
 def midpoints(
@@ -229,86 +322,135 @@ def midpoints(
     spacing: float = 50.0,  # metres
 ) -> Places:
     "Points that cut every edge into equal parts no longer than `spacing`."
-    parts = np.where(roads.length < 0.75*spacing, 1, np.maximum(2, np.ceil(roads.length/spacing - 1e-9))).astype(int)
+    parts = np.where(
+        roads.length < 0.75 * spacing, 1, np.maximum(2, np.ceil(roads.length / spacing - 1e-9))
+    ).astype(int)
     edge = np.repeat(np.arange(len(parts)), parts - 1)
     k = np.arange(len(edge)) - np.repeat(np.cumsum(parts - 1) - (parts - 1), parts - 1) + 1
-    return edge_places(roads, edge, at := roads.length[edge]*k/parts[edge], along(roads, edge, at))
+    return edge_places(
+        roads, edge, at := roads.length[edge] * k / parts[edge], along(roads, edge, at)
+    )
+
 
 def along(roads: Roads, edge: np.ndarray, at: np.ndarray) -> np.ndarray:
     "Coordinates (K, 2) of points `at` metres along edges."
     size = np.hypot(*roads.seg_d.T)
     first = np.searchsorted(roads.seg_edge, np.arange(len(roads.edges) + 1))
     # positions on one long line of all edges end to end, so that one search finds every segment
-    whole = np.concatenate([[0.], np.cumsum(size)])
-    seg = np.clip(np.searchsorted(whole, whole[first[edge]] + at, side="right") - 1, first[edge], first[edge + 1] - 1)
+    whole = np.concatenate([[0.0], np.cumsum(size)])
+    seg = np.clip(
+        np.searchsorted(whole, whole[first[edge]] + at, side="right") - 1,
+        first[edge],
+        first[edge + 1] - 1,
+    )
     t = np.divide(at - roads.seg_at[seg], size[seg], out=np.zeros(len(seg)), where=size[seg] > 0)
-    return roads.seg_a[seg] + np.clip(t, 0, 1)[:, None]*roads.seg_d[seg]
+    return roads.seg_a[seg] + np.clip(t, 0, 1)[:, None] * roads.seg_d[seg]
 
 # %% ../../nbs/judge/routes.ipynb #21de48ab
 class Snapped(NamedTuple):
     "Where points landed: P places; a point may have none, one, or several that are equally near."
-    owner: np.ndarray   # (P,) index of the point, ascending
-    places: Places      # P of them
-    off: np.ndarray     # (P,) metres from point to place
+
+    owner: np.ndarray  # (P,) index of the point, ascending
+    places: Places  # P of them
+    off: np.ndarray  # (P,) metres from point to place
+
 
 def snap_points(
-    xy: np.ndarray,     # (K, 2) points
-    roads: Roads,       # onto which they go
+    xy: np.ndarray,  # (K, 2) points
+    roads: Roads,  # onto which they go
     snap: float = 4.0,  # metres
 ) -> Snapped:
     "The nearest place on the roads for every point that has one within `snap` metres, all of them where several are equally near."
-    point, seg = roads.tree.query(shapely.points(xy), predicate="dwithin", distance=snap + TOUCH_M) if len(xy) else np.empty((2, 0), dtype=np.intp)
+    point, seg = (
+        roads.tree.query(shapely.points(xy), predicate="dwithin", distance=snap + TOUCH_M)
+        if len(xy)
+        else np.empty((2, 0), dtype=np.intp)
+    )
     d, rel = roads.seg_d[seg], xy[point] - roads.seg_a[seg]
-    squared = (d*d).sum(1)
-    t = np.clip(np.divide((rel*d).sum(1), squared, out=np.zeros(len(d)), where=squared > 0), 0, 1)
-    off = np.hypot(*(rel - t[:, None]*d).T)
+    squared = (d * d).sum(1)
+    t = np.clip(np.divide((rel * d).sum(1), squared, out=np.zeros(len(d)), where=squared > 0), 0, 1)
+    off = np.hypot(*(rel - t[:, None] * d).T)
     nearest = np.full(len(xy), np.inf)
     np.minimum.at(nearest, point, off)
-    keep = (off <= nearest[point] + TOUCH_M) & (off <= snap + TOUCH_M)   # at just the distance, rounding must not decide
+    keep = (off <= nearest[point] + TOUCH_M) & (
+        off <= snap + TOUCH_M
+    )  # at just the distance, rounding must not decide
     point, seg, t, off = point[keep], seg[keep], t[keep], off[keep]
-    places = edge_places(roads, roads.seg_edge[seg], roads.seg_at[seg] + t*np.sqrt(squared[keep]), roads.seg_a[seg] + t[:, None]*roads.seg_d[seg])
+    places = edge_places(
+        roads,
+        roads.seg_edge[seg],
+        roads.seg_at[seg] + t * np.sqrt(squared[keep]),
+        roads.seg_a[seg] + t[:, None] * roads.seg_d[seg],
+    )
     order = np.lexsort((places.at, places.exits[:, 0], places.edge, point))
     point, places, off = point[order], places[order], off[order]
-    new = np.ones(len(point), bool)  # neighbouring segments meet in the same place, and edges in the same node
-    new[1:] = ((point[1:] != point[:-1]) | (places.edge[1:] != places.edge[:-1]) | (places.at[1:] - places.at[:-1] > 10*TOUCH_M)
-               | (places.edge[1:] < 0) & (places.exits[1:, 0] != places.exits[:-1, 0]))
+    new = np.ones(
+        len(point), bool
+    )  # neighbouring segments meet in the same place, and edges in the same node
+    new[1:] = (
+        (point[1:] != point[:-1])
+        | (places.edge[1:] != places.edge[:-1])
+        | (places.at[1:] - places.at[:-1] > 10 * TOUCH_M)
+        | (places.edge[1:] < 0) & (places.exits[1:, 0] != places.exits[:-1, 0])
+    )
     return Snapped(point[new], places[new], off[new])
 
 # %% ../../nbs/judge/routes.ipynb #cf3c5759
 def route_costs(
     roads: Roads,
-    sources: Places,       # R of them
-    targets: Places,       # C of them
+    sources: Places,  # R of them
+    targets: Places,  # C of them
     weight: str = "length",  # or "travel_time"
-) -> np.ndarray:           # (R, C) metres or seconds; inf: no route
+) -> np.ndarray:  # (R, C) metres or seconds; inf: no route
     "Cost of the cheapest route between places of one graph."
-    pace = roads.cost(weight)/np.where(roads.length > 0, roads.length, 1) if len(roads.edges) else np.zeros(1)
-    def own(p: Places) -> np.ndarray: return p.metres*pace[p.edge][:, None]  # an edge of -1 has no metres
+    pace = (
+        roads.cost(weight) / np.where(roads.length > 0, roads.length, 1)
+        if len(roads.edges)
+        else np.zeros(1)
+    )
+
+    def own(p: Places) -> np.ndarray:
+        return p.metres * pace[p.edge][:, None]  # an edge of -1 has no metres
+
     start = from_places(roads, sources, own(sources), weight)
     tail = own(targets)
-    cost = np.minimum(start[:, targets.exits[:, 0]] + tail[:, 0], start[:, targets.exits[:, 1]] + tail[:, 1])
+    cost = np.minimum(
+        start[:, targets.exits[:, 0]] + tail[:, 0], start[:, targets.exits[:, 1]] + tail[:, 1]
+    )
     r, c = _on_one_edge(sources.edge, targets.edge)
-    if len(r): cost[r, c] = np.minimum(cost[r, c], np.abs(sources.at[r] - targets.at[c])*pace[sources.edge[r]])
+    if len(r):
+        cost[r, c] = np.minimum(
+            cost[r, c], np.abs(sources.at[r] - targets.at[c]) * pace[sources.edge[r]]
+        )
     return cost
+
 
 def from_places(
     roads: Roads,
-    sources: Places,       # R of them
-    lead: np.ndarray,      # (R, 2) cost from each to its exits
+    sources: Places,  # R of them
+    lead: np.ndarray,  # (R, 2) cost from each to its exits
     weight: str,
-) -> np.ndarray:           # (R, N)
+) -> np.ndarray:  # (R, N)
     "Cost of the cheapest routes from places to all nodes."
     if len(roads.nodes) <= KEEP_ALL_PAIRS:
         table = roads.all_pairs(weight)
-        return np.minimum(table[sources.exits[:, 0]] + lead[:, :1], table[sources.exits[:, 1]] + lead[:, 1:])
+        return np.minimum(
+            table[sources.exits[:, 0]] + lead[:, :1], table[sources.exits[:, 1]] + lead[:, 1:]
+        )
     # each source becomes a node with ways out and none in: one search each instead of two
     m, r, n = roads.matrix(weight), len(sources.edge), len(roads.nodes)
     first = sources.exits[:, 0] != sources.exits[:, 1]
     ways = np.stack([np.ones(r, bool), first], 1)
     cost = np.where(first[:, None], lead, lead.min(1, keepdims=True))
-    data, indices = np.concatenate([m.data, cost[ways]]), np.concatenate([m.indices, sources.exits[ways]])
+    data, indices = (
+        np.concatenate([m.data, cost[ways]]),
+        np.concatenate([m.indices, sources.exits[ways]]),
+    )
     indptr = np.concatenate([m.indptr, m.indptr[-1] + np.cumsum(ways.sum(1))])
-    return dijkstra(csr_array((data, indices, indptr), shape=(n + r, n + r)), indices=np.arange(n, n + r))[:, :n]
+    return dijkstra(
+        csr_array((data, indices, indptr), shape=(n + r, n + r)), indices=np.arange(n, n + r)
+    )[:, :n]
+
 
 def _on_one_edge(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Pairs of places that lie on the same edge."

@@ -12,59 +12,78 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING: from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['COLOURS', 'WORDS', 'bootstrap', 'summarise', 'out_of_fold', 'plot_scores', 'describe', 'few']
 
 # %% ../../nbs/judge/score_summary.ipynb #e1a04083
 def bootstrap(
-    values: pd.Series,              # one a chip
-    cities: pd.Series,              # the chip's city
+    values: pd.Series,  # one a chip
+    cities: pd.Series,  # the chip's city
     *,
     draws: int = 1000,
     seed: int = 0,
-) -> tuple[float, float]:           # 2.5 % and 97.5 % quantiles
+) -> tuple[float, float]:  # 2.5 % and 97.5 % quantiles
     "95 % interval of the mean over cities of the mean over chips."
     rng = np.random.default_rng(seed)
     means = np.zeros(draws)
     parts = [np.asarray(part, dtype=float) for _, part in values.groupby(cities)]
-    for part in parts: means += rng.choice(part, (draws, len(part))).mean(1)/len(parts)
+    for part in parts:
+        means += rng.choice(part, (draws, len(part))).mean(1) / len(parts)
     return tuple(float(q) for q in np.quantile(means, [0.025, 0.975]))
 
+
 def summarise(
-    table: pd.DataFrame,            # chip, city, trained_city, columns that start with apls_ or topo_, perhaps dice, sp
+    table: pd.DataFrame,  # chip, city, trained_city, columns that start with apls_ or topo_, perhaps dice, sp
     *,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     "Per city, over trained and over mystery cities, and over all: means and 95 % intervals; None where a chip's value is not known."
     columns = [c for c in table if c.startswith(("apls_", "topo_")) or c in ("dice", "sp")]
+
     def of(part: pd.DataFrame) -> dict[str, Any]:
         out: dict[str, Any] = dict(chips=len(part), cities=part["city"].nunique())
         for c in columns:
             values = part[c].dropna() if c == "sp" else part[c]
             known = len(values) and values.notna().all()
             out[c] = float(values.groupby(part["city"]).mean().mean()) if known else None
-            out[f"{c}_95"] = bootstrap(values, part["city"], draws=draws, seed=seed) if known else (None, None)
+            out[f"{c}_95"] = (
+                bootstrap(values, part["city"], draws=draws, seed=seed) if known else (None, None)
+            )
         return out
+
     groups = {"trained_cities": table["trained_city"], "mystery_cities": ~table["trained_city"]}
-    return dict(cities={city: dict(trained=bool(part["trained_city"].all()), **of(part)) for city, part in table.groupby("city")},
-                **{name: of(table[rows]) if rows.any() else None for name, rows in groups.items()}, all=of(table) if len(table) else None)
+    return dict(
+        cities={
+            city: dict(trained=bool(part["trained_city"].all()), **of(part))
+            for city, part in table.groupby("city")
+        },
+        **{name: of(table[rows]) if rows.any() else None for name, rows in groups.items()},
+        all=of(table) if len(table) else None,
+    )
 
 # %% ../../nbs/judge/score_summary.ipynb #c9dc3d9c
 def out_of_fold(
     logs: Mapping[int, Path] | Iterable[Path],  # folds' metrics.csv
-) -> list[dict[str, Any]]:                      # per fold the best row: by apls_length where it is there, else by dice
+) -> list[dict[str, Any]]:  # per fold the best row: by apls_length where it is there, else by dice
     "The best validated epoch of each fold's log."
     found = []
     for fold, path in logs.items() if isinstance(logs, Mapping) else enumerate(logs):
         table = pd.read_csv(path)
-        by = next((c for c in ("apls_length", "dice") if c in table and table[c].notna().any()), None)
-        if by is None: continue
+        by = next(
+            (c for c in ("apls_length", "dice") if c in table and table[c].notna().any()), None
+        )
+        if by is None:
+            continue
         row = table.loc[table[by].idxmax()]
-        found.append(dict(fold=int(fold), chosen_by=by, **{c: _plain(row[c]) for c in table if c != "fold"}))
+        found.append(
+            dict(fold=int(fold), chosen_by=by, **{c: _plain(row[c]) for c in table if c != "fold"})
+        )
     return found
+
 
 def _plain(value: Any) -> Any:
     "A cell as JSON knows it: NaN is nothing."
@@ -72,53 +91,136 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 # %% ../../nbs/judge/score_summary.ipynb #976c6a0f
-COLOURS = {"apls_length": "tab:blue", "apls_time": "tab:orange", "topo_f1": "tab:green", "sp": "tab:purple"}
+COLOURS = {
+    "apls_length": "tab:blue",
+    "apls_time": "tab:orange",
+    "topo_f1": "tab:green",
+    "sp": "tab:purple",
+}
+
 
 def plot_scores(
-    table: pd.DataFrame,        # as for `summarise`
+    table: pd.DataFrame,  # as for `summarise`
     summary: dict[str, Any],
     *,
     title: str = "Every chip; means of cities, 95 % intervals",
 ) -> Figure:
     "Every chip as a dot, every city as a bar with its 95 % interval; cities that no fold trained on are hatched."
     from matplotlib import pyplot as plt
-    columns, cities = [c for c in COLOURS if c in table and table[c].notna().any()], list(summary["cities"])
-    fig, ax = plt.subplots(figsize=(max(5.5, 1.6*len(cities)), 3.4), dpi=80, layout="constrained")
-    wide = 0.76/max(1, len(columns))
+
+    columns, cities = (
+        [c for c in COLOURS if c in table and table[c].notna().any()],
+        list(summary["cities"]),
+    )
+    fig, ax = plt.subplots(figsize=(max(5.5, 1.6 * len(cities)), 3.4), dpi=80, layout="constrained")
+    wide = 0.76 / max(1, len(columns))
     for k, c in enumerate(columns):
-        at = np.arange(len(cities)) + (k - (len(columns) - 1)/2)*wide
-        mean, low, high = np.array([(summary["cities"][city][c], *summary["cities"][city][f"{c}_95"]) for city in cities], float).T
-        ax.bar(at, mean, 0.95*wide, color=COLOURS[c], alpha=0.5, label=c, hatch=["" if summary["cities"][x]["trained"] else "//" for x in cities])
-        ax.errorbar(at, mean, [np.maximum(mean - low, 0), np.maximum(high - mean, 0)], fmt="none", ecolor="0.2", capsize=3, lw=1)
+        at = np.arange(len(cities)) + (k - (len(columns) - 1) / 2) * wide
+        mean, low, high = np.array(
+            [(summary["cities"][city][c], *summary["cities"][city][f"{c}_95"]) for city in cities],
+            float,
+        ).T
+        ax.bar(
+            at,
+            mean,
+            0.95 * wide,
+            color=COLOURS[c],
+            alpha=0.5,
+            label=c,
+            hatch=["" if summary["cities"][x]["trained"] else "//" for x in cities],
+        )
+        ax.errorbar(
+            at,
+            mean,
+            [np.maximum(mean - low, 0), np.maximum(high - mean, 0)],
+            fmt="none",
+            ecolor="0.2",
+            capsize=3,
+            lw=1,
+        )
         for x, city in zip(at, cities, strict=True):
             v = table.loc[table["city"] == city, c].to_numpy(float)
-            ax.plot(x + np.linspace(-0.26, 0.26, len(v))*wide if len(v) > 1 else x, v, ".", color=COLOURS[c], ms=4, clip_on=False)
-    ax.set_xticks(range(len(cities)), [f"{c}\n{summary['cities'][c]['chips']} chip{'s'*(summary['cities'][c]['chips'] != 1)}" for c in cities], fontsize=8)
-    ax.set_ylim(0, 1); ax.set_ylabel("score"); ax.grid(axis="y", alpha=0.3)
-    if columns: fig.legend(*ax.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
-    ax.set_title(title + ("\nhatched: a city that was never trained on" if not all(summary["cities"][c]["trained"] for c in cities) else ""), fontsize=9)
+            ax.plot(
+                x + np.linspace(-0.26, 0.26, len(v)) * wide if len(v) > 1 else x,
+                v,
+                ".",
+                color=COLOURS[c],
+                ms=4,
+                clip_on=False,
+            )
+    ax.set_xticks(
+        range(len(cities)),
+        [
+            f"{c}\n{summary['cities'][c]['chips']} chip{'s' * (summary['cities'][c]['chips'] != 1)}"
+            for c in cities
+        ],
+        fontsize=8,
+    )
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("score")
+    ax.grid(axis="y", alpha=0.3)
+    if columns:
+        fig.legend(*ax.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+    ax.set_title(
+        title
+        + (
+            "\nhatched: a city that was never trained on"
+            if not all(summary["cities"][c]["trained"] for c in cities)
+            else ""
+        ),
+        fontsize=9,
+    )
     return fig
 
 # %% ../../nbs/judge/score_summary.ipynb #7920b6bd
 def describe(
-    summary: dict[str, Any],    # of `summarise`; perhaps with missing, extra, notes
+    summary: dict[str, Any],  # of `summarise`; perhaps with missing, extra, notes
 ) -> list[str]:
     "The summary as lines to print."
+
     def line(name: str, part: Mapping[str, Any]) -> str:
-        scores = [f"{word} {part[c]:.3f} [{part[c + '_95'][0]:.3f}, {part[c + '_95'][1]:.3f}]" if part[c] is not None else f"{word} not known"
-                  for c, word in WORDS.items() if c in part]
+        scores = [
+            f"{word} {part[c]:.3f} [{part[c + '_95'][0]:.3f}, {part[c + '_95'][1]:.3f}]"
+            if part[c] is not None
+            else f"{word} not known"
+            for c, word in WORDS.items()
+            if c in part
+        ]
         return f"  {name}: {_count(part['chips'], 'chip')}  " + "  ".join(scores)
+
     lines = [line(city, part) for city, part in summary["cities"].items()]
-    for name, word in (("trained_cities", "trained cities"), ("mystery_cities", "cities never trained on")):
-        if summary[name] and summary["trained_cities"] and summary["mystery_cities"]: lines.append(line(f"{word}, mean over cities", summary[name]))
-    if summary["all"]: lines.append(line(f"mean over {summary['all']['cities']} cities" if summary["all"]["cities"] > 1 else "all", summary["all"]))
-    if missing := summary.get("missing"): lines.append(f"  {len(missing)} of {_count(summary['all']['chips'], 'chip')} {'have' if len(missing) > 1 else 'has'} no proposal and score{'s'*(len(missing) == 1)} 0: {few(missing, 4)}")
-    if extra := summary.get("extra"): lines.append(f"  left out, because the truth does not have {'them' if len(extra) > 1 else 'it'}: {few(extra, 4)}")
+    for name, word in (
+        ("trained_cities", "trained cities"),
+        ("mystery_cities", "cities never trained on"),
+    ):
+        if summary[name] and summary["trained_cities"] and summary["mystery_cities"]:
+            lines.append(line(f"{word}, mean over cities", summary[name]))
+    if summary["all"]:
+        lines.append(
+            line(
+                f"mean over {summary['all']['cities']} cities"
+                if summary["all"]["cities"] > 1
+                else "all",
+                summary["all"],
+            )
+        )
+    if missing := summary.get("missing"):
+        lines.append(
+            f"  {len(missing)} of {_count(summary['all']['chips'], 'chip')} {'have' if len(missing) > 1 else 'has'} no proposal and score{'s' * (len(missing) == 1)} 0: {few(missing, 4)}"
+        )
+    if extra := summary.get("extra"):
+        lines.append(
+            f"  left out, because the truth does not have {'them' if len(extra) > 1 else 'it'}: {few(extra, 4)}"
+        )
     return lines + [f"  {note}" for note in summary.get("notes", [])]
+
 
 WORDS = {"apls_length": "APLS_length", "apls_time": "APLS_time", "topo_f1": "TOPO F1", "sp": "SP"}
 
-def _count(n: int, word: str) -> str: return f"{n} {word}{'s'*(n != 1)}"
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'s' * (n != 1)}"
+
 
 def few(items: Sequence[str], n: int = 3) -> str:
     "The first of many names, and how many there are."

@@ -31,13 +31,18 @@ def asset(
 def page_json(value: Any) -> str:
     "JSON that can stand anywhere in a page: NaN and infinities are null, and no character of HTML is left bare."
     text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
-    text = re.sub(r"\{(?=[{%#])", r"\\u007b", text)  # inside strings only: JSON's own braces are followed by a quote or a brace that closes
+    text = re.sub(
+        r"\{(?=[{%#])", r"\\u007b", text
+    )  # inside strings only: JSON's own braces are followed by a quote or a brace that closes
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+
 
 def _finite(value: Any) -> Any:
     "The same value with null for what JSON cannot say."
-    if isinstance(value, float): return value if abs(value) < float("inf") else None
-    if isinstance(value, Mapping): return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 # %% ../../nbs/mapping/html_page.ipynb #91459e96
@@ -48,36 +53,59 @@ def security_policy(html: str) -> str:
     allowed = " ".join(sorted({f"'sha256-{h}'" for h in hashes})) or "'none'"
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
 
+
 class OfflineFigure(Figure):
     "A page whose security policy is worked out from what was rendered."
-    _template = Template('<!DOCTYPE html>\n<html lang="en">\n<head>\n<title>{{ this.title | e }}</title>\n{{ this.header.render(**kwargs) }}\n</head>\n<body>\n'
-                         "{{ this.html.render(**kwargs) }}\n<script>{{ this.script.render(**kwargs) }}</script>\n</body>\n</html>\n")
+
+    _template = Template(
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<title>{{ this.title | e }}</title>\n{{ this.header.render(**kwargs) }}\n</head>\n<body>\n'
+        "{{ this.html.render(**kwargs) }}\n<script>{{ this.script.render(**kwargs) }}</script>\n</body>\n</html>\n"
+    )
 
     def render(self, **kwargs: Any) -> str:
         "The page's HTML."
         html = super().render(**kwargs)
-        return html.replace("<head>", f'<head>\n<meta http-equiv="Content-Security-Policy" content="{security_policy(html)}">', 1)
+        return html.replace(
+            "<head>",
+            f'<head>\n<meta http-equiv="Content-Security-Policy" content="{security_policy(html)}">',
+            1,
+        )
 
 # %% ../../nbs/mapping/html_page.ipynb #7191d0b9
-SCRIPTS = ("roads.js", "route.js", "map.js")   # ours, in the order in which they build on one another
+SCRIPTS = (
+    "roads.js",
+    "route.js",
+    "map.js",
+)  # ours, in the order in which they build on one another
+
 
 class OfflineMap(folium.Map):
     "A folium map without tiles, links or random names."
+
     default_js: list = []
     default_css: list = []
 
     def __init__(
         self,
-        title: str = "",         # of the page
-        height: str = "600px",   # in a notebook; a saved page fills its window
+        title: str = "",  # of the page
+        height: str = "600px",  # in a notebook; a saved page fills its window
     ):
-        super().__init__(tiles=None, prefer_canvas=True, attributionControl=False, wheelPxPerZoomLevel=90, zoomSnap=0.25)
+        super().__init__(
+            tiles=None,
+            prefer_canvas=True,
+            attributionControl=False,
+            wheelPxPerZoomLevel=90,
+            zoomSnap=0.25,
+        )
         self._id = "roads"
         figure = OfflineFigure(title=title, height=height)
         figure.add_child(self, name="map")
         css = "".join(f"<style>{asset(name)}</style>\n" for name in ("leaflet.css", "map.css"))
         js = "".join(f"<script>{asset(name)}</script>\n" for name in ("leaflet.js", *SCRIPTS))
-        figure.header.add_child(Element(_literal('<link rel="icon" href="data:,">\n' + css + js)), name="assets")
+        figure.header.add_child(
+            Element(_literal('<link rel="icon" href="data:,">\n' + css + js)), name="assets"
+        )
+
 
 def _literal(text: str) -> str:
     "Text that jinja leaves alone."
@@ -86,16 +114,22 @@ def _literal(text: str) -> str:
 # %% ../../nbs/mapping/html_page.ipynb #67ef9ae6
 class PageData(MacroElement):
     "Data embedded in the page and the call of the script that draws it."
-    _template = Template('{% macro html(this, kwargs) %}<script type="application/json" id="{{ this.get_name() }}">{{ this.text }}</script>{% endmacro %}'
-                         "{% macro script(this, kwargs) %}spacenet5Map({{ this._parent.get_name() }}, "
-                         'JSON.parse(document.getElementById("{{ this.get_name() }}").textContent));{% endmacro %}')
+
+    _template = Template(
+        '{% macro html(this, kwargs) %}<script type="application/json" id="{{ this.get_name() }}">{{ this.text }}</script>{% endmacro %}'
+        "{% macro script(this, kwargs) %}spacenet5Map({{ this._parent.get_name() }}, "
+        'JSON.parse(document.getElementById("{{ this.get_name() }}").textContent));{% endmacro %}'
+    )
 
     def __init__(self, data: Mapping[str, Any]):
         super().__init__()
         self._name, self._id = "data", "roads"
         self.text = page_json(data)
 
+
 def page_data(html: str) -> dict[str, Any]:
     "The data that a saved page carries."
-    found = re.search(r'<script type="application/json" id="data_roads">(.*?)</script>', html, re.DOTALL)
+    found = re.search(
+        r'<script type="application/json" id="data_roads">(.*?)</script>', html, re.DOTALL
+    )
     return json.loads(found[1]) if found else {}

@@ -28,8 +28,10 @@ from .road_table import WGS84
 # %% ../../nbs/mapping/image_overlays.ipynb #26976fd4
 class Overlay(NamedTuple):
     "A picture on the map."
-    rgba: np.ndarray                             # uint8 (4, H, W), north up, equal steps in longitude and latitude
-    bounds: tuple[float, float, float, float]    # west, south, east, north
+
+    rgba: np.ndarray  # uint8 (4, H, W), north up, equal steps in longitude and latitude
+    bounds: tuple[float, float, float, float]  # west, south, east, north
+
 
 def overlay(
     path: str | Path,
@@ -40,89 +42,140 @@ def overlay(
     image, grid, valid = raster.read_chip(path, 3)
     return warp_rgb(image, grid, valid, max_px=max_px)
 
+
 def warp_rgb(
-    image: np.ndarray,   # uint8 (3, H, W)
+    image: np.ndarray,  # uint8 (3, H, W)
     grid: raster.Grid,
-    valid: np.ndarray,   # bool (H, W)
+    valid: np.ndarray,  # bool (H, W)
     *,
     max_px: int = 512,
 ) -> Overlay:
     "Warp an image to longitude and latitude and shrink it, averaging."
     h, w = grid.shape
     bounds = transform_bounds(grid.crs, WGS84, *array_bounds(h, w, grid.transform))
-    shrink = min(1.0, max_px/max(h, w))
-    shape = max(1, round(h*shrink)), max(1, round(w*shrink))
+    shrink = min(1.0, max_px / max(h, w))
+    shape = max(1, round(h * shrink)), max(1, round(w * shrink))
     rgba = np.zeros((4, *shape), np.uint8)
-    reproject(np.concatenate([image, valid[None]*np.uint8(255)]), rgba, src_transform=grid.transform, src_crs=grid.crs,
-              dst_transform=from_bounds(*bounds, *shape[::-1]), dst_crs=WGS84, resampling=Resampling.average if shrink < 1 else Resampling.bilinear)
+    reproject(
+        np.concatenate([image, valid[None] * np.uint8(255)]),
+        rgba,
+        src_transform=grid.transform,
+        src_crs=grid.crs,
+        dst_transform=from_bounds(*bounds, *shape[::-1]),
+        dst_crs=WGS84,
+        resampling=Resampling.average if shrink < 1 else Resampling.bilinear,
+    )
     return Overlay(rgba, bounds)
+
 
 def image_url(picture: Overlay, *, quality: int = 75) -> str:
     "The picture as a data: address (WebP)."
     with MemoryFile() as memory:
-        with memory.open(driver="WEBP", width=picture.rgba.shape[2], height=picture.rgba.shape[1], count=4, dtype="uint8", crs=WGS84,
-                         transform=from_bounds(*picture.bounds, *picture.rgba.shape[:0:-1]), QUALITY=quality) as out:
+        with memory.open(
+            driver="WEBP",
+            width=picture.rgba.shape[2],
+            height=picture.rgba.shape[1],
+            count=4,
+            dtype="uint8",
+            crs=WGS84,
+            transform=from_bounds(*picture.bounds, *picture.rgba.shape[:0:-1]),
+            QUALITY=quality,
+        ) as out:
             out.write(picture.rgba)
         return "data:image/webp;base64," + base64.b64encode(memory.read()).decode()
 
 # %% ../../nbs/mapping/image_overlays.ipynb #ce6d2dad
 def toy_image(
-    g: nx.MultiGraph,   # from toy_town
+    g: nx.MultiGraph,  # from toy_town
     seed: int = 0,
-) -> tuple[np.ndarray, raster.Grid, np.ndarray]:   # uint8 (3, H, W), its grid, valid pixels
+) -> tuple[np.ndarray, raster.Grid, np.ndarray]:  # uint8 (3, H, W), its grid, valid pixels
     "Blocks of soil, roofs and green under a town, in its own CRS: something to try a map with."
     rng = np.random.default_rng(seed)
     west, south, east, north = shapely.total_bounds([d["geometry"] for *_, d in g.edges(data=True)])
-    side = int(max(east - west, north - south))//2 + 40
-    small = rng.normal(0, 1, (3, side//12 + 1, side//12 + 1)) + rng.normal(0, 1.3, (1, side//12 + 1, side//12 + 1))
-    image = np.kron(small, np.ones((12, 12)))[:, :side, :side]*18 + np.array([104, 98, 82])[:, None, None] + rng.normal(0, 9, (3, side, side))
-    return image.clip(1, 255).astype("uint8"), raster.Grid((side, side), from_origin(west - 40, north + 40, 2, 2), g.graph["crs"]), np.ones((side, side), bool)
+    side = int(max(east - west, north - south)) // 2 + 40
+    small = rng.normal(0, 1, (3, side // 12 + 1, side // 12 + 1)) + rng.normal(
+        0, 1.3, (1, side // 12 + 1, side // 12 + 1)
+    )
+    image = (
+        np.kron(small, np.ones((12, 12)))[:, :side, :side] * 18
+        + np.array([104, 98, 82])[:, None, None]
+        + rng.normal(0, 9, (3, side, side))
+    )
+    return (
+        image.clip(1, 255).astype("uint8"),
+        raster.Grid((side, side), from_origin(west - 40, north + 40, 2, 2), g.graph["crs"]),
+        np.ones((side, side), bool),
+    )
 
 # %% ../../nbs/mapping/image_overlays.ipynb #8f3410d2
 def probability_overlay(
-    path: str | Path,       # probs/<chip>.tif: uint8 with named bands
+    path: str | Path,  # probs/<chip>.tif: uint8 with named bands
     *,
     band: str = "road",
-    max_px: int = 512,      # longer side of the picture
+    max_px: int = 512,  # longer side of the picture
 ) -> Overlay:
     "One band of a probability raster as a picture whose opacity is the probability."
     probs, grid, names = raster.read_named(path)
-    if band not in names: raise DataError(path, f"has no band named {band!r}, only {', '.join(n or '(unnamed)' for n in names)}", "Run stage 05_ensemble again.")
+    if band not in names:
+        raise DataError(
+            path,
+            f"has no band named {band!r}, only {', '.join(n or '(unnamed)' for n in names)}",
+            "Run stage 05_ensemble again.",
+        )
     return shade_probability(probs[names.index(band)], grid, max_px=max_px)
 
+
 def shade_probability(
-    band: np.ndarray,       # uint8 (H, W), 255 = certain
+    band: np.ndarray,  # uint8 (H, W), 255 = certain
     grid: raster.Grid,
     *,
     max_px: int = 512,
 ) -> Overlay:
     "Probabilities from transparent over blue to white."
     warped = warp_rgb(np.repeat(band[None], 3, 0), grid, np.ones(band.shape, bool), max_px=max_px)
-    p = warped.rgba[0]*(warped.rgba[3] > 0)
-    ramp = np.stack([np.interp(np.arange(256), (0, 128, 255), stops) for stops in ((20, 43, 255), (60, 123, 255), (200, 255, 255))]).astype("uint8")
+    p = warped.rgba[0] * (warped.rgba[3] > 0)
+    ramp = np.stack(
+        [
+            np.interp(np.arange(256), (0, 128, 255), stops)
+            for stops in ((20, 43, 255), (60, 123, 255), (200, 255, 255))
+        ]
+    ).astype("uint8")
     return Overlay(np.concatenate([ramp[:, p], p[None]]), warped.bounds)
 
 # %% ../../nbs/mapping/image_overlays.ipynb #3974b603
 def as_overlays(
-    paths: Mapping[str, Any],                   # chip -> path or Overlay
-    read: Callable[..., Overlay] = overlay,     # of a path and max_px
+    paths: Mapping[str, Any],  # chip -> path or Overlay
+    read: Callable[..., Overlay] = overlay,  # of a path and max_px
     *,
-    max_px: int | None = None,                  # longer side; None: what the budget allows
-    budget_mb: float = 4.0,                     # for all of them, at some 0.35 bytes a pixel in base64 WebP
+    max_px: int | None = None,  # longer side; None: what the budget allows
+    budget_mb: float = 4.0,  # for all of them, at some 0.35 bytes a pixel in base64 WebP
 ) -> dict[str, Overlay]:
     "Pictures of chips, those that are given as paths read as large as a budget for all of them allows."
-    fit = int(math.sqrt(budget_mb*1e6/max(1, len(paths))/0.35))
+    fit = int(math.sqrt(budget_mb * 1e6 / max(1, len(paths)) / 0.35))
     px = max_px or max(96, min(640, fit))
     return {chip: o if isinstance(o, Overlay) else read(o, max_px=px) for chip, o in paths.items()}
+
 
 def picture_layer(
     pictures: Mapping[str, Overlay],
     *,
-    pane: str,       # "s5-image" or "s5-probability"
-    name: str,       # as the reader sees it
+    pane: str,  # "s5-image" or "s5-probability"
+    name: str,  # as the reader sees it
     show: bool = True,
     opacity: float = 0.9,
 ) -> dict[str, Any]:
     "A layer of pictures as the page's script wants it."
-    return {"pane": pane, "name": name, "show": show, "opacity": opacity,
-            "pictures": [{"chip": c, "url": image_url(o), "bounds": [[o.bounds[1], o.bounds[0]], [o.bounds[3], o.bounds[2]]]} for c, o in pictures.items()]}
+    return {
+        "pane": pane,
+        "name": name,
+        "show": show,
+        "opacity": opacity,
+        "pictures": [
+            {
+                "chip": c,
+                "url": image_url(o),
+                "bounds": [[o.bounds[1], o.bounds[0]], [o.bounds[3], o.bounds[2]]],
+            }
+            for c, o in pictures.items()
+        ],
+    }

@@ -29,20 +29,35 @@ from ..graph import MPH_TO_KPH
 
 # %% ../../nbs/mapping/road_table.ipynb #7a5bcc50
 WGS84 = "EPSG:4326"
-_TEXTS = {"chip": ("chip",), "city": ("city",), "name": ("name", "street"), "kind": ("kind", "highway", "road_type", "class")}
+_TEXTS = {
+    "chip": ("chip",),
+    "city": ("city",),
+    "name": ("name", "street"),
+    "kind": ("kind", "highway", "road_type", "class"),
+}
 _NUMBERS = ("speed_kph", "length", "travel_time", "speed_confidence", "level")
 
+
 def road_frame(
-    g: Any,           # a road graph; a mapping chip -> any of these; a GeoDataFrame; a .geojson, .gpkg or .graphml file
-    chip: str = "",   # of all its roads, where the source names none
+    g: Any,  # a road graph; a mapping chip -> any of these; a GeoDataFrame; a .geojson, .gpkg or .graphml file
+    chip: str = "",  # of all its roads, where the source names none
 ) -> gpd.GeoDataFrame:  # EPSG:4326; chip, city, name, kind, speed_kph, length (m), travel_time (s), speed_confidence, level, u, v (node numbers)
     "One row per road, with NaN for what is unknown; nodes are numbered so that roads of different chips never share one."
-    if isinstance(g, Mapping): frames = [road_frame(v, k) for k, v in g.items()]
-    elif isinstance(g, nx.Graph): frames = [_complete(_edges(g), chip or g.graph.get("chip", ""))]
-    elif isinstance(g, gpd.GeoDataFrame): frames = [_complete(g, chip)]
-    else: return road_frame(_read(Path(g)), chip)
+    if isinstance(g, Mapping):
+        frames = [road_frame(v, k) for k, v in g.items()]
+    elif isinstance(g, nx.Graph):
+        frames = [_complete(_edges(g), chip or g.graph.get("chip", ""))]
+    elif isinstance(g, gpd.GeoDataFrame):
+        frames = [_complete(g, chip)]
+    else:
+        return road_frame(_read(Path(g)), chip)
     frames = [f for f in frames if len(f)]
-    return _number_nodes(pd.concat(frames, ignore_index=True)) if frames else _complete(_edges(nx.MultiGraph(crs=WGS84)), chip)
+    return (
+        _number_nodes(pd.concat(frames, ignore_index=True))
+        if frames
+        else _complete(_edges(nx.MultiGraph(crs=WGS84)), chip)
+    )
+
 
 def _number_nodes(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     "Ends as whole numbers; the same end in two chips is two nodes."
@@ -50,10 +65,17 @@ def _number_nodes(roads: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     u, v = pd.factorize(ends)[0].reshape(2, -1)
     return roads.assign(u=u, v=v)
 
+
 def _edges(g: nx.Graph) -> gpd.GeoDataFrame:
     "A graph's edges as a table in its own CRS, with the nodes they join."
     rows = [{**d, "geometry": line, "u": str(a), "v": str(b)} for a, b, line, d in _drawn_once(g)]
-    return gpd.GeoDataFrame(rows, columns=None if rows else ["geometry"], geometry="geometry", crs=g.graph.get("crs", WGS84))
+    return gpd.GeoDataFrame(
+        rows,
+        columns=None if rows else ["geometry"],
+        geometry="geometry",
+        crs=g.graph.get("crs", WGS84),
+    )
+
 
 def _drawn_once(g: nx.Graph) -> Iterator[tuple[Any, Any, shapely.LineString, dict]]:
     "Each edge with its line, straight where it has none, and its ends in the line's order; of a directed graph's two directions of a road, the first."
@@ -62,9 +84,11 @@ def _drawn_once(g: nx.Graph) -> Iterator[tuple[Any, Any, shapely.LineString, dic
         straight = shapely.LineString([[g.nodes[n]["x"], g.nodes[n]["y"]] for n in (u, v)])
         line = d.get("geometry") or straight
         way = frozenset((u, v)), str(d.get("osmid")), round(line.length, 6)
-        if g.is_directed() and way in there: continue
+        if g.is_directed() and way in there:
+            continue
         there.add(way)
         yield *_along(g, u, v, line), line, d
+
 
 def _along(g: nx.Graph, u: Any, v: Any, line: shapely.LineString) -> tuple[Any, Any]:
     "An edge's nodes in the order of its line: an undirected graph may name them the other way round."
@@ -76,22 +100,48 @@ def _along(g: nx.Graph, u: Any, v: Any, line: shapely.LineString) -> tuple[Any, 
 def _read(path: Path) -> gpd.GeoDataFrame | nx.Graph:
     "Roads of a file: GeoJSON as JSON, never through GDAL; GraphML with all its attributes, ours or osmnx's; other graphs by `graph.read`."
     readers = {".geojson": _read_geojson, ".json": _read_geojson, ".graphml": _read_graphml}
-    try: return readers.get(path.suffix.lower(), graph.read)(path)
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError, nx.NetworkXError) as e:   # a ParseError is a SyntaxError
-        raise DataError(path, f"is not readable as roads ({type(e).__name__}: {e})", "Check the path, or run stage 06_vectorize again.") from e
+    try:
+        return readers.get(path.suffix.lower(), graph.read)(path)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        nx.NetworkXError,
+    ) as e:  # a ParseError is a SyntaxError
+        raise DataError(
+            path,
+            f"is not readable as roads ({type(e).__name__}: {e})",
+            "Check the path, or run stage 06_vectorize again.",
+        ) from e
+
 
 def _read_geojson(path: Path) -> gpd.GeoDataFrame:
     "A FeatureCollection's features that have a geometry."
-    features = [f for f in json.loads(path.read_text(encoding="utf-8"))["features"] if f["geometry"]]
-    return gpd.GeoDataFrame.from_features(features, columns=None if features else ["geometry"], crs=WGS84)
+    features = [
+        f for f in json.loads(path.read_text(encoding="utf-8"))["features"] if f["geometry"]
+    ]
+    return gpd.GeoDataFrame.from_features(
+        features, columns=None if features else ["geometry"], crs=WGS84
+    )
+
 
 def _read_graphml(path: Path) -> nx.Graph:
     "A graph whose nodes have a place; numbers may still be texts."
     g = nx.read_graphml(path, force_multigraph=True)
-    for _, d in g.nodes(data=True): d.update(x=float(d["x"]), y=float(d["y"]))
+    for _, d in g.nodes(data=True):
+        d.update(x=float(d["x"]), y=float(d["y"]))
     for _, _, d in g.edges(data=True):
-        d.update({k: ast.literal_eval(v) for k, v in d.items() if isinstance(v, str) and v[:2] in ("['", '["')})   # how osmnx writes a list
-        if "geometry" in d: d["geometry"] = shapely.from_wkt(d["geometry"])
+        d.update(
+            {
+                k: ast.literal_eval(v)
+                for k, v in d.items()
+                if isinstance(v, str) and v[:2] in ("['", '["')
+            }
+        )  # how osmnx writes a list
+        if "geometry" in d:
+            d["geometry"] = shapely.from_wkt(d["geometry"])
     return g
 
 # %% ../../nbs/mapping/road_table.ipynb #b9c0193e
@@ -100,31 +150,63 @@ def _complete(
     chip: str,
 ) -> gpd.GeoDataFrame:
     "The same roads with all of a map's columns, in EPSG:4326."
-    roads = (roads.set_crs(WGS84) if roads.crs is None else roads.to_crs(WGS84)).explode(ignore_index=True)
-    roads = roads[roads.geometry.geom_type.eq("LineString") & ~roads.geometry.is_empty].reset_index(drop=True)
-    out = gpd.GeoDataFrame({key: _texts(roads, names) for key, names in _TEXTS.items()}, geometry=roads.geometry, crs=WGS84)
+    roads = (roads.set_crs(WGS84) if roads.crs is None else roads.to_crs(WGS84)).explode(
+        ignore_index=True
+    )
+    roads = roads[roads.geometry.geom_type.eq("LineString") & ~roads.geometry.is_empty].reset_index(
+        drop=True
+    )
+    out = gpd.GeoDataFrame(
+        {key: _texts(roads, names) for key, names in _TEXTS.items()},
+        geometry=roads.geometry,
+        crs=WGS84,
+    )
     out["chip"] = out.chip.where(out.chip != "", chip)
     cities = {c: parse_chip(c).city if c else "" for c in set(out.chip)}
     out["city"] = out.city.where(out.city != "", out.chip.map(cities))
-    for key in _NUMBERS: out[key] = pd.to_numeric(roads[key], errors="coerce").astype(float) if key in roads else np.nan
-    if "inferred_speed_mph" in roads: out["speed_kph"] = out.speed_kph.fillna(pd.to_numeric(roads.inferred_speed_mph, errors="coerce")*MPH_TO_KPH)
-    if out["length"].isna().any(): out["length"] = out["length"].fillna(_ground_length(out.geometry))
-    out["travel_time"] = out.travel_time.fillna(out["length"]/(out.speed_kph.where(out.speed_kph > 0)/3.6))
+    for key in _NUMBERS:
+        out[key] = (
+            pd.to_numeric(roads[key], errors="coerce").astype(float) if key in roads else np.nan
+        )
+    if "inferred_speed_mph" in roads:
+        out["speed_kph"] = out.speed_kph.fillna(
+            pd.to_numeric(roads.inferred_speed_mph, errors="coerce") * MPH_TO_KPH
+        )
+    if out["length"].isna().any():
+        out["length"] = out["length"].fillna(_ground_length(out.geometry))
+    out["travel_time"] = out.travel_time.fillna(
+        out["length"] / (out.speed_kph.where(out.speed_kph > 0) / 3.6)
+    )
     given = "u" in roads and "v" in roads
-    for end, at in (("u", 0), ("v", -1)): out[end] = roads[end].astype(str).to_numpy() if given else _place_names(out.geometry, at)
+    for end, at in (("u", 0), ("v", -1)):
+        out[end] = roads[end].astype(str).to_numpy() if given else _place_names(out.geometry, at)
     return out
+
 
 def _place_names(lines: gpd.GeoSeries, at: int) -> list[str]:
     "The first (0) or last (-1) point of each line as text: ends that have the same are one node."
-    return [f"{x:.7f},{y:.7f}" for x, y in shapely.get_coordinates(shapely.get_point(lines.to_numpy(), at)).tolist()]
+    return [
+        f"{x:.7f},{y:.7f}"
+        for x, y in shapely.get_coordinates(shapely.get_point(lines.to_numpy(), at)).tolist()
+    ]
+
 
 def _texts(roads: gpd.GeoDataFrame, names: Sequence[str]) -> list[str]:
     "The first of some columns that is there, as text; a list such as OSM's is joined, nothing is empty."
-    if not (there := [n for n in names if n in roads]): return [""]*len(roads)
+    if not (there := [n for n in names if n in roads]):
+        return [""] * len(roads)
+
     def text(value: Any) -> str:
-        if isinstance(value, list | tuple | np.ndarray): return ", ".join(map(text, value))
-        return "" if value is None or value is pd.NA or isinstance(value, float) and math.isnan(value) else str(value)
+        if isinstance(value, list | tuple | np.ndarray):
+            return ", ".join(map(text, value))
+        return (
+            ""
+            if value is None or value is pd.NA or isinstance(value, float) and math.isnan(value)
+            else str(value)
+        )
+
     return [text(v) for v in roads[there[0]]]
+
 
 def _ground_length(lines: gpd.GeoSeries) -> pd.Series:
     "Length of each line in longitude and latitude, in metres on the ellipsoid."
@@ -135,121 +217,193 @@ def _ground_length(lines: gpd.GeoSeries) -> pd.Series:
 
 # %% ../../nbs/mapping/road_table.ipynb #48b2d3f0
 def toy_town(
-    lon: float,           # of its south-west corner
+    lon: float,  # of its south-west corner
     lat: float,
-    utm: str,             # the graph's CRS
+    utm: str,  # the graph's CRS
     *,
-    n: int = 5,           # streets each way
+    n: int = 5,  # streets each way
     seed: int = 0,
-    step: float = 90.0,   # metres between streets
-) -> nx.MultiGraph:       # speeds, times, confidence, level, highway
+    step: float = 90.0,  # metres between streets
+) -> nx.MultiGraph:  # speeds, times, confidence, level, highway
     "A grid of streets with two faster ones and a motorway over it: something to try a map with."
     rng, g = np.random.default_rng(seed), nx.MultiGraph(crs=utm)
     x0, y0 = gpd.GeoSeries.from_xy([lon], [lat], crs=WGS84).to_crs(utm)[0].coords[0]
-    at = lambda i, j: (x0 + i*step + 6*math.sin(3*j), y0 + j*step + 6*math.cos(2*i))
+    at = lambda i, j: (x0 + i * step + 6 * math.sin(3 * j), y0 + j * step + 6 * math.cos(2 * i))
     for i in range(n):
         for j in range(n):
             for di, dj in ((1, 0), (0, 1)):
                 if i + di < n and j + dj < n and rng.random() > 0.12:
-                    kph = 72.0 if (j == 2 and di) else 56.0 if (i == 1 and dj) else float(rng.choice([24, 32, 40]))
-                    ends = (n*i + j, at(i, j)), (n*(i + di) + j + dj, at(i + di, j + dj))
+                    kph = (
+                        72.0
+                        if (j == 2 and di)
+                        else 56.0
+                        if (i == 1 and dj)
+                        else float(rng.choice([24, 32, 40]))
+                    )
+                    ends = (n * i + j, at(i, j)), (n * (i + di) + j + dj, at(i + di, j + dj))
                     _toy_road(g, rng, *ends, kph, highway="residential" if kph < 50 else "primary")
-    _toy_road(g, rng, (n*n, at(-0.4, 0.4)), (n*n + 1, at(n - 0.6, n - 1.7)), 104.0, highway="motorway")
-    g.edges[n*n, n*n + 1, 0].update(level=1, speed_confidence=0.95)
+    _toy_road(
+        g, rng, (n * n, at(-0.4, 0.4)), (n * n + 1, at(n - 0.6, n - 1.7)), 104.0, highway="motorway"
+    )
+    g.edges[n * n, n * n + 1, 0].update(level=1, speed_confidence=0.95)
     return g
 
-def _toy_road(g: nx.MultiGraph, rng: np.random.Generator, a: tuple, b: tuple, kph: float, **more: Any) -> None:
+
+def _toy_road(
+    g: nx.MultiGraph, rng: np.random.Generator, a: tuple, b: tuple, kph: float, **more: Any
+) -> None:
     "Add a road between two nodes, each a number and a place, with a slight bend."
-    for node, (x, y) in (a, b): g.add_node(node, x=x, y=y)
-    middle = (np.add(a[1], b[1])/2 + rng.normal(0, 3, 2)).tolist()
+    for node, (x, y) in (a, b):
+        g.add_node(node, x=x, y=y)
+    middle = (np.add(a[1], b[1]) / 2 + rng.normal(0, 3, 2)).tolist()
     line = shapely.LineString([a[1], middle, b[1]])
-    g.add_edge(a[0], b[0], geometry=line, length=line.length, speed_kph=kph, travel_time=line.length/kph*3.6,
-               speed_confidence=float(rng.uniform(0.2, 1)), level=0, **more)
+    g.add_edge(
+        a[0],
+        b[0],
+        geometry=line,
+        length=line.length,
+        speed_kph=kph,
+        travel_time=line.length / kph * 3.6,
+        speed_confidence=float(rng.uniform(0.2, 1)),
+        level=0,
+        **more,
+    )
 
 # %% ../../nbs/mapping/road_table.ipynb #1892a870
 Unit = Literal["km/h", "mph"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
-UNKNOWN = "#b3bdc6"   # colour of a road whose speed is not known
+UNKNOWN = "#b3bdc6"  # colour of a road whose speed is not known
+
 
 class SpeedScale(NamedTuple):
     "Classes of speed with their colours; a speed belongs to the class whose lower break it reaches."
+
     unit: Unit
     breaks_kph: tuple[float, ...]
     labels: tuple[str, ...]
     colors: tuple[str, ...]
+
 
 def speed_scale(
     unit: Unit = "km/h",
     breaks: Sequence[float] | None = None,  # rising, in `unit`; None: breaks that suit streets
 ) -> SpeedScale:
     "Colour classes for speeds, one more than there are breaks."
-    breaks = list(breaks or {"km/h": (25, 35, 45, 60, 75, 95), "mph": (15, 20, 25, 35, 45, 55)}[unit])
-    labels = (f"<{breaks[0]:g}", *(f"{a:g}–{b:g}" for a, b in zip(breaks, breaks[1:], strict=False)), f"≥{breaks[-1]:g}")
+    breaks = list(
+        breaks or {"km/h": (25, 35, 45, 60, 75, 95), "mph": (15, 20, 25, 35, 45, 55)}[unit]
+    )
+    labels = (
+        f"<{breaks[0]:g}",
+        *(f"{a:g}–{b:g}" for a, b in zip(breaks, breaks[1:], strict=False)),
+        f"≥{breaks[-1]:g}",
+    )
     shades = matplotlib.colormaps["plasma"](np.linspace(0.3, 1, len(labels)))
     factor = MPH_TO_KPH if unit == "mph" else 1.0
-    return SpeedScale(unit, tuple(b*factor for b in breaks), labels, tuple(matplotlib.colors.to_hex(c) for c in shades))
+    return SpeedScale(
+        unit,
+        tuple(b * factor for b in breaks),
+        labels,
+        tuple(matplotlib.colors.to_hex(c) for c in shades),
+    )
+
 
 def class_of(speed_kph: Iterable[float], scale: SpeedScale) -> np.ndarray:
     "Class number of each speed, -1 where it is unknown."
     kph = np.asarray(speed_kph, float)
-    return np.where(np.isnan(kph), -1, np.searchsorted(scale.breaks_kph, np.round(kph, 1) + 0.05, side="right"))
+    return np.where(
+        np.isnan(kph), -1, np.searchsorted(scale.breaks_kph, np.round(kph, 1) + 0.05, side="right")
+    )
 
 # %% ../../nbs/mapping/road_table.ipynb #58047ea1
 def encode_lines(
     lines: Sequence[shapely.LineString],  # longitude, latitude
-) -> list[list[int]]:                     # of each: lat, lon, dlat, dlon, dlat, dlon, ... in micro-degrees
+) -> list[list[int]]:  # of each: lat, lon, dlat, dlon, dlat, dlon, ... in micro-degrees
     "Lines as whole numbers; the first point of each is absolute, the others are steps."
     points, line = shapely.get_coordinates(np.asarray(lines, object), return_index=True)
-    whole = np.rint(points[:, ::-1]*1e6).astype(int)
+    whole = np.rint(points[:, ::-1] * 1e6).astype(int)
     first = np.diff(line, prepend=-1) > 0
     steps = np.where(first[:, None], whole, np.diff(whole, axis=0, prepend=0)).ravel().tolist()
-    cuts = [*(2*np.flatnonzero(first)).tolist(), len(steps)]
+    cuts = [*(2 * np.flatnonzero(first)).tolist(), len(steps)]
     return [steps[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
 
 def decode_line(numbers: Sequence[int]) -> np.ndarray:  # (N, 2) lon, lat
     "What `encode_lines` encoded, to 0.5 micro-degrees."
-    return np.asarray(numbers).reshape(-1, 2).cumsum(axis=0)[:, ::-1]*1e-6
+    return np.asarray(numbers).reshape(-1, 2).cumsum(axis=0)[:, ::-1] * 1e-6
 
 # %% ../../nbs/mapping/road_table.ipynb #92842bbc
 def chip_joins(
-    roads: gpd.GeoDataFrame,    # from road_frame
+    roads: gpd.GeoDataFrame,  # from road_frame
     *,
     tolerance_m: float = 6.0,
-) -> list[list[int]]:           # pairs of node numbers
+) -> list[list[int]]:  # pairs of node numbers
     "Dead ends of different chips that lie within reach of one another."
-    at = shapely.get_coordinates(shapely.get_point(np.tile(roads.geometry.to_numpy(), 2), np.repeat([0, -1], len(roads))))
-    ends = pd.DataFrame({"node": np.r_[roads.u, roads.v], "chip": np.tile(roads.chip, 2), "lon": at[:, 0], "lat": at[:, 1]})
+    at = shapely.get_coordinates(
+        shapely.get_point(np.tile(roads.geometry.to_numpy(), 2), np.repeat([0, -1], len(roads)))
+    )
+    ends = pd.DataFrame(
+        {
+            "node": np.r_[roads.u, roads.v],
+            "chip": np.tile(roads.chip, 2),
+            "lon": at[:, 0],
+            "lat": at[:, 1],
+        }
+    )
     free = ends[~ends.node.duplicated(keep=False)].reset_index(drop=True)
-    if len(free) < 2: return []
+    if len(free) < 2:
+        return []
     xyz = _on_the_globe(free.lon, free.lat)
     pairs = scipy.spatial.cKDTree(xyz).query_pairs(tolerance_m, output_type="ndarray")
     pairs = pairs[free.chip.to_numpy()[pairs[:, 0]] != free.chip.to_numpy()[pairs[:, 1]]]
-    order, used, out = np.argsort(np.linalg.norm(xyz[pairs[:, 0]] - xyz[pairs[:, 1]], axis=1), kind="stable"), set(), []
+    order, used, out = (
+        np.argsort(np.linalg.norm(xyz[pairs[:, 0]] - xyz[pairs[:, 1]], axis=1), kind="stable"),
+        set(),
+        [],
+    )
     for a, b in pairs[order].tolist():
-        if not used & {a, b}: used |= {a, b}; out.append(free.node[[a, b]].tolist())
+        if not used & {a, b}:
+            used |= {a, b}
+            out.append(free.node[[a, b]].tolist())
     return out
+
 
 def _on_the_globe(lon: pd.Series, lat: pd.Series) -> np.ndarray:
     "Metres from the middle of the earth, (N, 3): near places are near, at any longitude."
     lon, lat = np.radians(lon.to_numpy()), np.radians(lat.to_numpy())
-    return 6_371_000*np.stack([np.cos(lat)*np.cos(lon), np.cos(lat)*np.sin(lon), np.sin(lat)], 1)
+    return 6_371_000 * np.stack(
+        [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], 1
+    )
 
 # %% ../../nbs/mapping/road_table.ipynb #eb09ac68
 def road_layer(
     roads: gpd.GeoDataFrame,  # from road_frame
     *,
-    key: str,                 # "predicted" or "truth": the pane it is drawn in
-    name: str,                # as the reader sees it
+    key: str,  # "predicted" or "truth": the pane it is drawn in
+    name: str,  # as the reader sees it
     show: bool = True,
-    casing: str = "",         # colour of the outline; empty: dark
+    casing: str = "",  # colour of the outline; empty: dark
 ) -> dict[str, Any]:
     "One layer of roads as the page's script wants it; the script finds the classes, so that the reader can change the unit."
-    number = lambda column, digits: [None if math.isnan(v) else round(v, digits) for v in roads[column].tolist()]
-    return {"key": key, "name_of_layer": name, "show": show, "casing": casing,
-            "speed": number("speed_kph", 1), "length": number("length", 1), "time": number("travel_time", 2),
-            "confidence": number("speed_confidence", 2), "level": [int(v) for v in roads.level.fillna(0)],
-            **{text: _texts_once(roads[text]) for text in _TEXTS}, "u": roads.u.tolist(), "v": roads.v.tolist(),
-            "joins": chip_joins(roads), "line": encode_lines(roads.geometry.to_numpy())}
+    number = lambda column, digits: [
+        None if math.isnan(v) else round(v, digits) for v in roads[column].tolist()
+    ]
+    return {
+        "key": key,
+        "name_of_layer": name,
+        "show": show,
+        "casing": casing,
+        "speed": number("speed_kph", 1),
+        "length": number("length", 1),
+        "time": number("travel_time", 2),
+        "confidence": number("speed_confidence", 2),
+        "level": [int(v) for v in roads.level.fillna(0)],
+        **{text: _texts_once(roads[text]) for text in _TEXTS},
+        "u": roads.u.tolist(),
+        "v": roads.v.tolist(),
+        "joins": chip_joins(roads),
+        "line": encode_lines(roads.geometry.to_numpy()),
+    }
+
 
 def _texts_once(texts: pd.Series) -> dict[str, list]:
     "Each text once, and for each road the place of its own."
@@ -259,4 +413,8 @@ def _texts_once(texts: pd.Series) -> dict[str, list]:
 # %% ../../nbs/mapping/road_table.ipynb #eba51909
 def scales_of_page() -> dict[str, dict[str, Any]]:
     "Breaks and labels of both units, as the page's script wants them."
-    return {u: {"breaks_kph": list(s.breaks_kph), "labels": list(s.labels)} for u in UNITS for s in [speed_scale(u)]}
+    return {
+        u: {"breaks_kph": list(s.breaks_kph), "labels": list(s.labels)}
+        for u in UNITS
+        for s in [speed_scale(u)]
+    }

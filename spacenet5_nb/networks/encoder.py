@@ -33,164 +33,268 @@ __all__ = ['Extra', 'SUFFIXES', 'stem_weights', 'check_rgb_at', 'make_encoder', 
 # %% ../../nbs/networks/encoder.ipynb #0b2ac274
 Extra = Literal["he", "mean", "zero", "torch"]
 
+
 def stem_weights(
-    rgb: Tensor,                                   # (out, 3, k, k) learned weights
-    n: int,                                        # bands of the new stem
+    rgb: Tensor,  # (out, 3, k, k) learned weights
+    n: int,  # bands of the new stem
     *,
-    extra: Extra = "he",                           # what the bands that are not red, green or blue start from
-    rgb_at: tuple[int, int, int] = (0, 1, 2),      # planes that are red, green, blue; those the image lacks are left out
+    extra: Extra = "he",  # what the bands that are not red, green or blue start from
+    rgb_at: tuple[int, int, int] = (
+        0,
+        1,
+        2,
+    ),  # planes that are red, green, blue; those the image lacks are left out
     seed: int = 0,
-) -> Tensor:                                       # (out, n, k, k)
+) -> Tensor:  # (out, n, k, k)
     "Inflate an RGB stem to n bands: RGB copied to its planes, the others filled as `extra` says."
     check_rgb_at(rgb_at)
     others = [k for k in range(n) if k not in rgb_at]
     w = torch.zeros(rgb.shape[0], n, *rgb.shape[2:], dtype=rgb.dtype)
     w[:, others] = _extra_planes(rgb, n, len(others), extra, seed)
     for plane, k in zip(rgb.unbind(1), rgb_at, strict=True):
-        if k < n: w[:, k] = plane
-    return w*(3/n) if extra == "mean" and others else w
+        if k < n:
+            w[:, k] = plane
+    return w * (3 / n) if extra == "mean" and others else w
+
 
 def _extra_planes(rgb: Tensor, n: int, count: int, extra: Extra, seed: int) -> Tensor:
     "Weights (out, count, k, k) of the bands without learned ones."
-    new, fan_in = torch.zeros(rgb.shape[0], count, *rgb.shape[2:]), n*rgb.shape[2]*rgb.shape[3]
+    new, fan_in = torch.zeros(rgb.shape[0], count, *rgb.shape[2:]), n * rgb.shape[2] * rgb.shape[3]
     generator = torch.Generator().manual_seed(seed)
-    if extra == "he": new.normal_(0, math.sqrt(2/fan_in), generator=generator)
-    elif extra == "torch": new.uniform_(-1/math.sqrt(fan_in), 1/math.sqrt(fan_in), generator=generator)
-    elif extra == "mean": new += rgb.float().mean(1, keepdim=True)
-    elif extra != "zero": raise CheckpointError(f"stem '{extra}'", "is not known", "Use he, mean, zero or torch.")
+    if extra == "he":
+        new.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+    elif extra == "torch":
+        new.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+    elif extra == "mean":
+        new += rgb.float().mean(1, keepdim=True)
+    elif extra != "zero":
+        raise CheckpointError(f"stem '{extra}'", "is not known", "Use he, mean, zero or torch.")
     return new.to(rgb)
+
 
 def check_rgb_at(rgb_at: Sequence[int]) -> None:
     "Three different planes, counted from 0."
     if len(rgb_at) != 3 or len(set(rgb_at)) != 3 or min(rgb_at) < 0:
-        raise CheckpointError(f"rgb_at {list(rgb_at)}", "must name three different planes, counted from 0", "For WorldView's own order: (4, 2, 1).")
+        raise CheckpointError(
+            f"rgb_at {list(rgb_at)}",
+            "must name three different planes, counted from 0",
+            "For WorldView's own order: (4, 2, 1).",
+        )
 
 # %% ../../nbs/networks/encoder.ipynb #7ef10c3c
 def make_encoder(name: str, in_channels: int) -> nn.Module:
     "A timm network that returns its features, shallow to deep, with fresh weights."
-    try: encoder = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=False)
-    except (RuntimeError, ValueError, AttributeError, TypeError, NotImplementedError, AssertionError) as e:
+    try:
+        encoder = timm.create_model(
+            name, features_only=True, in_chans=in_channels, pretrained=False
+        )
+    except (
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        NotImplementedError,
+        AssertionError,
+    ) as e:
         close = timm.list_models(f"*{name[:6]}*")[:6]
-        raise CheckpointError(f"encoder '{name}'", f"timm {timm.__version__} cannot give it as a list of features ({e})",
-                              f"Names like it: {', '.join(close) or 'none; see timm.list_models()'}.") from e
-    if name.startswith("dpn"): restore_last_norm(lighten_dual_paths(encoder))
-    valid = any(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.padding == (0, 0) for m in encoder.modules())
+        raise CheckpointError(
+            f"encoder '{name}'",
+            f"timm {timm.__version__} cannot give it as a list of features ({e})",
+            f"Names like it: {', '.join(close) or 'none; see timm.list_models()'}.",
+        ) from e
+    if name.startswith("dpn"):
+        restore_last_norm(lighten_dual_paths(encoder))
+    valid = any(
+        isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.padding == (0, 0)
+        for m in encoder.modules()
+    )
     return pad_valid_convolutions(encoder) if valid else encoder
+
 
 def pad_valid_convolutions(module: nn.Module) -> nn.Module:
     "Give every unpadded 3x3 convolution and max-pool padding 1, as the original does for InceptionResNetV2."
     for m in module.modules():
-        if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.padding == (0, 0): m.padding = (1, 1)
-        if isinstance(m, nn.MaxPool2d) and m.kernel_size in (3, (3, 3)): m.padding = 1
+        if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.padding == (0, 0):
+            m.padding = (1, 1)
+        if isinstance(m, nn.MaxPool2d) and m.kernel_size in (3, (3, 3)):
+            m.padding = 1
     return module
+
 
 class LightDualPath(DualPathBlock):
     "timm's block with its two paths cut apart by `split`: slices would each fill, copy and add a whole array on the way back."
+
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.c1x1_w_s1 or self.c1x1_w_s2
         carried = x if shortcut is None else shortcut(x)
         residual, dense = carried.split([self.num_1x1_c, carried.shape[1] - self.num_1x1_c], 1)
         y = self.c1x1_c(self.c3x3_b(self.c1x1_a(x)))
-        added, new = (self.c1x1_c1(y), self.c1x1_c2(y)) if self.b else y.split([self.num_1x1_c, self.inc], 1)
+        added, new = (
+            (self.c1x1_c1(y), self.c1x1_c2(y)) if self.b else y.split([self.num_1x1_c, self.inc], 1)
+        )
         return torch.cat([residual + added, dense, new], 1)
+
 
 def lighten_dual_paths(encoder: nn.Module) -> nn.Module:
     "Let a dual-path network compute the same in an eighth less time; its weights keep their names."
     for m in encoder.modules():
-        if type(m) is DualPathBlock: m.__class__ = LightDualPath
+        if type(m) is DualPathBlock:
+            m.__class__ = LightDualPath
     return encoder
+
 
 def restore_last_norm(encoder: nn.Module) -> None:
     "Give a dual-path network's deepest feature the normalisation and ReLU that follow it and that `features_only` cuts off."
     from timm.layers import BatchNormAct2d
     from timm.models.dpn import BnAct
+
     last = list(encoder.return_layers)[-1]
     encoder["features_conv5_bn_ac"] = BnAct(encoder.feature_info.channels()[-1], BatchNormAct2d)
-    encoder.return_layers = {"features_conv5_bn_ac" if k == last else k: v for k, v in encoder.return_layers.items()}
+    encoder.return_layers = {
+        "features_conv5_bn_ac" if k == last else k: v for k, v in encoder.return_layers.items()
+    }
 
 # %% ../../nbs/networks/encoder.ipynb #040db098
 def feature_shapes(encoder: nn.Module, in_channels: int, size: int = 64) -> list[tuple[int, int]]:
     "(channels, reduction) of each feature, shallow to deep, measured by sending a blank image through."
     was = encoder.training
     try:
-        with torch.no_grad(): features = encoder.eval()(torch.zeros(1, in_channels, size, size))
+        with torch.no_grad():
+            features = encoder.eval()(torch.zeros(1, in_channels, size, size))
     except (RuntimeError, AssertionError) as e:
-        raise CheckpointError("encoder", f"does not take a {size} px image ({str(e).splitlines()[0][:120]})", "Choose a convolutional one.") from e
-    finally: encoder.train(was)
+        raise CheckpointError(
+            "encoder",
+            f"does not take a {size} px image ({str(e).splitlines()[0][:120]})",
+            "Choose a convolutional one.",
+        ) from e
+    finally:
+        encoder.train(was)
     if not _halves(features, size):
-        raise CheckpointError("encoder", f"features of sizes {[tuple(f.shape[1:]) for f in features]} do not halve a {size} px image", "Choose a convolutional one.")
-    return [(f.shape[1], size//f.shape[2]) for f in features]
+        raise CheckpointError(
+            "encoder",
+            f"features of sizes {[tuple(f.shape[1:]) for f in features]} do not halve a {size} px image",
+            "Choose a convolutional one.",
+        )
+    return [(f.shape[1], size // f.shape[2]) for f in features]
+
 
 def _halves(features: Sequence[Tensor], size: int) -> bool:
     "Whether features are (N, C, H, W), square, each a whole fraction of the image and smaller than the one before."
     sizes = [f.shape[2] for f in features if f.ndim == 4 and f.shape[2] == f.shape[3]]
-    return len(sizes) == len(features) and all(size % s == 0 for s in sizes) and sorted(set(sizes), reverse=True) == sizes
+    return (
+        len(sizes) == len(features)
+        and all(size % s == 0 for s in sizes)
+        and sorted(set(sizes), reverse=True) == sizes
+    )
 
 # %% ../../nbs/networks/encoder.ipynb #efe222eb
 def load_pretrained(
-    encoder: nn.Module,            # from `make_encoder`
+    encoder: nn.Module,  # from `make_encoder`
     name: str,
     in_channels: int,
-    source: bool | str,            # True: timm's hub; a path: a file, or a folder that holds one named after the encoder
+    source: bool
+    | str,  # True: timm's hub; a path: a file, or a folder that holds one named after the encoder
     *,
-    extra: Extra = "he",           # as in `stem_weights`
+    extra: Extra = "he",  # as in `stem_weights`
     rgb_at: tuple[int, int, int] = (0, 1, 2),
 ) -> None:
     "Fill an encoder with learned weights, its stem inflated to `in_channels`; CheckpointError where they cannot be had."
-    state = hub_weights(name) if source is True else file_weights(find_weights(Path(str(source)), name))
+    state = (
+        hub_weights(name) if source is True else file_weights(find_weights(Path(str(source)), name))
+    )
     own = encoder.state_dict()
     stem = next(k for k, v in own.items() if v.ndim == 4)
     found = {k: v for k, v in ((_own_key(k, own), v) for k, v in state.items()) if k}
-    if stem in found and found[stem].shape[1] == 3 and (in_channels != 3 or tuple(rgb_at) != (0, 1, 2)):
+    if (
+        stem in found
+        and found[stem].shape[1] == 3
+        and (in_channels != 3 or tuple(rgb_at) != (0, 1, 2))
+    ):
         found[stem] = stem_weights(found[stem].float(), in_channels, extra=extra, rgb_at=rgb_at)
-    wrong = [k for k, v in own.items() if k not in found and "num_batches" not in k] + [k for k, v in found.items() if own[k].shape != v.shape]
+    wrong = [k for k, v in own.items() if k not in found and "num_batches" not in k] + [
+        k for k, v in found.items() if own[k].shape != v.shape
+    ]
     if wrong:
-        raise CheckpointError(source if source is not True else f"timm hub '{name}'", f"does not hold the weights of {name} ({len(wrong)} of "
-                              f"{len(own)} tensors missing or of another shape, first {wrong[0]})", "Name the encoder that the file was trained for.")
+        raise CheckpointError(
+            source if source is not True else f"timm hub '{name}'",
+            f"does not hold the weights of {name} ({len(wrong)} of "
+            f"{len(own)} tensors missing or of another shape, first {wrong[0]})",
+            "Name the encoder that the file was trained for.",
+        )
     encoder.load_state_dict(found, strict=False)
+
 
 def _own_key(key: str, own: Mapping[str, Tensor]) -> str | None:
     "A classification network's key as the feature network has it: timm flattens `a.b` to `a_b` where it cuts a network into pieces."
     parts = key.removeprefix("module.").split(".")
-    names = [".".join(["_".join(parts[:i]), *parts[i:]]) for i in range(1, len(parts) + 1)] + [f"model.{'.'.join(parts)}"]
+    names = [".".join(["_".join(parts[:i]), *parts[i:]]) for i in range(1, len(parts) + 1)] + [
+        f"model.{'.'.join(parts)}"
+    ]
     return next((k for k in names if k in own), None)
+
 
 @contextlib.contextmanager
 def _hub_as_reachable() -> Iterator[None]:
     "Where the hub's name leads nowhere, its client looks at once into its own cache instead of trying again for minutes."
     from huggingface_hub import constants
+
     host, was = urllib.parse.urlsplit(constants.ENDPOINT).hostname, constants.HF_HUB_OFFLINE
-    if not urllib.request.getproxies():   # a proxy would resolve the name itself
-        try: socket.getaddrinfo(host, 443)
-        except OSError: constants.HF_HUB_OFFLINE = True
-    try: yield
-    finally: constants.HF_HUB_OFFLINE = was
+    if not urllib.request.getproxies():  # a proxy would resolve the name itself
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was
+
 
 def hub_weights(name: str) -> dict[str, Tensor]:
     "Learned weights from timm's hub; offline is an error that says what to do."
     try:
-        with _hub_as_reachable(): return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as e:   # the hub's client raises a dozen kinds, from several libraries; all mean the same here
-        raise CheckpointError(f"pretrained weights of '{name}'", f"could not be had from timm's hub ({type(e).__name__}: {str(e)[:120]})",
-                              "Connect once, or put the file beside and set pretrained: PATH in the preset, or pretrained: false.") from e
+        with _hub_as_reachable():
+            return timm.create_model(name, pretrained=True).state_dict()
+    except (
+        Exception
+    ) as e:  # the hub's client raises a dozen kinds, from several libraries; all mean the same here
+        raise CheckpointError(
+            f"pretrained weights of '{name}'",
+            f"could not be had from timm's hub ({type(e).__name__}: {str(e)[:120]})",
+            "Connect once, or put the file beside and set pretrained: PATH in the preset, or pretrained: false.",
+        ) from e
 
 # %% ../../nbs/networks/encoder.ipynb #17246267
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")   # in order of preference
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")  # in order of preference
+
 
 def find_weights(
-    path: Path,       # a file, or a folder
-    name: str,        # the encoder
-) -> Path:            # the file
+    path: Path,  # a file, or a folder
+    name: str,  # the encoder
+) -> Path:  # the file
     "The file of an encoder's weights: `path` itself, or the one in that folder that bears the encoder's name."
-    if path.is_file(): return path
-    if not path.is_dir(): raise CheckpointError(path, "no such file or folder of pretrained weights", "Mend `pretrained:` in the preset.")
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError(
+            path,
+            "no such file or folder of pretrained weights",
+            "Mend `pretrained:` in the preset.",
+        )
     files = [p for p in sorted(path.rglob("*")) if p.suffix in SUFFIXES]
     named = [p for p in files if any(_is_named(part, name) for part in p.relative_to(path).parts)]
     best = next((hits for s in SUFFIXES if (hits := [p for p in named if p.suffix == s])), [])
-    if len(best) == 1: return best[0]
+    if len(best) == 1:
+        return best[0]
     seen = ", ".join(str(p.relative_to(path)) for p in best or files[:6]) or "no weights at all"
-    raise CheckpointError(path, f"holds {'several files' if best else 'none'} for encoder '{name}' (there: {seen})",
-                          f"Name the file itself, or put {name}.safetensors there." if not best else "Name the file itself.")
+    raise CheckpointError(
+        path,
+        f"holds {'several files' if best else 'none'} for encoder '{name}' (there: {seen})",
+        f"Name the file itself, or put {name}.safetensors there."
+        if not best
+        else "Name the file itself.",
+    )
+
 
 def _is_named(part: str, name: str) -> bool:
     "`dpn92.pth`, `dpn92.mx_in1k.safetensors`, `dpn92_extra-b040e4a9b.pth` and the hub's `models--timm--dpn92.mx_in1k` are all dpn92."
@@ -198,15 +302,21 @@ def _is_named(part: str, name: str) -> bool:
     words = part.split("--")[-1].split(".")[0].split("-")[0]
     return words in (base, f"{base}_extra")
 
+
 def file_weights(path: Path) -> dict[str, Tensor]:
     "A state dict from a local file; nothing is ever unpickled."
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
+
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:   # both readers raise kinds of their own for a damaged file
-        raise CheckpointError(path, f"cannot be read as weights ({type(e).__name__}: {str(e)[:100]})", "Save it as safetensors.") from e
+    except Exception as e:  # both readers raise kinds of their own for a damaged file
+        raise CheckpointError(
+            path,
+            f"cannot be read as weights ({type(e).__name__}: {str(e)[:100]})",
+            "Save it as safetensors.",
+        ) from e
     return state.get("state_dict", state)
 
 # %% ../../nbs/networks/encoder.ipynb #cd68d587
@@ -217,7 +327,12 @@ def normalisation(
 ) -> tuple[Tensor, Tensor]:
     "Mean and standard deviation (1, bands, 1, 1) on 0-255 from the encoder's own data config; other bands take the average of its three."
     config = timm.get_pretrained_cfg(encoder, allow_unregistered=True)
-    rgb = [(config.mean if config else None) or (0.485, 0.456, 0.406), (config.std if config else None) or (0.229, 0.224, 0.225)]
-    bands = [[v[rgb_at.index(k)] if k in rgb_at else sum(v)/3 for k in range(in_channels)] for v in rgb]
-    mean, std = (255*torch.tensor(b, dtype=torch.float32).view(1, -1, 1, 1) for b in bands)
+    rgb = [
+        (config.mean if config else None) or (0.485, 0.456, 0.406),
+        (config.std if config else None) or (0.229, 0.224, 0.225),
+    ]
+    bands = [
+        [v[rgb_at.index(k)] if k in rgb_at else sum(v) / 3 for k in range(in_channels)] for v in rgb
+    ]
+    mean, std = (255 * torch.tensor(b, dtype=torch.float32).view(1, -1, 1, 1) for b in bands)
     return mean, std

@@ -23,12 +23,13 @@ from timm.models.inception_resnet_v2 import Block8, Block17, Block35  # noqa: E4
 __all__ = ['conv_relu', 'ConvRelu', 'QuickResidual', 'QuickDecoderBlock', 'fuse_relus']
 
 # %% ../../nbs/networks/fused_convolutions.ipynb #3e1e0005
-_FUSED: dict[tuple, bool] = {}   # kinds of convolutions that are faster fused
+_FUSED: dict[tuple, bool] = {}  # kinds of convolutions that are faster fused
+
 
 def conv_relu(
-    x: Tensor,                  # (N, in, H, W)
-    weight: Tensor,             # (out, in of a group, k, k)
-    bias: Tensor,               # (out,)
+    x: Tensor,  # (N, in, H, W)
+    weight: Tensor,  # (out, in of a group, k, k)
+    bias: Tensor,  # (out,)
     add: Tensor | None = None,  # of the result's shape, added before the ReLU
     *,
     stride: Any = 1,
@@ -37,88 +38,154 @@ def conv_relu(
     groups: int = 1,
 ) -> Tensor:
     "ReLU of a convolution, in one kernel where that is faster."
-    how = tuple((v, v) if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation)) + (groups,)
-    if x.device.type != "cuda": return _plain(x, weight, bias, add, how)
-    kind = (x.device, x.dtype, tuple(weight.shape), add is None, how, (x.shape[0]*x.shape[2]*x.shape[3]).bit_length())
-    if kind not in _FUSED: _FUSED[kind] = _is_faster(lambda: _one_kernel(x, weight, bias, add, how), lambda: _plain(x, weight, bias, add, how))
+    how = tuple((v, v) if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation)) + (
+        groups,
+    )
+    if x.device.type != "cuda":
+        return _plain(x, weight, bias, add, how)
+    kind = (
+        x.device,
+        x.dtype,
+        tuple(weight.shape),
+        add is None,
+        how,
+        (x.shape[0] * x.shape[2] * x.shape[3]).bit_length(),
+    )
+    if kind not in _FUSED:
+        _FUSED[kind] = _is_faster(
+            lambda: _one_kernel(x, weight, bias, add, how),
+            lambda: _plain(x, weight, bias, add, how),
+        )
     return (_one_kernel if _FUSED[kind] else _plain)(x, weight, bias, add, how)
+
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None, how: tuple) -> Tensor:
     y = F.conv2d(x, weight, bias, *how)
     return (y if add is None else y.add_(add)).relu_()
 
+
 def _one_kernel(x: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None, how: tuple) -> Tensor:
-    if add is None: return torch.cudnn_convolution_relu(x, weight, bias, *how)
+    if add is None:
+        return torch.cudnn_convolution_relu(x, weight, bias, *how)
     return torch.cudnn_convolution_add_relu(x, weight, add, 1.0, bias, *how)
+
 
 def _is_faster(one: Callable[[], Tensor], two: Callable[[], Tensor]) -> bool:
     "Whether the first gives what the second gives, in less time."
     wanted = two()
-    try: got = one()
-    except RuntimeError: return False   # cuDNN has no such kernel here
-    if not (got.float() - wanted.float()).norm() <= 0.02*wanted.float().norm(): return False
+    try:
+        got = one()
+    except RuntimeError:
+        return False  # cuDNN has no such kernel here
+    if not (got.float() - wanted.float()).norm() <= 0.02 * wanted.float().norm():
+        return False
     return _seconds(one) < _seconds(two)
+
 
 def _seconds(f: Callable[[], Tensor], n: int = 3) -> float:
     "On the GPU, the quickest of n."
     best = float("inf")
     for _ in range(n + 1):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record(); f(); end.record(); end.synchronize()
+        start.record()
+        f()
+        end.record()
+        end.synchronize()
         best = min(best, start.elapsed_time(end))
     return best
 
 # %% ../../nbs/networks/fused_convolutions.ipynb #3e1e0008
 class ConvRelu(nn.Module):
     "A convolution and the ReLU behind it."
+
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
-        self.how = dict(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups)
+        self.how = dict(
+            stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups
+        )
 
-    def forward(self, x: Tensor) -> Tensor: return conv_relu(x, self.weight, self.bias, **self.how)
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_relu(x, self.weight, self.bias, **self.how)
+
 
 class QuickResidual(nn.Module):
     "InceptionResNetV2's block: branches, one convolution that joins them, a scaled sum, ReLU."
+
     def __init__(self, block: nn.Module):
         super().__init__()
-        self.branches = nn.ModuleList(m for name, m in block.named_children() if name.startswith("branch"))
-        self.weight, self.bias = (nn.Parameter(p*block.scale) for p in (block.conv2d.weight, block.conv2d.bias))
+        self.branches = nn.ModuleList(
+            m for name, m in block.named_children() if name.startswith("branch")
+        )
+        self.weight, self.bias = (
+            nn.Parameter(p * block.scale) for p in (block.conv2d.weight, block.conv2d.bias)
+        )
 
-    def forward(self, x: Tensor) -> Tensor: return conv_relu(torch.cat([b(x) for b in self.branches], 1), self.weight, self.bias, x)
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_relu(torch.cat([b(x) for b in self.branches], 1), self.weight, self.bias, x)
+
 
 class QuickDecoderBlock(nn.Module):
     "unet.DecoderBlock without norms, its kernels folded and cut apart once."
+
     def __init__(self, block: DecoderBlock):
         super().__init__()
         up, merge = block.up[0], block.merge[0]
         self.block, self.n_own = block, up.out_channels
-        self.folded, self.folded_bias = nn.Parameter(_compact(fold_doubling(up.weight))), nn.Parameter(up.bias.repeat_interleave(4))
-        self.own, self.skips = (nn.Parameter(_compact(merge.weight[:, part])) for part in (slice(self.n_own), slice(self.n_own, None)))
+        self.folded, self.folded_bias = (
+            nn.Parameter(_compact(fold_doubling(up.weight))),
+            nn.Parameter(up.bias.repeat_interleave(4)),
+        )
+        self.own, self.skips = (
+            nn.Parameter(_compact(merge.weight[:, part]))
+            for part in (slice(self.n_own), slice(self.n_own, None))
+        )
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        doubled = [2*s for s in x.shape[-2:]]
-        if skip is not None and list(skip.shape[-2:]) != doubled or x.shape[0]*x.shape[2]*x.shape[3] < FOLD_FROM_PIXELS: return self.block(x, skip)
-        fine = F.pixel_shuffle(conv_relu(x, self.folded, self.folded_bias, padding=1), 2)[..., 1:-1, 1:-1]
+        doubled = [2 * s for s in x.shape[-2:]]
+        if (
+            skip is not None
+            and list(skip.shape[-2:]) != doubled
+            or x.shape[0] * x.shape[2] * x.shape[3] < FOLD_FROM_PIXELS
+        ):
+            return self.block(x, skip)
+        fine = F.pixel_shuffle(conv_relu(x, self.folded, self.folded_bias, padding=1), 2)[
+            ..., 1:-1, 1:-1
+        ]
         bias = self.block.merge[0].bias
-        if skip is None: return conv_relu(fine, self.own, bias, padding=1)
+        if skip is None:
+            return conv_relu(fine, self.own, bias, padding=1)
         return conv_relu(skip, self.skips, bias, F.conv2d(fine, self.own, padding=1), padding=1)
 
-def _compact(weight: Tensor) -> Tensor: return weight.detach().contiguous(memory_format=torch.channels_last)
+
+def _compact(weight: Tensor) -> Tensor:
+    return weight.detach().contiguous(memory_format=torch.channels_last)
 
 # %% ../../nbs/networks/fused_convolutions.ipynb #3e1e000b
 @torch.no_grad()
 def fuse_relus(
-    network: nn.Module,                   # a RoadUNet in evaluation mode, changed in place
-    absorbed: list[tuple[str, str]],      # in its encoder: convolution, and where its norm was (`quick.absorb_norms`)
-) -> int:                                 # parts that were changed
+    network: nn.Module,  # a RoadUNet in evaluation mode, changed in place
+    absorbed: list[
+        tuple[str, str]
+    ],  # in its encoder: convolution, and where its norm was (`quick.absorb_norms`)
+) -> int:  # parts that were changed
     "Let convolutions do the ReLU, and the sum, that follow them."
     e, n = network.encoder, 0
     for conv, after in absorbed:
-        if type(e.get_submodule(after)) is not nn.ReLU: continue
-        e.set_submodule(conv, ConvRelu(e.get_submodule(conv))); e.set_submodule(after, nn.Identity()); n += 1
+        if type(e.get_submodule(after)) is not nn.ReLU:
+            continue
+        e.set_submodule(conv, ConvRelu(e.get_submodule(conv)))
+        e.set_submodule(after, nn.Identity())
+        n += 1
     for name, m in list(e.named_modules()):
-        if isinstance(m, (Block8, Block17, Block35)) and type(getattr(m, "relu" if isinstance(m, Block8) else "act")) is nn.ReLU: e.set_submodule(name, QuickResidual(m)); n += 1
+        if (
+            isinstance(m, (Block8, Block17, Block35))
+            and type(getattr(m, "relu" if isinstance(m, Block8) else "act")) is nn.ReLU
+        ):
+            e.set_submodule(name, QuickResidual(m))
+            n += 1
     for k, block in enumerate(network.decoder):
-        if len(block.up) == 2: network.decoder[k] = QuickDecoderBlock(block); n += 1   # convolution and ReLU, no norm
+        if len(block.up) == 2:
+            network.decoder[k] = QuickDecoderBlock(block)
+            n += 1  # convolution and ReLU, no norm
     return n

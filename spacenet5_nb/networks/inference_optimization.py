@@ -25,34 +25,60 @@ __all__ = ['followed_norms', 'absorb_norms', 'merge_groups', 'likes_wide', 'Wide
 # %% ../../nbs/networks/inference_optimization.ipynb #3d1e0005
 class _Tracer(fx.Tracer):
     "Norms, timm's with activation too, are single steps."
-    def is_leaf_module(self, m: nn.Module, name: str) -> bool: return isinstance(m, _BatchNorm) or super().is_leaf_module(m, name)
+
+    def is_leaf_module(self, m: nn.Module, name: str) -> bool:
+        return isinstance(m, _BatchNorm) or super().is_leaf_module(m, name)
+
 
 def followed_norms(
     network: nn.Module,
-) -> Iterator[tuple[str, str]]:   # names of a convolution and of the norm that alone reads what it gives
+) -> Iterator[
+    tuple[str, str]
+]:  # names of a convolution and of the norm that alone reads what it gives
     "Pairs that can become one; none where what is computed hangs on values, so that it cannot be written down."
-    try: nodes = list(_Tracer().trace(network).nodes)
-    except (fx.proxy.TraceError, TypeError, AttributeError, AssertionError, RuntimeError): return   # code that does not take symbols for numbers fails in all these ways
+    try:
+        nodes = list(_Tracer().trace(network).nodes)
+    except (fx.proxy.TraceError, TypeError, AttributeError, AssertionError, RuntimeError):
+        return  # code that does not take symbols for numbers fails in all these ways
     calls = [n.target for n in nodes if n.op == "call_module"]
     for node in nodes:
-        if node.op != "call_module" or not isinstance(network.get_submodule(node.target), _BatchNorm): continue
+        if node.op != "call_module" or not isinstance(
+            network.get_submodule(node.target), _BatchNorm
+        ):
+            continue
         before = node.args[0]
-        if before.op != "call_module" or not isinstance(network.get_submodule(before.target), nn.Conv2d) or len(before.users) > 1: continue
-        if calls.count(before.target) == calls.count(node.target) == 1: yield before.target, node.target   # a shared layer has more than one reader
+        if (
+            before.op != "call_module"
+            or not isinstance(network.get_submodule(before.target), nn.Conv2d)
+            or len(before.users) > 1
+        ):
+            continue
+        if calls.count(before.target) == calls.count(node.target) == 1:
+            yield before.target, node.target  # a shared layer has more than one reader
 
 # %% ../../nbs/networks/inference_optimization.ipynb #3d1e0008
 @torch.no_grad()
 def absorb_norms(
-    network: nn.Module,   # changed in place: its weights are no longer those of its checkpoint
-) -> list[tuple[str, str]]:   # convolutions, and the places where their norms were
+    network: nn.Module,  # changed in place: its weights are no longer those of its checkpoint
+) -> list[tuple[str, str]]:  # convolutions, and the places where their norms were
     "Let convolutions do what the norms behind them did; for a network in evaluation mode, which must stay in it."
-    if network.training: raise ValueError("norms of a network in training mode change with every batch")
+    if network.training:
+        raise ValueError("norms of a network in training mode change with every batch")
     pairs = list(followed_norms(network))
     for name, norm_name in pairs:
         conv, norm = network.get_submodule(name), network.get_submodule(norm_name)
-        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
         network.set_submodule(norm_name, _after(norm))
     return pairs
+
 
 def _after(norm: nn.Module) -> nn.Module:
     "What a norm does besides: timm's have an activation."
@@ -60,78 +86,133 @@ def _after(norm: nn.Module) -> nn.Module:
 
 # %% ../../nbs/networks/inference_optimization.ipynb #3d1e000b
 def merge_groups(
-    network: nn.Module,    # changed in place
-    least: int = 1024,     # channels that a group shall have, or all there are
-) -> int:                  # convolutions that were changed
+    network: nn.Module,  # changed in place
+    least: int = 1024,  # channels that a group shall have, or all there are
+) -> int:  # convolutions that were changed
     "Put groups of a few channels together, with zeros between them, for a network that only predicts."
     for conv in (found := _of_small_groups(network, least)):
         several = _put_together(conv, least)
-        conv.weight, conv.groups = nn.Parameter(_block_diagonal(conv.weight.detach(), conv.groups, several), requires_grad=False), conv.groups//several
+        conv.weight, conv.groups = (
+            nn.Parameter(
+                _block_diagonal(conv.weight.detach(), conv.groups, several), requires_grad=False
+            ),
+            conv.groups // several,
+        )
     return len(found)
+
 
 def likes_wide(device: torch.device) -> bool:
     "Whether a device has matrix units for 32 bits (as TensorFloat-32) and bfloat16: GPUs from Ampere on."
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
+
 class WideConv(nn.Conv2d):
     "A convolution of many small groups that is computed with fewer and larger ones; its weights are those that they were."
+
     least = 1024
+
     def forward(self, x: Tensor) -> Tensor:
         several = _put_together(self, self.least)
-        return F.conv2d(x, _block_diagonal(self.weight, self.groups, several), self.bias, self.stride, self.padding, self.dilation, self.groups//several)
+        return F.conv2d(
+            x,
+            _block_diagonal(self.weight, self.groups, several),
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups // several,
+        )
 
-def widen_groups(network: nn.Module) -> int:   # convolutions that were changed
+
+def widen_groups(network: nn.Module) -> int:  # convolutions that were changed
     "`merge_groups` for a network that learns: names, weights and gradients stay."
-    for conv in (found := _of_small_groups(network, WideConv.least)): conv.__class__ = WideConv
+    for conv in (found := _of_small_groups(network, WideConv.least)):
+        conv.__class__ = WideConv
     return len(found)
 
+
 def _of_small_groups(network: nn.Module, least: int) -> list[nn.Conv2d]:
-    return [m for m in network.modules() if type(m) is nn.Conv2d and m.groups > 1 and 1 < m.in_channels//m.groups < least and m.padding_mode == "zeros"]
+    return [
+        m
+        for m in network.modules()
+        if type(m) is nn.Conv2d
+        and m.groups > 1
+        and 1 < m.in_channels // m.groups < least
+        and m.padding_mode == "zeros"
+    ]
+
 
 def _put_together(conv: nn.Conv2d, least: int) -> int:
     "How many groups become one."
-    each = conv.in_channels//conv.groups
-    return next(k for k in range(1, conv.groups + 1) if conv.groups % k == 0 and (k*each >= least or k == conv.groups))
+    each = conv.in_channels // conv.groups
+    return next(
+        k
+        for k in range(1, conv.groups + 1)
+        if conv.groups % k == 0 and (k * each >= least or k == conv.groups)
+    )
+
 
 def _block_diagonal(weight: Tensor, groups: int, several: int) -> Tensor:
     "Weights (out, in of a group, k, k) of a grouped convolution as those of one with fewer groups: (out, several x in, k, k)."
-    own = weight.view(groups//several, several, weight.shape[0]//groups, 1, *weight.shape[1:])
-    blocks = own*torch.eye(several, dtype=weight.dtype, device=weight.device).view(1, several, 1, several, 1, 1, 1)
-    return blocks.reshape(weight.shape[0], several*weight.shape[1], *weight.shape[2:]).contiguous(memory_format=torch.channels_last)
+    own = weight.view(groups // several, several, weight.shape[0] // groups, 1, *weight.shape[1:])
+    blocks = own * torch.eye(several, dtype=weight.dtype, device=weight.device).view(
+        1, several, 1, several, 1, 1, 1
+    )
+    return blocks.reshape(weight.shape[0], several * weight.shape[1], *weight.shape[2:]).contiguous(
+        memory_format=torch.channels_last
+    )
 
 # %% ../../nbs/networks/inference_optimization.ipynb #3d1e000e
 class OneSize:
     "A network that sees few sizes: a smaller image is filled up to one that was there before."
+
     def __init__(self, network: nn.Module, compile: bool = False):
-        if compile: torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)   # kinds of networks times sizes
+        if compile:
+            torch._dynamo.config.recompile_limit = max(
+                torch._dynamo.config.recompile_limit, 64
+            )  # kinds of networks times sizes
         self.run, self.sizes = torch.compile(network, dynamic=False) if compile else network, []
 
     def __call__(self, x: Tensor) -> Tensor:
         asked = (x.shape[0], *x.shape[-2:])
-        fit = [s for s in self.sizes if all(a >= b for a, b in zip(s, asked, strict=True)) and math.prod(s) <= 1.25*math.prod(asked)]
-        if not fit: self.sizes.append(asked)
+        fit = [
+            s
+            for s in self.sizes
+            if all(a >= b for a, b in zip(s, asked, strict=True))
+            and math.prod(s) <= 1.25 * math.prod(asked)
+        ]
+        if not fit:
+            self.sizes.append(asked)
         n, h, w = min(fit, key=math.prod, default=asked)
-        return self.run(_filled(x, n, h, w))[:asked[0], :, :asked[1], :asked[2]]
+        return self.run(_filled(x, n, h, w))[: asked[0], :, : asked[1], : asked[2]]
+
 
 def _filled(x: Tensor, n: int, height: int, width: int) -> Tensor:
     "An image grown to the right and below by reflection, or its edge where it is too small for that; a batch by its first image."
     below, right = height - x.shape[-2], width - x.shape[-1]
-    if below or right: x = F.pad(x, (0, right, 0, below), mode="reflect" if below < x.shape[-2] and right < x.shape[-1] else "replicate")
+    if below or right:
+        x = F.pad(
+            x,
+            (0, right, 0, below),
+            mode="reflect" if below < x.shape[-2] and right < x.shape[-1] else "replicate",
+        )
     return torch.cat([x, x[:1].expand(n - len(x), *x.shape[1:])]) if n > len(x) else x
 
 # %% ../../nbs/networks/inference_optimization.ipynb #3d1e0011
 def quicken(
-    network: RoadUNet,                      # changed in place
+    network: RoadUNet,  # changed in place
     *,
-    dtype: torch.dtype = torch.float32,     # of weights and activations; pixels are scaled in 32 bits in any case
-    fuse: bool = False,                     # ReLU into convolutions: for GPUs, and not measured on one yet
+    dtype: torch.dtype = torch.float32,  # of weights and activations; pixels are scaled in 32 bits in any case
+    fuse: bool = False,  # ReLU into convolutions: for GPUs, and not measured on one yet
 ) -> RoadUNet:
     "Ready a network for nothing but predicting."
     scale = network.mean.float(), network.std.float()
     device = network.mean.device
     absorbed = absorb_norms(network.eval().encoder) if fuse or device.type == "cpu" else []
-    if likes_wide(device): merge_groups(network)
-    if fuse: fuse_relus(network, absorbed)
+    if likes_wide(device):
+        merge_groups(network)
+    if fuse:
+        fuse_relus(network, absorbed)
     network.to(dtype).requires_grad_(False)
     network.mean, network.std = scale
     return network

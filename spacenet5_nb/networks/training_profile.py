@@ -18,36 +18,61 @@ __all__ = ['seen_in', 'strange']
 
 # %% ../../nbs/networks/training_profile.ipynb #e7b2f80b
 def seen_in(
-    chips: pd.DataFrame,    # image, bands, dtype, gsd_m: the chips that are trained on
+    chips: pd.DataFrame,  # image, bands, dtype, gsd_m: the chips that are trained on
     *,
-    most: int = 64,         # chips that are looked at
-) -> dict[str, Any]:        # as JSON holds it
+    most: int = 64,  # chips that are looked at
+) -> dict[str, Any]:  # as JSON holds it
     "Pixel size, bands, type and range of values of training chips."
     count = int(chips["bands"].mode()[0])
     rows = chips[chips["bands"] == count]
-    images = rows["image"].iloc[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+    images = rows["image"].iloc[
+        np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)
+    ]
     limits = pooled_limits([chip_percentiles(image) for image in images])
     gsd = chips["gsd_m"].astype(float)
-    return {"gsd_m": [round(float(v), 4) for v in (gsd.min(), gsd.median(), gsd.max())], "bands": count, "dtypes": sorted(set(chips["dtype"])),
-            "limits": [[round(a, 2), round(b, 2)] for a, b in limits], "chips": len(chips)}
+    return {
+        "gsd_m": [round(float(v), 4) for v in (gsd.min(), gsd.median(), gsd.max())],
+        "bands": count,
+        "dtypes": sorted(set(chips["dtype"])),
+        "limits": [[round(a, 2), round(b, 2)] for a, b in limits],
+        "chips": len(chips),
+    }
 
 # %% ../../nbs/networks/training_profile.ipynb #a61f910f
 def strange(
-    seen: dict[str, Any],                         # of seen_in
+    seen: dict[str, Any],  # of seen_in
     *,
     gsd_m: float,
     dtype: str,
-    limits: Sequence[tuple[float, float]],        # 2nd and 98th percentile of the bands, in the order of the file
-    resampled: bool,                              # to the members' ground sample distance on reading
-) -> list[str]:                                   # sentences; none where all is near
+    limits: Sequence[
+        tuple[float, float]
+    ],  # 2nd and 98th percentile of the bands, in the order of the file
+    resampled: bool,  # to the members' ground sample distance on reading
+) -> list[str]:  # sentences; none where all is near
     "How far an image is from what members have seen."
     low, _, high = seen["gsd_m"]
     out = []
-    if gsd_m > 1.5*high or not resampled and gsd_m < low/1.5:
-        finer = "fine detail that they look for is not there" if gsd_m > high else "roads are wider in pixels than any that they saw"
-        out.append(f"its pixels are {gsd_m:.2g} m on the ground; the members were trained on {low:.2g} to {high:.2g} m: {finer}")
-    if dtype not in seen["dtypes"]: out.append(f"its values are {dtype}; the members were trained on {' and '.join(seen['dtypes'])} (both are brought to 8 bits: harmless alone, but a sign of another sensor)")
+    if gsd_m > 1.5 * high or not resampled and gsd_m < low / 1.5:
+        finer = (
+            "fine detail that they look for is not there"
+            if gsd_m > high
+            else "roads are wider in pixels than any that they saw"
+        )
+        out.append(
+            f"its pixels are {gsd_m:.2g} m on the ground; the members were trained on {low:.2g} to {high:.2g} m: {finer}"
+        )
+    if dtype not in seen["dtypes"]:
+        out.append(
+            f"its values are {dtype}; the members were trained on {' and '.join(seen['dtypes'])} (both are brought to 8 bits: harmless alone, but a sign of another sensor)"
+        )
     elif len(limits) == len(seen["limits"]):
-        ratio = float(np.median([(b + 1)/(d + 1) for (_, b), (_, d) in zip(limits, seen["limits"], strict=True)]))
-        if not 0.4 < ratio < 2.5: out.append(f"its bright pixels are {ratio:.2g} times as bright as the training chips': another sensor, units or season")
+        ratio = float(
+            np.median(
+                [(b + 1) / (d + 1) for (_, b), (_, d) in zip(limits, seen["limits"], strict=True)]
+            )
+        )
+        if not 0.4 < ratio < 2.5:
+            out.append(
+                f"its bright pixels are {ratio:.2g} times as bright as the training chips': another sensor, units or season"
+            )
     return out

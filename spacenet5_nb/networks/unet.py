@@ -19,51 +19,80 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..core import CheckpointError
-from .encoder import Extra, check_rgb_at, feature_shapes, load_pretrained, make_encoder, normalisation
+from spacenet5_nb.networks.encoder import (
+    Extra,
+    check_rgb_at,
+    feature_shapes,
+    load_pretrained,
+    make_encoder,
+    normalisation,
+)
 
 # %% auto #0
 __all__ = ['FOLD_FROM_PIXELS', 'fold_doubling', 'double_and_convolve', 'DecoderBlock', 'conv_relu', 'recompute', 'RoadUNet',
            'make_decoder', 'init_decoder', 'pad_to_multiple']
 
 # %% ../../nbs/networks/unet.ipynb #e4710e3e
-_ROWS = torch.tensor([[[1., 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]])        # (position, coarse tap, kernel tap): the first looks back, the second ahead
+_ROWS = torch.tensor(
+    [[[1.0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]]
+)  # (position, coarse tap, kernel tap): the first looks back, the second ahead
 _SUMS = torch.einsum("rki,slj->rsklij", _ROWS, _ROWS).reshape(16, 9)
 
+
 def fold_doubling(
-    weight: Tensor,   # (out, in, 3, 3), of a convolution on a doubled image
-) -> Tensor:          # (4 out, in, 2, 2), of one on the image itself; `double_and_convolve` interleaves its results
+    weight: Tensor,  # (out, in, 3, 3), of a convolution on a doubled image
+) -> (
+    Tensor
+):  # (4 out, in, 2, 2), of one on the image itself; `double_and_convolve` interleaves its results
     "Sum the taps of a 3x3 kernel that fall on the same coarse pixel, for each of the four positions in it."
     n_out, n_in = weight.shape[:2]
     taps = weight.permute(0, 2, 3, 1).reshape(n_out, 9, n_in)
-    with torch.autocast(weight.device.type, enabled=False): folded = torch.matmul(_SUMS.to(taps), taps)
-    return folded.view(4*n_out, 2, 2, n_in).permute(0, 3, 1, 2)
+    with torch.autocast(weight.device.type, enabled=False):
+        folded = torch.matmul(_SUMS.to(taps), taps)
+    return folded.view(4 * n_out, 2, 2, n_in).permute(0, 3, 1, 2)
+
 
 def double_and_convolve(
-    x: Tensor,             # (N, in, H, W)
-    weight: Tensor,        # (out, in, 3, 3)
+    x: Tensor,  # (N, in, H, W)
+    weight: Tensor,  # (out, in, 3, 3)
     bias: Tensor | None,
-) -> Tensor:               # (N, out, 2H, 2W)
+) -> Tensor:  # (N, out, 2H, 2W)
     "The same as `conv2d(interpolate(x, scale_factor=2, mode='nearest'), weight, bias, padding=1)`."
-    fine = F.pixel_shuffle(F.conv2d(x, fold_doubling(weight), None if bias is None else bias.repeat_interleave(4), padding=1), 2)
+    fine = F.pixel_shuffle(
+        F.conv2d(
+            x, fold_doubling(weight), None if bias is None else bias.repeat_interleave(4), padding=1
+        ),
+        2,
+    )
     return fine[..., 1:-1, 1:-1]
 
 # %% ../../nbs/networks/unet.ipynb #645656fd
-FOLD_FROM_PIXELS = 256   # coarse pixels in a batch from which folding a kernel costs less than it saves
+FOLD_FROM_PIXELS = (
+    256  # coarse pixels in a batch from which folding a kernel costs less than it saves
+)
+
 
 class DecoderBlock(nn.Module):
     "Double the size, convolve, concatenate the skip (where there is one), convolve."
+
     def __init__(self, n_in: int, n_skip: int, n_out: int, norm: str):
         super().__init__()
         self.up, self.merge = conv_relu(n_in, n_out, norm), conv_relu(n_out + n_skip, n_out, norm)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        size = skip.shape[-2:] if skip is not None else [2*s for s in x.shape[-2:]]
-        x = self.up[1:-1](self.doubled(x, size)).relu()   # not in place: what comes in may be a view, and leaves compact
+        size = skip.shape[-2:] if skip is not None else [2 * s for s in x.shape[-2:]]
+        x = self.up[1:-1](
+            self.doubled(x, size)
+        ).relu()  # not in place: what comes in may be a view, and leaves compact
         return self.merge(x) if skip is None else self.merge[1:](self.merged(x, skip))
 
     def doubled(self, x: Tensor, size: Sequence[int]) -> Tensor:
         conv = self.up[0]
-        if x.shape[0]*x.shape[2]*x.shape[3] >= FOLD_FROM_PIXELS and (size[0], size[1]) == (2*x.shape[2], 2*x.shape[3]): return double_and_convolve(x, conv.weight, conv.bias)
+        if x.shape[0] * x.shape[2] * x.shape[3] >= FOLD_FROM_PIXELS and (size[0], size[1]) == (
+            2 * x.shape[2],
+            2 * x.shape[3],
+        ):
+            return double_and_convolve(x, conv.weight, conv.bias)
         return conv(F.interpolate(x, size=size, mode="nearest"))
 
     def merged(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -71,65 +100,108 @@ class DecoderBlock(nn.Module):
         own, skips = conv.weight.split([x.shape[1], skip.shape[1]], 1)
         return F.conv2d(x, own, conv.bias, padding=1).add_(F.conv2d(skip, skips, padding=1))
 
+
 def conv_relu(n_in: int, n_out: int, norm: str) -> nn.Sequential:
     "3x3 convolution and ReLU, with batch normalisation between where asked for."
     layers = [nn.Conv2d(n_in, n_out, 3, padding=1, bias=norm == "none")]
-    return nn.Sequential(*layers, *([nn.BatchNorm2d(n_out)] if norm == "batch" else []), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        *layers, *([nn.BatchNorm2d(n_out)] if norm == "batch" else []), nn.ReLU(inplace=True)
+    )
 
 # %% ../../nbs/networks/unet.ipynb #3548a591
 def recompute(
-    net: nn.Module,   # changed in place
+    net: nn.Module,  # changed in place
 ) -> nn.Module:
     "Let a network's blocks be computed again on the way back instead of kept (gradient checkpointing); its outputs and gradients stay the same."
-    for block in _blocks(net): block.forward = functools.partial(_recomputed, block, block.forward)
+    for block in _blocks(net):
+        block.forward = functools.partial(_recomputed, block, block.forward)
     return net
+
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     "The uppermost modules that are more than lists of modules and more than one layer."
     for child in module.children():
-        if not any(True for _ in child.children()): continue
-        if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict) or hasattr(child, "feature_info"): yield from _blocks(child)
-        else: yield child
+        if not any(True for _ in child.children()):
+            continue
+        if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict) or hasattr(
+            child, "feature_info"
+        ):
+            yield from _blocks(child)
+        else:
+            yield child
+
 
 def _recomputed(block: nn.Module, forward: Callable, *args: Any) -> Any:
-    if not (block.training and torch.is_grad_enabled()): return forward(*args)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _still_statistics(block)))
+    if not (block.training and torch.is_grad_enabled()):
+        return forward(*args)
+    return checkpoint(
+        forward,
+        *args,
+        use_reentrant=False,
+        context_fn=lambda: (contextlib.nullcontext(), _still_statistics(block)),
+    )
+
 
 @contextlib.contextmanager
 def _still_statistics(block: nn.Module) -> Iterator[None]:
     "Batch normalisation as in training, but its running statistics stay."
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [m.momentum for m in norms]
-    for m in norms: m.momentum = 0.0
-    try: yield
+    for m in norms:
+        m.momentum = 0.0
+    try:
+        yield
     finally:
-        for m, momentum in zip(norms, momenta, strict=True): m.momentum = momentum
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
 
 # %% ../../nbs/networks/unet.ipynb #579c6327
 class RoadUNet(nn.Module):
     "Encoder, decoder and one logit per channel; `mean`, `std` (0-255) and `info` travel with it into its checkpoint."
-    def __init__(self,
-        encoder: str,                                    # timm name
-        in_channels: int,                                # bands
+
+    def __init__(
+        self,
+        encoder: str,  # timm name
+        in_channels: int,  # bands
         out_channels: int,
         *,
-        pretrained: bool | str = False,                  # True: timm's hub; a path: local file or folder
-        decoder: Sequence[int] = (256, 256, 128, 64),    # widths, deep to shallow; fewer stop at a coarser grid
-        norm: Literal["none", "batch"] = "none",         # the original has none; from scratch in a minute, batch learns faster
-        align_corners: bool = False,                     # in the last doubling; True is what his weights were trained with
-        rgb_at: tuple[int, int, int] = (0, 1, 2),        # which bands are red, green and blue
-        stem: Extra = "he",                              # what the other bands of a pretrained stem start from
+        pretrained: bool | str = False,  # True: timm's hub; a path: local file or folder
+        decoder: Sequence[int] = (
+            256,
+            256,
+            128,
+            64,
+        ),  # widths, deep to shallow; fewer stop at a coarser grid
+        norm: Literal[
+            "none", "batch"
+        ] = "none",  # the original has none; from scratch in a minute, batch learns faster
+        align_corners: bool = False,  # in the last doubling; True is what his weights were trained with
+        rgb_at: tuple[int, int, int] = (0, 1, 2),  # which bands are red, green and blue
+        stem: Extra = "he",  # what the other bands of a pretrained stem start from
     ):
         super().__init__()
         check_rgb_at(rgb_at)
-        self.spec = dict(encoder=encoder, in_channels=in_channels, out_channels=out_channels, decoder=list(decoder), norm=norm,
-                         align_corners=align_corners, rgb_at=list(rgb_at))
+        self.spec = dict(
+            encoder=encoder,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            decoder=list(decoder),
+            norm=norm,
+            align_corners=align_corners,
+            rgb_at=list(rgb_at),
+        )
         self.info: dict[str, Any] = {}
         self.encoder = make_encoder(encoder, in_channels)
         shapes = feature_shapes(self.encoder, in_channels)
         if not 1 <= len(decoder) <= len(shapes):
-            raise CheckpointError(f"decoder {list(decoder)}", f"{encoder} has {len(shapes)} features, so it takes 1 to {len(shapes)} widths")
-        if pretrained: load_pretrained(self.encoder, encoder, in_channels, pretrained, extra=stem, rgb_at=tuple(rgb_at))
+            raise CheckpointError(
+                f"decoder {list(decoder)}",
+                f"{encoder} has {len(shapes)} features, so it takes 1 to {len(shapes)} widths",
+            )
+        if pretrained:
+            load_pretrained(
+                self.encoder, encoder, in_channels, pretrained, extra=stem, rgb_at=tuple(rgb_at)
+            )
         self.decoder = make_decoder([c for c, _ in shapes], decoder, norm)
         self.head = nn.Conv2d(decoder[-1], out_channels, 1)
         self.multiple = shapes[-1][1]
@@ -140,34 +212,48 @@ class RoadUNet(nn.Module):
 
     def prepare(self, image: Tensor) -> Tensor:
         "uint8 (N, bands, H, W) as the network wants it: floating point, centred and scaled band by band."
-        return (image.to(self.mean.dtype) - self.mean)/self.std
+        return (image.to(self.mean.dtype) - self.mean) / self.std
 
     def forward(self, x: Tensor) -> Tensor:
         "Logits (N, out_channels, H, W) of a prepared image of any size."
         size = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple)
         *skips, y = self.encoder(x)
-        for i, block in enumerate(self.decoder): y = block(y, skips[-1 - i] if i < len(skips) else None)
-        y = F.interpolate(self.head(y), size=x.shape[-2:], mode="bilinear", align_corners=self.spec["align_corners"])
-        return y[..., :size[0], :size[1]]
+        for i, block in enumerate(self.decoder):
+            y = block(y, skips[-1 - i] if i < len(skips) else None)
+        y = F.interpolate(
+            self.head(y),
+            size=x.shape[-2:],
+            mode="bilinear",
+            align_corners=self.spec["align_corners"],
+        )
+        return y[..., : size[0], : size[1]]
+
 
 def make_decoder(channels: Sequence[int], widths: Sequence[int], norm: str) -> nn.ModuleList:
     "Blocks from the deepest feature up, each with the next shallower one as its skip while there is one."
-    skips = [*list(channels)[-2::-1], 0][:len(widths)]
-    return nn.ModuleList(DecoderBlock(*sizes, norm) for sizes in zip([channels[-1], *widths[:-1]], skips, widths, strict=True))
+    skips = [*list(channels)[-2::-1], 0][: len(widths)]
+    return nn.ModuleList(
+        DecoderBlock(*sizes, norm)
+        for sizes in zip([channels[-1], *widths[:-1]], skips, widths, strict=True)
+    )
+
 
 def init_decoder(decoder: nn.ModuleList, head: nn.Conv2d) -> None:
     "He initialisation of decoder and head; a road is rare, so the head starts at a probability of 5 %."
     for m in [*decoder.modules(), head]:
-        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
-        if isinstance(m, nn.Conv2d) and m.bias is not None: nn.init.zeros_(m.bias)
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+        if isinstance(m, nn.Conv2d) and m.bias is not None:
+            nn.init.zeros_(m.bias)
     nn.init.normal_(head.weight, std=0.01)
-    nn.init.constant_(head.bias, math.log(0.05/0.95))
+    nn.init.constant_(head.bias, math.log(0.05 / 0.95))
 
 # %% ../../nbs/networks/unet.ipynb #87499f77
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     "Pad right and bottom by reflection; where the image is smaller than the pad, by its edge."
     pad = [-x.shape[-1] % multiple, -x.shape[-2] % multiple]
-    if not any(pad): return x
+    if not any(pad):
+        return x
     mode = "reflect" if pad[0] < x.shape[-1] and pad[1] < x.shape[-2] else "replicate"
     return F.pad(x, (0, pad[0], 0, pad[1]), mode=mode)

@@ -16,42 +16,67 @@ from .skeleton import brightest
 __all__ = ['WIDE_M', 'LONG_M', 'CELL_M', 'pooled', 'find_valleys', 'without_rims']
 
 # %% ../../nbs/roads/carriageway_medians.ipynb #6c5d0004
-WIDE_M, LONG_M = 9.0, 15.0   # a valley is narrower than the one and longer than the other
+WIDE_M, LONG_M = 9.0, 15.0  # a valley is narrower than the one and longer than the other
 CELL_M = 1.0
+
 
 def pooled(band: np.ndarray, cell_px: int) -> np.ndarray:
     "The mean of each cell; the last ones are filled up with the border's values."
-    if cell_px <= 1: return band.astype(np.float32)
+    if cell_px <= 1:
+        return band.astype(np.float32)
     if band.dtype == np.uint8:
-        from spacenet5_nb.base.boxcar_means import cell_sums  # where a graph is made; reading one should not wait for numba
-        return cell_sums(band, cell_px)/np.float32(cell_px*cell_px)
+        from spacenet5_nb.base.boxcar_means import (
+            cell_sums,
+        )  # where a graph is made; reading one should not wait for numba
+
+        return cell_sums(band, cell_px) / np.float32(cell_px * cell_px)
     h, w = band.shape
     full = np.pad(band, ((0, -h % cell_px), (0, -w % cell_px)), mode="edge")
-    return full.reshape(full.shape[0]//cell_px, cell_px, -1, cell_px).mean((1, 3), dtype=np.float32)
+    return full.reshape(full.shape[0] // cell_px, cell_px, -1, cell_px).mean(
+        (1, 3), dtype=np.float32
+    )
+
 
 def find_valleys(
-    band: np.ndarray,     # (H, W) probabilities, uint8 or float
+    band: np.ndarray,  # (H, W) probabilities, uint8 or float
     gsd_m: float,
-    low: float,           # what is not half as bright is no road anyway
-    share: float,         # darker than this share of what is on both sides
-) -> np.ndarray | None:   # (H, W) bool; None: there is none
+    low: float,  # what is not half as bright is no road anyway
+    share: float,  # darker than this share of what is on both sides
+) -> np.ndarray | None:  # (H, W) bool; None: there is none
     "Long narrow strips that are darker than what lies on both sides of them."
-    cell_px = max(1, round(CELL_M/gsd_m))
-    cells, scale, half = pooled(band, cell_px), 255 if band.dtype == np.uint8 else 1, round(WIDE_M/gsd_m/cell_px/2)
+    cell_px = max(1, round(CELL_M / gsd_m))
+    cells, scale, half = (
+        pooled(band, cell_px),
+        255 if band.dtype == np.uint8 else 1,
+        round(WIDE_M / gsd_m / cell_px / 2),
+    )
     filled = -brightest(-brightest(cells, half), half, least=-np.inf)
-    labels, n = ndi.label((cells < share*filled) & (cells > low/2*scale), np.ones((3, 3)))
-    if not n: return None
-    long = np.array([False] + [math.hypot(*(s.stop - s.start for s in box))*gsd_m*cell_px >= LONG_M for box in ndi.find_objects(labels)])
-    if not long.any(): return None
-    return long[labels].repeat(cell_px, 1).repeat(cell_px, 0)[:band.shape[0], :band.shape[1]]   # whole rows last: they are copied at once
+    labels, n = ndi.label((cells < share * filled) & (cells > low / 2 * scale), np.ones((3, 3)))
+    if not n:
+        return None
+    long = np.array(
+        [False]
+        + [
+            math.hypot(*(s.stop - s.start for s in box)) * gsd_m * cell_px >= LONG_M
+            for box in ndi.find_objects(labels)
+        ]
+    )
+    if not long.any():
+        return None
+    return (
+        long[labels].repeat(cell_px, 1).repeat(cell_px, 0)[: band.shape[0], : band.shape[1]]
+    )  # whole rows last: they are copied at once
 
 # %% ../../nbs/roads/carriageway_medians.ipynb #6c5d0007
 def without_rims(
-    mask: np.ndarray,   # (H, W) bool
-) -> np.ndarray:        # the same shape
+    mask: np.ndarray,  # (H, W) bool
+) -> np.ndarray:  # the same shape
     "Clear the border pixels of a mask that have no mask further in."
-    if min(mask.shape) < 4: return mask
+    if min(mask.shape) < 4:
+        return mask
     out = mask.copy()
-    out[0] &= out[1]; out[-1] &= out[-2]
-    out[:, 0] &= out[:, 1]; out[:, -1] &= out[:, -2]
+    out[0] &= out[1]
+    out[-1] &= out[-2]
+    out[:, 0] &= out[:, 1]
+    out[:, -1] &= out[:, -2]
     return out

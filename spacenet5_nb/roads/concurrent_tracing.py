@@ -20,7 +20,15 @@ from .. import raster
 from ..core import Channels, SpeedConfig, VectorizeConfig
 from .skeleton import Frame, make_frame
 from ..speed import add_speeds
-from .windowed_tracing import Core, DiskStack, find_part, finish_roads, join_parts, make_cores, part_of_frame
+from spacenet5_nb.roads.windowed_tracing import (
+    Core,
+    DiskStack,
+    find_part,
+    finish_roads,
+    join_parts,
+    make_cores,
+    part_of_frame,
+)
 
 # %% auto #0
 __all__ = ['Cell', 'trace_core', 'Tracing']
@@ -28,37 +36,58 @@ __all__ = ['Cell', 'trace_core', 'Tracing']
 # %% ../../nbs/roads/concurrent_tracing.ipynb #bc5f55a2
 class Cell(NamedTuple):
     "A finished piece of a raster."
-    path: Path
-    place: tuple[int, int, int, int]   # row, column, rows, columns
 
-def trace_core(cells: Sequence[Cell], core: Core, frame: Frame, config: VectorizeConfig, channels: Channels) -> nx.MultiGraph:
+    path: Path
+    place: tuple[int, int, int, int]  # row, column, rows, columns
+
+
+def trace_core(
+    cells: Sequence[Cell], core: Core, frame: Frame, config: VectorizeConfig, channels: Channels
+) -> nx.MultiGraph:
     "windows.find_part, from cells instead of a finished raster; the work of one process."
     top, left, height, width = core.seen
     stack = np.zeros((len(channels), height, width), np.uint8)
     for path, (r, c, h, w) in cells:
         a, b, d, e = max(r, top), min(r + h, top + height), max(c, left), min(c + w, left + width)
-        if a < b and d < e: stack[:, a - top:b - top, d - left:e - left] = raster.read(path)[:len(channels), a - r:b - r, d - c:e - c]
+        if a < b and d < e:
+            stack[:, a - top : b - top, d - left : e - left] = raster.read(path)[
+                : len(channels), a - r : b - r, d - c : e - c
+            ]
     local = part_of_frame(frame, core.seen)
-    own = Core((core.own[0] - top, core.own[1] - left, *core.own[2:]), (0, 0, height, width), core.at)
+    own = Core(
+        (core.own[0] - top, core.own[1] - left, *core.own[2:]), (0, 0, height, width), core.at
+    )
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=cells[0][0].parent) as folder:
-        path = raster.write(f"{folder}/probs.tif", stack, grid=raster.Grid((height, width), local.transform, raster.CRS.from_user_input(frame.source)))
+        path = raster.write(
+            f"{folder}/probs.tif",
+            stack,
+            grid=raster.Grid(
+                (height, width), local.transform, raster.CRS.from_user_input(frame.source)
+            ),
+        )
         return find_part(path, own, local, config, channels)
 
 # %% ../../nbs/roads/concurrent_tracing.ipynb #bc3e9c4b
 class Tracing:
     "Cores of a city that are traced as their cells come."
+
     def __init__(
         self,
         grid: raster.Grid,
         config: VectorizeConfig,
         channels: Channels,
         *,
-        workers: int,              # processes
-        window_px: int = 2048,     # side of a core
-        margin_m: float = 120.0,   # beyond it
+        workers: int,  # processes
+        window_px: int = 2048,  # side of a core
+        margin_m: float = 120.0,  # beyond it
     ):
-        self.frame, self.config, self.channels, self.cells = make_frame(grid.shape, grid.transform, grid.crs), config, channels, {}
-        self.waiting = make_cores(grid.shape, window_px, round(margin_m/self.frame.gsd_m))
+        self.frame, self.config, self.channels, self.cells = (
+            make_frame(grid.shape, grid.transform, grid.crs),
+            config,
+            channels,
+            {},
+        )
+        self.waiting = make_cores(grid.shape, window_px, round(margin_m / self.frame.gsd_m))
         self.pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         self.started: list[tuple[Core, Future]] = []
 
@@ -67,29 +96,51 @@ class Tracing:
         self.cells.update({c.place: c for c in cells})
         for core in list(self.waiting):
             below = [c for c in self.cells.values() if _overlap(c.place, core.seen)]
-            if sum(_overlap(c.place, core.seen) for c in below) < core.seen[2]*core.seen[3]: continue
+            if sum(_overlap(c.place, core.seen) for c in below) < core.seen[2] * core.seen[3]:
+                continue
             self.waiting.remove(core)
-            self.started.append((core, self.pool.submit(_packaged(), [tuple(c) for c in below], core, self.frame, self.config, self.channels)))
+            self.started.append(
+                (
+                    core,
+                    self.pool.submit(
+                        _packaged(),
+                        [tuple(c) for c in below],
+                        core,
+                        self.frame,
+                        self.config,
+                        self.channels,
+                    ),
+                )
+            )
 
     def finish(self, probs: str | Path | None, speed: SpeedConfig | None) -> nx.MultiGraph:
         "Wait for all, join them, add speeds from the finished raster."
         g = self.roads()
-        if speed is None: return g
-        with raster.open_raster(probs) as source: place = dict(transform=source.transform, crs=source.crs)
+        if speed is None:
+            return g
+        with raster.open_raster(probs) as source:
+            place = dict(transform=source.transform, crs=source.crs)
         return add_speeds(g, DiskStack(probs), channels=self.channels, config=speed, **place)
 
     def roads(self) -> nx.MultiGraph:
         "The city's graph without speeds, when every core is traced; the cells are not needed after it."
-        parts = sorted(((core, future.result()) for core, future in self.started), key=lambda p: p[0].at)
+        parts = sorted(
+            ((core, future.result()) for core, future in self.started), key=lambda p: p[0].at
+        )
         self.close()
         return finish_roads(join_parts(iter(parts), self.frame.target), self.frame, self.config)
 
-    def close(self) -> None: self.pool.shutdown(cancel_futures=True)
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
 
 def _packaged() -> Any:
     "`trace_core` where other processes find it, even if a notebook defines its own."
     return importlib.import_module("spacenet5_nb.roads.concurrent_tracing").trace_core
 
+
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
     "Pixels that two rectangles share."
-    return max(0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))*max(0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))
+    return max(0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])) * max(
+        0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    )

@@ -13,7 +13,14 @@ import shapely
 
 from ..core import Channels, VectorizeConfig
 from .junction_pairing import SEEN_TO_MEET, join_roads, meetings, seen_beside
-from .graph_edits import add_line, add_point, interpolate, length_of, points_from, substring
+from spacenet5_nb.roads.graph_edits import (
+    add_line,
+    add_point,
+    interpolate,
+    length_of,
+    points_from,
+    substring,
+)
 from .skeleton import Frame, read_at
 
 # %% auto #0
@@ -22,24 +29,29 @@ __all__ = ['SURE_M', 'crossing_evidence', 'node_groups', 'arms_of', 'straight_pa
 
 # %% ../../nbs/roads/crossings.ipynb #875c335f
 def crossing_evidence(
-    xy: np.ndarray,          # (n, 2) places to look at
-    is_node: np.ndarray,     # (n,) which of them are nodes: the junction channel is compared with what they show
-    probs: np.ndarray,       # (bands, H, W)
+    xy: np.ndarray,  # (n, 2) places to look at
+    is_node: np.ndarray,  # (n,) which of them are nodes: the junction channel is compared with what they show
+    probs: np.ndarray,  # (bands, H, W)
     frame: Frame,
     channels: Channels,
-    radius_m: float = 4.0,   # around the node
-) -> np.ndarray | None:      # per place 0-1: how sure it is a crossing; None: no channel can tell
+    radius_m: float = 4.0,  # around the node
+) -> np.ndarray | None:  # per place 0-1: how sure it is a crossing; None: no channel can tell
     "How likely each place is a crossing rather than a junction, by the channels."
     band = channels.crossing if channels.crossing is not None else channels.junction
-    if band is None or not len(xy): return None
-    seen = _strongest(probs[band], frame.to_pixels(xy), max(1, round(radius_m/frame.gsd_m)))/(255 if probs.dtype == np.uint8 else 1)
-    if channels.crossing is not None: return seen
+    if band is None or not len(xy):
+        return None
+    seen = _strongest(probs[band], frame.to_pixels(xy), max(1, round(radius_m / frame.gsd_m))) / (
+        255 if probs.dtype == np.uint8 else 1
+    )
+    if channels.crossing is not None:
+        return seen
     alive = np.percentile(seen[is_node], 75) if is_node.sum() >= 4 else 0.0
-    return None if alive < 0.3 else 1 - np.minimum(1, seen/alive)
+    return None if alive < 0.3 else 1 - np.minimum(1, seen / alive)
+
 
 def _strongest(band: np.ndarray, rc: np.ndarray, half: int) -> np.ndarray:
     "The 75th percentile of a square around each position: neither one hot pixel nor a cold corner decides."
-    dr, dc = (d.ravel() for d in np.mgrid[-half:half + 1, -half:half + 1])
+    dr, dc = (d.ravel() for d in np.mgrid[-half : half + 1, -half : half + 1])
     around = rc[:, None, :] + np.stack([dr, dc], axis=-1)[None]
     return np.percentile(read_at(band, around.reshape(-1, 2)).reshape(len(rc), -1), 75, axis=1)
 
@@ -52,60 +64,103 @@ def node_groups(
     config: VectorizeConfig,
 ) -> list[set]:
     "Groups of nodes, each of which looks like one crossing, or several next to each other."
-    alone = channels.crossing is None   # no junction seen in a link's middle says little: its nodes must look like a crossing too
-    longest = config.crossing_link_m/2 if alone else config.crossing_link_m
+    alone = (
+        channels.crossing is None
+    )  # no junction seen in a link's middle says little: its nodes must look like a crossing too
+    longest = config.crossing_link_m / 2 if alone else config.crossing_link_m
     nodes = [n for n in g if g.degree(n) >= 3]
-    links = [(u, v, d["pts"]) for u, v, d in g.edges(data=True)
-             if u != v and g.degree(u) >= 3 <= g.degree(v) and length_of(d["pts"]) <= longest]
-    places = [g.nodes[n]["xy"] for n in nodes] + [interpolate(p, length_of(p)/2) for *_, p in links]
-    evidence = crossing_evidence(np.array(places).reshape(-1, 2), np.arange(len(places)) < len(nodes), probs, frame, channels)
-    if evidence is None: return []
-    sure = evidence >= (config.crossing_probability if channels.crossing is not None else 1 - config.crossing_probability)
+    links = [
+        (u, v, d["pts"])
+        for u, v, d in g.edges(data=True)
+        if u != v and g.degree(u) >= 3 <= g.degree(v) and length_of(d["pts"]) <= longest
+    ]
+    places = [g.nodes[n]["xy"] for n in nodes] + [
+        interpolate(p, length_of(p) / 2) for *_, p in links
+    ]
+    evidence = crossing_evidence(
+        np.array(places).reshape(-1, 2), np.arange(len(places)) < len(nodes), probs, frame, channels
+    )
+    if evidence is None:
+        return []
+    sure = evidence >= (
+        config.crossing_probability
+        if channels.crossing is not None
+        else 1 - config.crossing_probability
+    )
     together = nx.Graph()
-    together.add_nodes_from(n for n, s in zip(nodes, sure[:len(nodes)], strict=True) if s)
-    for (u, v, _), s in zip(links, sure[len(nodes):], strict=True):
-        if s and (not alone or u in together and v in together): together.add_edge(u, v)
+    together.add_nodes_from(n for n, s in zip(nodes, sure[: len(nodes)], strict=True) if s)
+    for (u, v, _), s in zip(links, sure[len(nodes) :], strict=True):
+        if s and (not alone or u in together and v in together):
+            together.add_edge(u, v)
     return [set(c) for c in nx.connected_components(together)]
+
 
 def arms_of(g: nx.MultiGraph, group: set, link_m: float) -> list[tuple[tuple, np.ndarray]]:
     "The edges that leave a group, each with its points from the group outwards."
     arms = []
     for u, v, k in g.edges(group, keys=True):
-        if u in group and v in group and length_of(g.edges[u, v, k]["pts"]) <= link_m: continue
-        if u in group: arms.append(((u, v, k), points_from(g, u, v, k)))
-        if v in group: arms.append(((v, u, k), points_from(g, v, u, k) if u != v else g.edges[u, v, k]["pts"][::-1]))
+        if u in group and v in group and length_of(g.edges[u, v, k]["pts"]) <= link_m:
+            continue
+        if u in group:
+            arms.append(((u, v, k), points_from(g, u, v, k)))
+        if v in group:
+            arms.append(
+                ((v, u, k), points_from(g, v, u, k) if u != v else g.edges[u, v, k]["pts"][::-1])
+            )
     return arms
 
 # %% ../../nbs/roads/crossings.ipynb #bfa022ac
 def straight_pairs(
     arms: list[np.ndarray],  # points from the crossing outwards
-    skip_m: float,           # metres next to the crossing that thinning has bent
-    reach_m: float,          # metres that tell the direction
-    max_deg: float,          # how straight a pair must be
-    meets: np.ndarray | None = None,   # (arms,) how much of a junction is seen along each: where a ramp runs to
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:  # pairs; (ramp, the arm it runs into); None: no crossing
+    skip_m: float,  # metres next to the crossing that thinning has bent
+    reach_m: float,  # metres that tell the direction
+    max_deg: float,  # how straight a pair must be
+    meets: np.ndarray
+    | None = None,  # (arms,) how much of a junction is seen along each: where a ramp runs to
+) -> (
+    tuple[list[tuple[int, int]], list[tuple[int, int]]] | None
+):  # pairs; (ramp, the arm it runs into); None: no crossing
     "Pair up arms that go straight through; one that is left over must be a ramp that runs into one of them."
-    lines = [substring(p, min(skip_m, length_of(p)/3), min(skip_m + reach_m, length_of(p))) for p in arms]
-    if len(lines) < 4: return None
-    if len(lines) == 4: return _opposite(lines, max_deg)
+    lines = [
+        substring(p, min(skip_m, length_of(p) / 3), min(skip_m + reach_m, length_of(p)))
+        for p in arms
+    ]
+    if len(lines) < 4:
+        return None
+    if len(lines) == 4:
+        return _opposite(lines, max_deg)
     bends = sorted((_bend(lines[a], lines[b]), a, b) for a in range(len(lines)) for b in range(a))
     pairs, used = [], set()
     for bend, a, b in bends:
-        if bend > max_deg: break
-        if a in used or b in used: continue
-        pairs.append((a, b)); used |= {a, b}
+        if bend > max_deg:
+            break
+        if a in used or b in used:
+            continue
+        pairs.append((a, b))
+        used |= {a, b}
     left = set(range(len(lines))) - used
-    if len(pairs) < 2 or len(left) > 1: return None
-    ramps = [(i, j) for i in left for j in [_runs_into(i, lines, used, 2*max_deg, meets)] if j is not None]
+    if len(pairs) < 2 or len(left) > 1:
+        return None
+    ramps = [
+        (i, j)
+        for i in left
+        for j in [_runs_into(i, lines, used, 2 * max_deg, meets)]
+        if j is not None
+    ]
     return (pairs, ramps) if len(ramps) == len(left) else None
 
-def _runs_into(i: int, lines: list[np.ndarray], used: set[int], max_deg: float, meets: np.ndarray | None) -> int | None:
+
+def _runs_into(
+    i: int, lines: list[np.ndarray], used: set[int], max_deg: float, meets: np.ndarray | None
+) -> int | None:
     "The arm that a ramp runs into: where a junction is seen, else the one that it goes on as."
     if meets is not None and meets[i] >= SEEN_TO_MEET:
         seen = max(used, key=lambda j: meets[j])
-        if meets[seen] >= SEEN_TO_MEET: return seen
+        if meets[seen] >= SEEN_TO_MEET:
+            return seen
     bend, j = min((_bend(lines[i], lines[j]), j) for j in used)
     return j if bend <= max_deg else None
+
 
 def _opposite(lines: list[np.ndarray], max_deg: float) -> tuple[list[tuple[int, int]], list] | None:
     "Of four arms around a place, those that face each other: only so do two roads really cross."
@@ -115,19 +170,25 @@ def _opposite(lines: list[np.ndarray], max_deg: float) -> tuple[list[tuple[int, 
     pairs = [(a, c), (b, d)]
     return (pairs, []) if max(_bend(lines[i], lines[j]) for i, j in pairs) <= max_deg else None
 
+
 def _bend(a: np.ndarray, b: np.ndarray) -> float:
     "Degrees of the largest turn on a straight way from one arm into the other; less where an arm is too short to tell."
     way = b[0] - a[0]
     into, out = a[0] - a[-1], b[-1] - b[0]
-    sure = min(1.0, np.hypot(*into)/SURE_M, np.hypot(*out)/SURE_M)
-    if np.hypot(*way) < 1e-6: return sure*_turn(into, out)
-    return sure*max(_turn(into, way), _turn(way, out), _turn(into, out))
+    sure = min(1.0, np.hypot(*into) / SURE_M, np.hypot(*out) / SURE_M)
+    if np.hypot(*way) < 1e-6:
+        return sure * _turn(into, out)
+    return sure * max(_turn(into, way), _turn(way, out), _turn(into, out))
 
-SURE_M = 6.0   # metres of an arm from which its direction is trusted: at the border only a stub may be visible
+
+SURE_M = 6.0  # metres of an arm from which its direction is trusted: at the border only a stub may be visible
+
 
 def _turn(a: np.ndarray, b: np.ndarray) -> float:
     "Degrees between two directions."
-    return float(np.degrees(np.arccos(np.clip(a@b/max(np.hypot(*a)*np.hypot(*b), 1e-9), -1, 1))))
+    return float(
+        np.degrees(np.arccos(np.clip(a @ b / max(np.hypot(*a) * np.hypot(*b), 1e-9), -1, 1)))
+    )
 
 # %% ../../nbs/roads/crossings.ipynb #b0rd3r02
 def continue_to_border(
@@ -135,31 +196,39 @@ def continue_to_border(
     group: set,
     arms: list[tuple[tuple, np.ndarray]],
     frame: Frame,
-    reach_m: float = 12.0,   # nearer than this the border has hidden an arm
-) -> bool:                   # whether an arm was added
+    reach_m: float = 12.0,  # nearer than this the border has hidden an arm
+) -> bool:  # whether an arm was added
     "Give a crossing of three arms near the border its fourth, where the odd one would leave the chip."
     _, odd = min((_bend(arms[a][1], arms[b][1]), 3 - a - b) for a, b in combinations(range(3), 2))
     pts = arms[odd][1]
     centre = np.mean([g.nodes[n]["xy"] for n in group], axis=0)
     outside = _border_ahead(centre, _heading(pts)[1], frame, reach_m)
-    if outside is None: return []
+    if outside is None:
+        return []
     end = add_point(g, outside)
     g.nodes[end].update(border=True, imagined=True)
     near = min(group, key=lambda n: np.hypot(*(g.nodes[n]["xy"] - outside)))
     add_line(g, near, end, np.array([centre, outside]))
     return [((near, end, 0), points_from(g, near, end, 0))]
 
-def _border_ahead(xy: np.ndarray, way: np.ndarray, frame: Frame, reach_m: float) -> np.ndarray | None:
+
+def _border_ahead(
+    xy: np.ndarray, way: np.ndarray, frame: Frame, reach_m: float
+) -> np.ndarray | None:
     "Where a way of at most so many metres leaves the raster."
-    steps = xy + np.linspace(0, reach_m, 1 + round(2*reach_m))[:, None]*way
+    steps = xy + np.linspace(0, reach_m, 1 + round(2 * reach_m))[:, None] * way
     rc = frame.to_pixels(steps)
     out = ((rc < -0.5) | (rc > np.array(frame.shape) - 0.5)).any(1)
     return steps[out.argmax()] if out.any() else None
 
+
 def _heading(pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Where an arm is free of its crossing, and the unit vector that leads from there into the crossing."
-    start, far = interpolate(pts, min(6.0, length_of(pts)/3)), interpolate(pts, min(18.0, length_of(pts)))
-    return start, (start - far)/max(np.hypot(*(start - far)), 1e-9)
+    start, far = (
+        interpolate(pts, min(6.0, length_of(pts) / 3)),
+        interpolate(pts, min(18.0, length_of(pts))),
+    )
+    return start, (start - far) / max(np.hypot(*(start - far)), 1e-9)
 
 # %% ../../nbs/roads/crossings.ipynb #b0rd3r04
 def part_crossing(
@@ -167,19 +236,33 @@ def part_crossing(
     group: set,
     arms: list[tuple[tuple, np.ndarray]],
     frame: Frame,
-    stub_m: float = 20.0,      # longest piece that two roads may share at the border
-) -> bool:                     # whether they did
+    stub_m: float = 20.0,  # longest piece that two roads may share at the border
+) -> bool:  # whether they did
     "Where two roads cross at a sharp angle on their way out of the chip, let each reach the border by itself."
-    stubs = [i for i, ((_, v, _), p) in enumerate(arms) if g.nodes[v].get("border") and g.degree(v) == 1 and length_of(p) <= stub_m]
-    if len(stubs) != 1: return False
+    stubs = [
+        i
+        for i, ((_, v, _), p) in enumerate(arms)
+        if g.nodes[v].get("border") and g.degree(v) == 1 and length_of(p) <= stub_m
+    ]
+    if len(stubs) != 1:
+        return False
     roads = [a for i, a in enumerate(arms) if i != stubs[0]]
     starts = [_heading(p) for _, p in roads]
-    ends = [_border_ahead(*s, frame, 1.5*stub_m) for s in starts]
-    if any(e is None for e in ends) or not shapely.intersects(*(shapely.LineString([s, e]) for (s, _), e in zip(starts, ends, strict=True))): return False
+    ends = [_border_ahead(*s, frame, 1.5 * stub_m) for s in starts]
+    if any(e is None for e in ends) or not shapely.intersects(
+        *(shapely.LineString([s, e]) for (s, _), e in zip(starts, ends, strict=True))
+    ):
+        return False
     for (edge, p), xy in zip(roads, ends, strict=True):
         end = add_point(g, xy)
         g.nodes[end]["border"] = True
-        add_line(g, end, edge[1], np.vstack([xy, substring(p, min(6.0, length_of(p)/3), length_of(p))]), int(xy is ends[1]))
+        add_line(
+            g,
+            end,
+            edge[1],
+            np.vstack([xy, substring(p, min(6.0, length_of(p) / 3), length_of(p))]),
+            int(xy is ends[1]),
+        )
     g.remove_nodes_from([*group, arms[stubs[0]][0][1]])
     return True
 
@@ -191,9 +274,9 @@ def split_crossing(
     pairs: list[tuple[int, int]],
     ramps: list[tuple[int, int]],
     skip_m: float,
-) -> list[tuple]:   # the edges made
+) -> list[tuple]:  # the edges made
     "Replace a group of nodes by edges that pass; a ramp gets a node on the arm that it runs into."
-    lines = [substring(p, min(skip_m, length_of(p)/3), length_of(p)) for _, p in arms]
+    lines = [substring(p, min(skip_m, length_of(p) / 3), length_of(p)) for _, p in arms]
     outer = [v for (_, v, _), _ in arms]
     level = [g.edges[e]["level"] for e, _ in arms]
     over = int(np.argmin([_bend(arms[a][1], arms[b][1]) for a, b in pairs]))
@@ -213,46 +296,67 @@ def split_crossing(
             add(outer[a], node, lines[a][::-1], up)
             add(node, outer[b], np.vstack([lines[a][:1], lines[b]]), up)
             add(outer[i], node, np.vstack([lines[i][::-1], lines[a][:1]]), level[i])
-        else: add(outer[a], outer[b], np.vstack([lines[a][::-1], lines[b]]), up)
+        else:
+            add(outer[a], outer[b], np.vstack([lines[a][::-1], lines[b]]), up)
     return made
 
 # %% ../../nbs/roads/crossings.ipynb #p4rt0002
 def part_at_border(
     g: nx.MultiGraph,
-    probs: np.ndarray,         # (bands, H, W)
+    probs: np.ndarray,  # (bands, H, W)
     frame: Frame,
     channels: Channels,
-    stub_m: float = 20.0,      # longest piece that two roads may share at the border
-    around_m: float = 8.0,     # where a junction would be seen
-) -> nx.MultiGraph:            # the same graph
+    stub_m: float = 20.0,  # longest piece that two roads may share at the border
+    around_m: float = 8.0,  # where a junction would be seen
+) -> nx.MultiGraph:  # the same graph
     "Part roads that share a stub at the border and do not meet, as far as a living junction channel shows."
     nodes = [n for n in g if g.degree(n) >= 3]
-    if channels.junction is None or len(nodes) < 4: return g
+    if channels.junction is None or len(nodes) < 4:
+        return g
     band, scale = probs[channels.junction], 255 if probs.dtype == np.uint8 else 1
     stubs = [stub for n in nodes if g.degree(n) == 3 for stub in _border_stubs(g, n, stub_m)]
-    if not stubs or np.percentile(read_at(band, frame.to_pixels(np.array([g.nodes[n]["xy"] for n in nodes]))), 75)/scale < 0.5: return g
+    if (
+        not stubs
+        or np.percentile(
+            read_at(band, frame.to_pixels(np.array([g.nodes[n]["xy"] for n in nodes]))), 75
+        )
+        / scale
+        < 0.5
+    ):
+        return g
     bands = [probs[b] for b in (channels.junction, channels.crossing) if b is not None]
     for stub in stubs:
         way = frame.to_pixels(points_from(g, *stub))
-        if max(_brightest(b, way, round(around_m/frame.gsd_m)) for b in bands)/scale <= 0.05: _part(g, stub[0], stub)
+        if max(_brightest(b, way, round(around_m / frame.gsd_m)) for b in bands) / scale <= 0.05:
+            _part(g, stub[0], stub)
     return g
+
 
 def _brightest(band: np.ndarray, rc: np.ndarray, half: int) -> float:
     "The largest value in the box around a way, so much wider on every side."
-    low, high = np.maximum(np.floor(rc.min(0)).astype(int) - half, 0), np.ceil(rc.max(0)).astype(int) + half + 1
-    box = band[low[0]:max(high[0], 0), low[1]:max(high[1], 0)]
+    low, high = (
+        np.maximum(np.floor(rc.min(0)).astype(int) - half, 0),
+        np.ceil(rc.max(0)).astype(int) + half + 1,
+    )
+    box = band[low[0] : max(high[0], 0), low[1] : max(high[1], 0)]
     return float(box.max()) if box.size else 0.0
+
 
 def _border_stubs(g: nx.MultiGraph, n: int, longest_m: float) -> list[tuple]:
     "The one short edge from a node to the border, if the others are no such edges."
-    stubs = [(n, v, k) for _, v, k, d in g.edges(n, keys=True, data=True)
-             if g.nodes[v].get("border") and g.degree(v) == 1 and length_of(d["pts"]) <= longest_m]
+    stubs = [
+        (n, v, k)
+        for _, v, k, d in g.edges(n, keys=True, data=True)
+        if g.nodes[v].get("border") and g.degree(v) == 1 and length_of(d["pts"]) <= longest_m
+    ]
     return stubs if len(stubs) == 1 else []
+
 
 def _part(g: nx.MultiGraph, n: int, stub: tuple) -> None:
     "Lead one of the two roads to the border on its own."
     road = next(e for e in g.edges(n, keys=True) if e != stub)
-    if road[0] == road[1]: return
+    if road[0] == road[1]:
+        return
     end = add_point(g, g.nodes[stub[1]]["xy"])
     g.nodes[end]["border"] = True
     pts = np.vstack([points_from(g, *road)[::-1], points_from(g, *stub)[1:]])
@@ -262,50 +366,70 @@ def _part(g: nx.MultiGraph, n: int, stub: tuple) -> None:
 # %% ../../nbs/roads/crossings.ipynb #0b71cd31
 def other_groups(g: nx.MultiGraph, group: set, link_m: float) -> list[set]:
     "What else may be one crossing: each of two bridges in a row, or a bridge with the fork where a parallel road leaves."
-    near = nx.Graph((u, v) for u, v, d in g.edges(group, data=True) if v in group and length_of(d["pts"]) <= link_m/4)
+    near = nx.Graph(
+        (u, v)
+        for u, v, d in g.edges(group, data=True)
+        if v in group and length_of(d["pts"]) <= link_m / 4
+    )
     near.add_nodes_from(group)
-    places = [p for p in map(set, nx.connected_components(near)) if sum(v not in p for *_, v in g.edges(p)) >= 4]
-    forks = [p | {v} for p in places for _, v, d in g.edges(p, data=True)
-             if v not in group and g.degree(v) == 3 and length_of(d["pts"]) <= link_m]
+    places = [
+        p
+        for p in map(set, nx.connected_components(near))
+        if sum(v not in p for *_, v in g.edges(p)) >= 4
+    ]
+    forks = [
+        p | {v}
+        for p in places
+        for _, v, d in g.edges(p, data=True)
+        if v not in group and g.degree(v) == 3 and length_of(d["pts"]) <= link_m
+    ]
     return [p for p in places if p != group] + forks
 
 # %% ../../nbs/roads/crossings.ipynb #0th3r003
 def split_group(
     g: nx.MultiGraph,
     group: set,
-    probs: np.ndarray,        # (bands, H, W)
+    probs: np.ndarray,  # (bands, H, W)
     frame: Frame,
     channels: Channels,
     config: VectorizeConfig,
-) -> bool:                    # whether its arms paired up
+) -> bool:  # whether its arms paired up
     "Let the roads through one group of nodes pass, where their arms pair up."
     seen = channels.crossing is not None
     arms = arms_of(g, group, config.crossing_link_m if len(group) > 1 else 0.0)
-    if any(v in group for (_, v, _), _ in arms): return False
+    if any(v in group for (_, v, _), _ in arms):
+        return False
     if seen and len(arms) == 3:
-        if part_crossing(g, group, arms, frame): return True
+        if part_crossing(g, group, arms, frame):
+            return True
         arms += continue_to_border(g, group, arms, frame)
     band = probs[channels.junction] if seen and channels.junction is not None else None
     meets = None if band is None else np.array([seen_beside(band, frame, p, 0.0) for _, p in arms])
-    straight = config.crossing_seen_deg if seen else config.crossing_angle_deg   # a channel that says so counts more
+    straight = (
+        config.crossing_seen_deg if seen else config.crossing_angle_deg
+    )  # a channel that says so counts more
     found = straight_pairs([p for _, p in arms], config.crossing_skip_m, 12.0, straight, meets)
     if found:
         roads = split_crossing(g, group, arms, *found, config.crossing_skip_m)
-        if band is not None and len(found[0]) > 2: join_roads(g, roads, meetings([g.edges[r]["pts"] for r in roads], band, frame))
-    else: g.remove_nodes_from([v for (_, v, _), _ in arms if g.nodes[v].get("imagined")])
+        if band is not None and len(found[0]) > 2:
+            join_roads(g, roads, meetings([g.edges[r]["pts"] for r in roads], band, frame))
+    else:
+        g.remove_nodes_from([v for (_, v, _), _ in arms if g.nodes[v].get("imagined")])
     return found is not None
 
 # %% ../../nbs/roads/crossings.ipynb #0th3r004
 def split_crossings(
     g: nx.MultiGraph,
-    probs: np.ndarray,        # (bands, H, W)
+    probs: np.ndarray,  # (bands, H, W)
     frame: Frame,
     channels: Channels,
     config: VectorizeConfig,
-) -> nx.MultiGraph:           # the same graph
+) -> nx.MultiGraph:  # the same graph
     "Keep roads apart that cross without meeting."
     for group in node_groups(g, probs, frame, channels, config):
-        if not group <= g.nodes or split_group(g, group, probs, frame, channels, config): continue   # a fork may have gone with its bridge
+        if not group <= g.nodes or split_group(g, group, probs, frame, channels, config):
+            continue  # a fork may have gone with its bridge
         for other in other_groups(g, group, config.crossing_link_m):
-            if other <= g.nodes: split_group(g, other, probs, frame, channels, config)
+            if other <= g.nodes:
+                split_group(g, other, probs, frame, channels, config)
     return part_at_border(g, probs, frame, channels)

@@ -29,89 +29,150 @@ __all__ = ['COLUMNS', 'MIN_SECTION_PX', 'WRITERS', 'READERS', 'read_rows', 'solu
 COLUMNS = ["ImageId", "WKT_Pix", "length_m", "travel_time_s"]
 MIN_SECTION_PX = 0.01
 
+
 def read_rows(
-    source: str | Path | pd.DataFrame,   # a CSV, or its rows
-) -> pd.DataFrame:                       # text; index: the line in the file
+    source: str | Path | pd.DataFrame,  # a CSV, or its rows
+) -> pd.DataFrame:  # text; index: the line in the file
     "A submission's rows as they are written."
-    if isinstance(source, pd.DataFrame): rows = source.astype(object).map(lambda v: v if isinstance(v, str) else repr(v)).reset_index(drop=True)
+    if isinstance(source, pd.DataFrame):
+        rows = (
+            source.astype(object)
+            .map(lambda v: v if isinstance(v, str) else repr(v))
+            .reset_index(drop=True)
+        )
     else:
-        try: rows = pd.read_csv(source, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        try:
+            rows = pd.read_csv(source, dtype=str, keep_default_na=False, skip_blank_lines=False)
         except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as e:
-            raise DataError(source, f"is not a CSV table ({e})", "Write it with rows.to_csv(path, index=False).") from e
+            raise DataError(
+                source, f"is not a CSV table ({e})", "Write it with rows.to_csv(path, index=False)."
+            ) from e
     rows.index = pd.RangeIndex(2, len(rows) + 2, name="line")
     return rows
+
 
 def solution_problems(
     source: str | Path | pd.DataFrame,
     *,
-    chips: Any = None,        # ids that must be there, and no others; None: whatever is there
-) -> pd.DataFrame:            # line, chip, problem; empty: the scorer takes it
+    chips: Any = None,  # ids that must be there, and no others; None: whatever is there
+) -> pd.DataFrame:  # line, chip, problem; empty: the scorer takes it
     "Everything for which the scorer would refuse a submission."
     rows = read_rows(source)
-    if list(rows.columns) != COLUMNS: return _listed([(1, "", f"the header is {', '.join(map(str, rows.columns))}, not {', '.join(COLUMNS)}")])
-    found = [(line, row.ImageId, problem) for line, row in zip(rows.index, rows.itertuples(index=False), strict=True) for problem in _row_problems(row)]
+    if list(rows.columns) != COLUMNS:
+        return _listed(
+            [
+                (
+                    1,
+                    "",
+                    f"the header is {', '.join(map(str, rows.columns))}, not {', '.join(COLUMNS)}",
+                )
+            ]
+        )
+    found = [
+        (line, row.ImageId, problem)
+        for line, row in zip(rows.index, rows.itertuples(index=False), strict=True)
+        for problem in _row_problems(row)
+    ]
     found += _chip_problems(rows)
     if chips is not None:
         there, wanted = set(rows["ImageId"]), set(chips)
-        found += [(0, chip, "has no row: a chip without roads has LINESTRING EMPTY") for chip in sorted(wanted - there)]
-        found += [(int(rows.index[rows["ImageId"] == chip][0]), chip, "is not a chip that was asked for") for chip in sorted(there - wanted)]
+        found += [
+            (0, chip, "has no row: a chip without roads has LINESTRING EMPTY")
+            for chip in sorted(wanted - there)
+        ]
+        found += [
+            (int(rows.index[rows["ImageId"] == chip][0]), chip, "is not a chip that was asked for")
+            for chip in sorted(there - wanted)
+        ]
     return _listed(sorted(found))
 
-def _listed(found: list[tuple[int, str, str]]) -> pd.DataFrame: return pd.DataFrame(found, columns=["line", "chip", "problem"])
+
+def _listed(found: list[tuple[int, str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(found, columns=["line", "chip", "problem"])
 
 # %% ../../nbs/roads/formats.ipynb #3953b207
 def _row_problems(row: Any) -> Iterator[str]:
     "What is wrong with a row by itself."
-    if not row.ImageId.strip() or row.ImageId != row.ImageId.strip(): yield "ImageId is empty or has spaces around it"
+    if not row.ImageId.strip() or row.ImageId != row.ImageId.strip():
+        yield "ImageId is empty or has spaces around it"
     line = _line_of(row.WKT_Pix)
     for name in ("length_m", "travel_time_s"):
         value = _number_of(getattr(row, name))
-        if value is None or value < 0: yield f"{name} is {getattr(row, name)!r}, not a number of 0 or more"
-        elif line is not None and not line.is_empty and not value: yield f"{name} of a road is 0"
-    if line is None: yield f"WKT_Pix {row.WKT_Pix[:40]!r} is no LINESTRING of two points or more"
-    elif not line.is_empty and not np.isfinite(shapely.get_coordinates(line)).all(): yield "has coordinates that are not finite"
-    elif not line.is_empty and (short := float(np.hypot(*np.diff(shapely.get_coordinates(line), axis=0).T).min())) < MIN_SECTION_PX:
+        if value is None or value < 0:
+            yield f"{name} is {getattr(row, name)!r}, not a number of 0 or more"
+        elif line is not None and not line.is_empty and not value:
+            yield f"{name} of a road is 0"
+    if line is None:
+        yield f"WKT_Pix {row.WKT_Pix[:40]!r} is no LINESTRING of two points or more"
+    elif not line.is_empty and not np.isfinite(shapely.get_coordinates(line)).all():
+        yield "has coordinates that are not finite"
+    elif (
+        not line.is_empty
+        and (short := float(np.hypot(*np.diff(shapely.get_coordinates(line), axis=0).T).min()))
+        < MIN_SECTION_PX
+    ):
         yield f"has a section of {short:.4f} px, shorter than {MIN_SECTION_PX}"
+
 
 def _line_of(text: str) -> shapely.LineString | None:
     "The line of a WKT, empty or with two points or more."
-    with np.errstate(invalid="ignore"): line = shapely.from_wkt(text, on_invalid="ignore")
+    with np.errstate(invalid="ignore"):
+        line = shapely.from_wkt(text, on_invalid="ignore")
     return line if isinstance(line, shapely.LineString) else None
+
 
 def _number_of(text: str) -> float | None:
     "A finite number, where a text is one."
-    try: value = float(text)
-    except ValueError: return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
     return value if np.isfinite(value) else None
+
 
 def _chip_problems(rows: pd.DataFrame) -> list[tuple[int, str, str]]:
     "What is wrong with a chip's rows together."
     found = []
     for chip, part in rows.groupby("ImageId", sort=False):
-        lines = {i: line for i, text in part["WKT_Pix"].items() if (line := _line_of(text)) is not None}
+        lines = {
+            i: line for i, text in part["WKT_Pix"].items() if (line := _line_of(text)) is not None
+        }
         empty = [i for i, line in lines.items() if line.is_empty]
-        if empty and len(part) > 1: found.append((empty[0], chip, "is said to be EMPTY beside other rows of the same chip"))
+        if empty and len(part) > 1:
+            found.append((empty[0], chip, "is said to be EMPTY beside other rows of the same chip"))
         seen: dict[frozenset, int] = {}
         for i, line in lines.items():
             points = list(map(tuple, shapely.get_coordinates(line)))
             for section in map(frozenset, zip(points, points[1:], strict=False)):
-                if section in seen: found.append((i, chip, f"repeats a section of line {seen[section]}"))
+                if section in seen:
+                    found.append((i, chip, f"repeats a section of line {seen[section]}"))
                 seen.setdefault(section, i)
     return found
 
-def check_solution(source: str | Path | pd.DataFrame, *, chips: Any = None) -> pd.DataFrame:   # its rows
+
+def check_solution(
+    source: str | Path | pd.DataFrame, *, chips: Any = None
+) -> pd.DataFrame:  # its rows
     "Refuse a submission that the scorer would refuse; DataError names the line and the rule."
     found = solution_problems(source, chips=chips)
-    if found.empty: return read_rows(source)
-    first, more = found.iloc[0], f" (and {len(found) - 1} more: solution_problems lists them)" if len(found) > 1 else ""
-    raise DataError("rows" if isinstance(source, pd.DataFrame) else source, f"line {first.line}, chip {first.chip}: {first.problem}{more}", "Mend it; graph.to_wkt_rows writes rows that are taken.")
+    if found.empty:
+        return read_rows(source)
+    first, more = (
+        found.iloc[0],
+        f" (and {len(found) - 1} more: solution_problems lists them)" if len(found) > 1 else "",
+    )
+    raise DataError(
+        "rows" if isinstance(source, pd.DataFrame) else source,
+        f"line {first.line}, chip {first.chip}: {first.problem}{more}",
+        "Mend it; graph.to_wkt_rows writes rows that are taken.",
+    )
 
 # %% ../../nbs/roads/formats.ipynb #402b0e50
 def write_geojson(
     g: nx.MultiGraph,
     path: str | Path,
     *,
-    speeds: bool = True,      # False: a graph that has none yet
+    speeds: bool = True,  # False: a graph that has none yet
 ) -> Path:
     "A road graph as GeoJSON lines with all attributes, all or nothing."
     graph.validate(g, speeds=speeds)
@@ -119,12 +180,29 @@ def write_geojson(
     features = []
     for u, v, k, data in g.edges(keys=True, data=True):
         xy = shapely.get_coordinates(data["geometry"])
-        properties = {"u": u, "v": v, "key": k} | {name: _plain(value) for name, value in data.items() if name != "geometry"}
-        features.append({"type": "Feature", "properties": properties, "geometry": {"type": "LineString", "coordinates": np.column_stack(to.transform(xy[:, 0], xy[:, 1])).tolist()}})
+        properties = {"u": u, "v": v, "key": k} | {
+            name: _plain(value) for name, value in data.items() if name != "geometry"
+        }
+        features.append(
+            {
+                "type": "Feature",
+                "properties": properties,
+                "geometry": {
+                    "type": "LineString",
+                    "coordinates": np.column_stack(to.transform(xy[:, 0], xy[:, 1])).tolist(),
+                },
+            }
+        )
     text = ",\n".join(json.dumps(f, allow_nan=False) for f in features)
-    return write_text(path, f'{{"type": "FeatureCollection", "graph_crs": {json.dumps(str(g.graph["crs"]))}, "features": [\n{text}\n]}}\n')
+    return write_text(
+        path,
+        f'{{"type": "FeatureCollection", "graph_crs": {json.dumps(str(g.graph["crs"]))}, "features": [\n{text}\n]}}\n',
+    )
 
-def _plain(value: Any) -> Any: return value.item() if isinstance(value, np.generic) else value
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
 
 def read_geojson(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
     "Read what `write_geojson` wrote."
@@ -133,101 +211,194 @@ def read_geojson(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
         g = graph.empty(found["graph_crs"])
         to = transformer("EPSG:4326", g.graph["crs"])
         for feature in found["features"]:
-            data, (lon, lat) = dict(feature["properties"]), np.array(feature["geometry"]["coordinates"]).T
+            data, (lon, lat) = (
+                dict(feature["properties"]),
+                np.array(feature["geometry"]["coordinates"]).T,
+            )
             xy = np.column_stack(to.transform(lon, lat))
             _add_edge(g, data.pop("u"), data.pop("v"), xy, key=data.pop("key"), **data)
     except (OSError, ValueError, LookupError, TypeError) as e:
-        raise GraphError(path, f"is no GeoJSON of a road graph ({type(e).__name__}: {e})", "Make it with write_geojson; other lines come in as labels.") from e
+        raise GraphError(
+            path,
+            f"is no GeoJSON of a road graph ({type(e).__name__}: {e})",
+            "Make it with write_geojson; other lines come in as labels.",
+        ) from e
     return graph.validate(g, speeds=speeds)
+
 
 def _add_edge(g: nx.MultiGraph, u: Any, v: Any, xy: np.ndarray, **data: Any) -> None:
     "Add an edge, turned so that it starts at its first node; a node lies where its first edge ends."
-    if u in g and u != v and np.hypot(*(xy[0] - (g.nodes[u]["x"], g.nodes[u]["y"]))) > np.hypot(*(xy[-1] - (g.nodes[u]["x"], g.nodes[u]["y"]))): u, v = v, u
-    if u not in g and v in g and u != v and np.hypot(*(xy[-1] - (g.nodes[v]["x"], g.nodes[v]["y"]))) > 0.01: u, v = v, u
+    if (
+        u in g
+        and u != v
+        and np.hypot(*(xy[0] - (g.nodes[u]["x"], g.nodes[u]["y"])))
+        > np.hypot(*(xy[-1] - (g.nodes[u]["x"], g.nodes[u]["y"])))
+    ):
+        u, v = v, u
+    if (
+        u not in g
+        and v in g
+        and u != v
+        and np.hypot(*(xy[-1] - (g.nodes[v]["x"], g.nodes[v]["y"]))) > 0.01
+    ):
+        u, v = v, u
     for n, (x, y) in ((u, xy[0]), (v, xy[-1])):
-        if n not in g: g.add_node(n, x=float(x), y=float(y))
+        if n not in g:
+            g.add_node(n, x=float(x), y=float(y))
     g.add_edge(u, v, geometry=shapely.LineString(xy), **data)
 
 # %% ../../nbs/roads/formats.ipynb #1f043f39
 def write_osm(
     g: nx.MultiGraph,
-    path: str | Path,         # ends in .osm
+    path: str | Path,  # ends in .osm
     *,
-    speeds: bool = True,      # False: a graph that has none yet
+    speeds: bool = True,  # False: a graph that has none yet
 ) -> Path:
     "A road graph as OSM XML, all or nothing."
     graph.validate(g, speeds=speeds)
-    root = ElementTree.Element("osm", version="0.6", generator="spacenet5_nb", upload="never", crs=str(g.graph["crs"]))
-    to, number, places, ways = transformer(g.graph["crs"], "EPSG:4326"), {n: -i - 1 for i, n in enumerate(g)}, [], []
+    root = ElementTree.Element(
+        "osm", version="0.6", generator="spacenet5_nb", upload="never", crs=str(g.graph["crs"])
+    )
+    to, number, places, ways = (
+        transformer(g.graph["crs"], "EPSG:4326"),
+        {n: -i - 1 for i, n in enumerate(g)},
+        [],
+        [],
+    )
     places += [(d["x"], d["y"]) for _, d in g.nodes(data=True)]
     for u, v, k, data in g.edges(keys=True, data=True):
         xy = shapely.get_coordinates(data["geometry"])
-        if np.hypot(*(xy[0] - places[-number[u] - 1])) > np.hypot(*(xy[-1] - places[-number[u] - 1])): u, v = v, u
+        if np.hypot(*(xy[0] - places[-number[u] - 1])) > np.hypot(
+            *(xy[-1] - places[-number[u] - 1])
+        ):
+            u, v = v, u
         first = len(places)
         places += xy[1:-1].tolist()
-        ways.append(([number[u], *(-i - 1 for i in range(first, len(places))), number[v]], {"u": str(u), "v": str(v), "key": str(k)} | _tags(data)))
+        ways.append(
+            (
+                [number[u], *(-i - 1 for i in range(first, len(places))), number[v]],
+                {"u": str(u), "v": str(v), "key": str(k)} | _tags(data),
+            )
+        )
     lon, lat = to.transform(*np.array(places).reshape(-1, 2).T)
-    for i, (x, y) in enumerate(zip(lon, lat, strict=True)): ElementTree.SubElement(root, "node", id=str(-i - 1), version="1", visible="true", lat=f"{y:.7f}", lon=f"{x:.7f}")
+    for i, (x, y) in enumerate(zip(lon, lat, strict=True)):
+        ElementTree.SubElement(
+            root,
+            "node",
+            id=str(-i - 1),
+            version="1",
+            visible="true",
+            lat=f"{y:.7f}",
+            lon=f"{x:.7f}",
+        )
     for i, (refs, tags) in enumerate(ways):
         way = ElementTree.SubElement(root, "way", id=str(-i - 1), version="1", visible="true")
-        for ref in refs: ElementTree.SubElement(way, "nd", ref=str(ref))
-        for k, v in tags.items(): ElementTree.SubElement(way, "tag", k=k, v=v)
+        for ref in refs:
+            ElementTree.SubElement(way, "nd", ref=str(ref))
+        for k, v in tags.items():
+            ElementTree.SubElement(way, "tag", k=k, v=v)
     ElementTree.indent(root, "")
-    return write_bytes(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
+    return write_bytes(
+        path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    )
+
 
 def _tags(data: dict) -> dict[str, str]:
     "An edge's attributes as OSM's tags, and in full under their own names."
     level = int(data.get("level", 0))
-    tags = {"highway": "road"} | {name: str(_plain(value)) for name, value in data.items() if name != "geometry"}
-    if "speed_kph" in data: tags["maxspeed"] = str(round(data["speed_kph"]))
-    if level: tags |= {"layer": str(level), "bridge" if level > 0 else "tunnel": "yes"}
+    tags = {"highway": "road"} | {
+        name: str(_plain(value)) for name, value in data.items() if name != "geometry"
+    }
+    if "speed_kph" in data:
+        tags["maxspeed"] = str(round(data["speed_kph"]))
+    if level:
+        tags |= {"layer": str(level), "bridge" if level > 0 else "tunnel": "yes"}
     return tags
 
+
 _OSM_ONLY = {"highway", "maxspeed", "layer", "bridge", "tunnel"}
+
 
 def read_osm_graph(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
     "Read what `write_osm` wrote; positions are OSM's, whose seven decimals are about a centimetre."
     try:
         root = ElementTree.parse(path).getroot()
-        g, places = graph.empty(root.attrib["crs"]), {n.attrib["id"]: (float(n.attrib["lon"]), float(n.attrib["lat"])) for n in root.iter("node")}
+        g, places = (
+            graph.empty(root.attrib["crs"]),
+            {
+                n.attrib["id"]: (float(n.attrib["lon"]), float(n.attrib["lat"]))
+                for n in root.iter("node")
+            },
+        )
         to = transformer("EPSG:4326", g.graph["crs"])
         for way in root.iter("way"):
-            xy = np.column_stack(to.transform(*np.array([places[nd.attrib["ref"]] for nd in way.iter("nd")]).T))
-            data = {t.attrib["k"]: t.attrib["v"] for t in way.iter("tag") if t.attrib["k"] not in _OSM_ONLY}
+            xy = np.column_stack(
+                to.transform(*np.array([places[nd.attrib["ref"]] for nd in way.iter("nd")]).T)
+            )
+            data = {
+                t.attrib["k"]: t.attrib["v"]
+                for t in way.iter("tag")
+                if t.attrib["k"] not in _OSM_ONLY
+            }
             u, v, k = (_value(data.pop(name)) for name in ("u", "v", "key"))
             _add_edge(g, u, v, xy, key=k, **{name: _value(text) for name, text in data.items()})
     except (OSError, ElementTree.ParseError, ValueError, LookupError, TypeError) as e:
-        raise GraphError(path, f"is no OSM XML of a road graph ({type(e).__name__}: {e})", "Make it with write_osm; other extracts come in with `spacenet5 labels --osm`.") from e
+        raise GraphError(
+            path,
+            f"is no OSM XML of a road graph ({type(e).__name__}: {e})",
+            "Make it with write_osm; other extracts come in with `spacenet5 labels --osm`.",
+        ) from e
     return graph.validate(g, speeds=speeds)
+
 
 def _value(text: str) -> Any:
     "A number where a text is one."
     for kind in (int, float):
-        try: return kind(text)
-        except ValueError: continue
+        try:
+            return kind(text)
+        except ValueError:
+            continue
     return text
 
 # %% ../../nbs/roads/formats.ipynb #9fea62e9
-WRITERS = {".gpkg": graph.write, ".graphml": graph.write, ".geojson": write_geojson, ".osm": write_osm}
-READERS = {".gpkg": graph.read, ".graphml": graph.read, ".geojson": read_geojson, ".osm": read_osm_graph}
+WRITERS = {
+    ".gpkg": graph.write,
+    ".graphml": graph.write,
+    ".geojson": write_geojson,
+    ".osm": write_osm,
+}
+READERS = {
+    ".gpkg": graph.read,
+    ".graphml": graph.read,
+    ".geojson": read_geojson,
+    ".osm": read_osm_graph,
+}
+
 
 def save(g: nx.MultiGraph, path: str | Path, *, speeds: bool = True) -> Path:
     "Write a road graph in the format that a file's ending names."
     return _of_kind(WRITERS, path)(g, path, speeds=speeds)
 
+
 def load(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
     "Read a road graph that `save` wrote."
     return _of_kind(READERS, path)(path, speeds=speeds)
 
+
 def _of_kind(table: dict[str, Callable], path: str | Path) -> Callable:
     "The function for a file's ending."
-    if (kind := Path(path).suffix) in table: return table[kind]
-    raise GraphError(path, "unknown kind of graph file", f"Use a name that ends in {', '.join(table)}.")
+    if (kind := Path(path).suffix) in table:
+        return table[kind]
+    raise GraphError(
+        path, "unknown kind of graph file", f"Use a name that ends in {', '.join(table)}."
+    )
 
 # %% ../../nbs/roads/formats.ipynb #b9f1228b
 class StepLog:
     "What every step did to a chip."
-    def __init__(self): self.rows: list[dict] = []
+
+    def __init__(self):
+        self.rows: list[dict] = []
 
     def note_mask(self, name: str, mask: np.ndarray) -> None:
         "Count a mask's pixels."
@@ -235,13 +406,30 @@ class StepLog:
 
     def note(self, name: str, g: nx.MultiGraph) -> None:
         "Count a network (`pts`) or a road graph (`length`)."
-        metres = sum(d["length"] if "length" in d else length_of(d["pts"]) for *_, d in g.edges(data=True))
-        self.rows.append(dict(step=name, nodes=len(g), edges=g.number_of_edges(), pieces=nx.number_connected_components(g), metres=round(metres, 1)))
+        metres = sum(
+            d["length"] if "length" in d else length_of(d["pts"]) for *_, d in g.edges(data=True)
+        )
+        self.rows.append(
+            dict(
+                step=name,
+                nodes=len(g),
+                edges=g.number_of_edges(),
+                pieces=nx.number_connected_components(g),
+                metres=round(metres, 1),
+            )
+        )
 
-    def table(self) -> pd.DataFrame:   # step, pixels, nodes, edges, pieces, metres, and how pixels, edges, metres changed
+    def table(
+        self,
+    ) -> (
+        pd.DataFrame
+    ):  # step, pixels, nodes, edges, pieces, metres, and how pixels, edges, metres changed
         "All steps in order; a change is from the step before that counted the same."
-        out = pd.DataFrame(self.rows, columns=["step", "pixels", "nodes", "edges", "pieces", "metres"])
-        for name in ("pixels", "edges", "metres"): out[f"{name}_change"] = out[name].astype(float).diff().round(1)
+        out = pd.DataFrame(
+            self.rows, columns=["step", "pixels", "nodes", "edges", "pieces", "metres"]
+        )
+        for name in ("pixels", "edges", "metres"):
+            out[f"{name}_change"] = out[name].astype(float).diff().round(1)
         whole = ["pixels", "nodes", "edges", "pieces", "pixels_change", "edges_change"]
         return out.astype(dict.fromkeys(whole, "Int64"))
 

@@ -26,15 +26,25 @@ def points_from(g: nx.MultiGraph, u: Hashable, v: Hashable, k: int) -> np.ndarra
     start = g.nodes[u]["xy"]
     return pts if pts[0, 0] == start[0] and pts[0, 1] == start[1] else pts[::-1]
 
+
 def length_of(pts: np.ndarray) -> float:
     "Length of a line of points."
     step = pts[1:] - pts[:-1]
-    return math.sqrt(step[0, 0]*step[0, 0] + step[0, 1]*step[0, 1]) if len(step) == 1 else float(np.sqrt(np.einsum("ij,ij->i", step, step)).sum())
+    return (
+        math.sqrt(step[0, 0] * step[0, 0] + step[0, 1] * step[0, 1])
+        if len(step) == 1
+        else float(np.sqrt(np.einsum("ij,ij->i", step, step)).sum())
+    )
+
 
 def as_lines(pts: list[np.ndarray]) -> np.ndarray:
     "Lines of points as geometries, all at once: one by one costs ten times as much."
-    if not pts: return np.zeros(0, object)
-    return shapely.linestrings(np.concatenate(pts), indices=np.repeat(np.arange(len(pts)), [len(p) for p in pts]))
+    if not pts:
+        return np.zeros(0, object)
+    return shapely.linestrings(
+        np.concatenate(pts), indices=np.repeat(np.arange(len(pts)), [len(p) for p in pts])
+    )
+
 
 def add_line(g: nx.MultiGraph, u: Hashable, v: Hashable, pts: np.ndarray, level: int = 0) -> None:
     "Add an edge whose ends are pinned to its nodes' positions."
@@ -42,12 +52,14 @@ def add_line(g: nx.MultiGraph, u: Hashable, v: Hashable, pts: np.ndarray, level:
     pts[0], pts[-1] = g.nodes[u]["xy"], g.nodes[v]["xy"]
     g.add_edge(u, v, pts=pts, level=level)
 
+
 def add_point(g: nx.MultiGraph, xy: np.ndarray) -> int:
     "Add a node with the next free number."
     number = g.graph["next"]
     g.graph["next"] = number + 1
     g.add_node(number, xy=np.asarray(xy, float))
     return number
+
 
 def copy_network(g: nx.MultiGraph) -> nx.MultiGraph:
     "A copy to edit; the points themselves are shared and never changed in place."
@@ -61,15 +73,20 @@ def make_network(traced: Traced, frame: Frame, *, keep: int = 0) -> nx.MultiGrap
     xy = frame.to_metres(rc)
     border = ((rc[:n] <= -0.5) | (rc[:n] >= np.array(frame.shape) - 0.5)).any(1)
     g = nx.MultiGraph(next=n, crs=frame.target)
-    g.add_nodes_from((i, dict(xy=p, border=b)) for i, p, b in zip(range(n), xy[:n], border.tolist(), strict=True))
+    g.add_nodes_from(
+        (i, dict(xy=p, border=b)) for i, p, b in zip(range(n), xy[:n], border.tolist(), strict=True)
+    )
     for (u, v), part in zip(traced.ends.tolist(), _moving(xy[n:], count), strict=True):
-        if len(part) > 1: add_line(g, u, v, part if (part[-1] == xy[v]).all() else np.vstack([part, xy[v]]))
+        if len(part) > 1:
+            add_line(g, u, v, part if (part[-1] == xy[v]).all() else np.vstack([part, xy[v]]))
     g.remove_nodes_from([i for i in range(n) if g.degree(i) == 0])
     return g
 
+
 def _moving(xy: np.ndarray, count: np.ndarray) -> list[np.ndarray]:
     "Points of lines, `count` of each, without those that repeat the one before."
-    if not len(count): return []
+    if not len(count):
+        return []
     starts = np.r_[0, count.cumsum()[:-1]]
     new = np.r_[True, (xy[1:] != xy[:-1]).any(1)]
     new[starts] = True
@@ -79,12 +96,15 @@ def _moving(xy: np.ndarray, count: np.ndarray) -> list[np.ndarray]:
 def merge_chains(
     g: nx.MultiGraph,
     keep: Iterable[Hashable] = (),  # nodes to leave alone
-) -> nx.MultiGraph:                 # the same graph
+) -> nx.MultiGraph:  # the same graph
     "Join the two edges at every node that has just two."
     kept = set(keep)
-    for n in [n for n, degree in g.degree() if degree == 2 and n not in kept]:   # joining two edges changes no other node's degree
+    for n in [
+        n for n, degree in g.degree() if degree == 2 and n not in kept
+    ]:  # joining two edges changes no other node's degree
         at = list(g.edges(n, keys=True))
-        if len(at) != 2: continue                     # a ring's own node
+        if len(at) != 2:
+            continue  # a ring's own node
         (_, a, ka), (_, b, kb) = at
         pts = np.vstack([points_from(g, n, a, ka)[::-1], points_from(g, n, b, kb)[1:]])
         level = max(g.edges[n, a, ka]["level"], g.edges[n, b, kb]["level"])
@@ -95,23 +115,39 @@ def merge_chains(
 # %% ../../nbs/roads/graph_edits.ipynb #6765f4ea
 def remove_spurs(
     g: nx.MultiGraph,
-    min_m: float,              # dead ends shorter than this go
-    border_m: float = 0.0,     # at the border only those shorter than this
-) -> nx.MultiGraph:            # the same graph
+    min_m: float,  # dead ends shorter than this go
+    border_m: float = 0.0,  # at the border only those shorter than this
+) -> nx.MultiGraph:  # the same graph
     "Take short dead-end edges off crossings, shortest first."
     while True:
         tips = {n for n, degree in g.degree() if degree == 1}
-        spurs = [(length_of(d["pts"]), *((u, v) if u in tips else (v, u))) for u, v, d in g.edges(data=True) if (u in tips) != (v in tips)]
-        spurs = sorted((m, tip, foot) for m, tip, foot in spurs if m < (border_m if g.nodes[tip].get("border") else min_m))
+        spurs = [
+            (length_of(d["pts"]), *((u, v) if u in tips else (v, u)))
+            for u, v, d in g.edges(data=True)
+            if (u in tips) != (v in tips)
+        ]
+        spurs = sorted(
+            (m, tip, foot)
+            for m, tip, foot in spurs
+            if m < (border_m if g.nodes[tip].get("border") else min_m)
+        )
         removed = 0
         for _, tip, foot in spurs:
-            if g.degree(foot) >= 3: g.remove_node(tip); removed += 1
-        if not removed: return g
+            if g.degree(foot) >= 3:
+                g.remove_node(tip)
+                removed += 1
+        if not removed:
+            return g
         merge_chains(g)
+
 
 def remove_loops(g: nx.MultiGraph, min_m: float) -> nx.MultiGraph:
     "Take away loops on a single node that are shorter than `min_m`."
-    short = [(u, v, k) for u, v, k, d in g.edges(keys=True, data=True) if u == v and length_of(d["pts"]) < min_m]
+    short = [
+        (u, v, k)
+        for u, v, k, d in g.edges(keys=True, data=True)
+        if u == v and length_of(d["pts"]) < min_m
+    ]
     g.remove_edges_from(short)
     g.remove_nodes_from([n for n in {u for u, *_ in short} if g.degree(n) == 0])
     return merge_chains(g)
@@ -119,19 +155,24 @@ def remove_loops(g: nx.MultiGraph, min_m: float) -> nx.MultiGraph:
 # %% ../../nbs/roads/graph_edits.ipynb #83a57b1a
 def prune_components(
     g: nx.MultiGraph,
-    min_m: float,    # components with less road than this go
+    min_m: float,  # components with less road than this go
 ) -> nx.MultiGraph:  # the same graph
     "Drop short, unconnected pieces."
     for nodes in list(nx.connected_components(g)):
-        if _is_short(g, nodes, min_m/2 if any(g.nodes[n].get("border") for n in nodes) else min_m): g.remove_nodes_from(nodes)
+        if _is_short(
+            g, nodes, min_m / 2 if any(g.nodes[n].get("border") for n in nodes) else min_m
+        ):
+            g.remove_nodes_from(nodes)
     return g
+
 
 def _is_short(g: nx.MultiGraph, nodes: set, min_m: float) -> bool:
     "Whether a component has less road than so many metres; no more edges are measured than it takes."
     total = 0.0
     for *_, d in g.edges(nodes, data=True):
         total += length_of(d["pts"])
-        if total >= min_m: return False
+        if total >= min_m:
+            return False
     return total < min_m
 
 # %% ../../nbs/roads/graph_edits.ipynb #c3924076
@@ -139,23 +180,27 @@ def cut_edge(
     g: nx.MultiGraph,
     edge: tuple[Hashable, Hashable, int],
     along_m: Iterable[float],  # where to cut, from the edge's first stored point
-    snap_m: float = 2.0,       # nearer than this to a node, that node is used
-) -> list[Hashable]:           # the node of each cut
+    snap_m: float = 2.0,  # nearer than this to a node, that node is used
+) -> list[Hashable]:  # the node of each cut
     "Split an edge at the given places."
     u, v, k = edge
     pts, level = g.edges[edge]["pts"], g.edges[edge]["level"]
-    if not (pts[0] == g.nodes[u]["xy"]).all(): u, v = v, u
+    if not (pts[0] == g.nodes[u]["xy"]).all():
+        u, v = v, u
     total, where = length_of(pts), list(along_m)
     made: list[tuple[float, Hashable]] = [(0.0, u)]
     for s in sorted(where):
-        if s - made[-1][0] <= snap_m or total - s <= snap_m: continue
+        if s - made[-1][0] <= snap_m or total - s <= snap_m:
+            continue
         made.append((s, add_point(g, interpolate(pts, s))))
     made.append((total, v))
     if len(made) > 2:
         g.remove_edge(*edge)
-        for (s0, a), (s1, b) in zip(made, made[1:], strict=False): add_line(g, a, b, substring(pts, s0, s1), level)
+        for (s0, a), (s1, b) in zip(made, made[1:], strict=False):
+            add_line(g, a, b, substring(pts, s0, s1), level)
     positions = np.array([s for s, _ in made])
     return [made[int(abs(positions - s).argmin())][1] for s in where]
+
 
 def _stations(pts: np.ndarray) -> np.ndarray:
     "Distance of each point from the first."
@@ -163,50 +208,69 @@ def _stations(pts: np.ndarray) -> np.ndarray:
     np.cumsum(np.sqrt(np.einsum("ij,ij->i", step, step)), out=out[1:])
     return out
 
+
 def interpolate(pts: np.ndarray, s: float) -> np.ndarray:
     "The position `s` metres along a line."
     return _between(pts, _stations(pts), s)
+
 
 def interpolate_all(pts: np.ndarray, where_m: Iterable[float]) -> list[np.ndarray]:
     "The positions at several distances along a line."
     at = _stations(pts)
     return [_between(pts, at, s) for s in where_m]
 
+
 def _between(pts: np.ndarray, at: np.ndarray, s: float) -> np.ndarray:
     "The position at a station of a line whose points' stations are known; beyond its ends, the ends."
     i = int(at.searchsorted(s))
-    if i == 0 or i == len(at): return pts[min(i, len(at) - 1)]
-    return pts[i - 1] + (s - at[i - 1])/(at[i] - at[i - 1])*(pts[i] - pts[i - 1])
+    if i == 0 or i == len(at):
+        return pts[min(i, len(at) - 1)]
+    return pts[i - 1] + (s - at[i - 1]) / (at[i] - at[i - 1]) * (pts[i] - pts[i - 1])
+
 
 def substring(pts: np.ndarray, s0: float, s1: float) -> np.ndarray:
     "The part of a line between two distances from its start."
     at = _stations(pts)
     first, last = int(at.searchsorted(s0, "right")), int(at.searchsorted(s1))
-    return np.concatenate([_between(pts, at, s0)[None], pts[first:last], _between(pts, at, s1)[None]])
+    return np.concatenate(
+        [_between(pts, at, s0)[None], pts[first:last], _between(pts, at, s1)[None]]
+    )
 
 # %% ../../nbs/roads/graph_edits.ipynb #349ceacb
 def smooth_points(
-    pts: np.ndarray,        # (n, 2)
-    half: int,              # neighbours to each side
-) -> np.ndarray:            # (n, 2), same ends
+    pts: np.ndarray,  # (n, 2)
+    half: int,  # neighbours to each side
+) -> np.ndarray:  # (n, 2), same ends
     "A moving average whose window narrows towards the ends, which stay."
-    if half < 1 or len(pts) < 4: return pts
+    if half < 1 or len(pts) < 4:
+        return pts
     from spacenet5_nb.base.boxcar_means import smoothed
+
     return smoothed(np.ascontiguousarray(pts), half)
+
 
 def smooth_network(g: nx.MultiGraph, half: int) -> nx.MultiGraph:
     "Smooth every edge."
-    for _, _, d in g.edges(data=True): d["pts"] = smooth_points(d["pts"], half)
+    for _, _, d in g.edges(data=True):
+        d["pts"] = smooth_points(d["pts"], half)
     return g
+
 
 def simplify_network(g: nx.MultiGraph, tolerance_m: float) -> nx.MultiGraph:
     "Douglas-Peucker on every edge; a loop keeps enough points to stay one."
     edges = list(g.edges(keys=True))
-    if not edges: return g
+    if not edges:
+        return g
     pts = [g.edges[e]["pts"] for e in edges]
-    for e, p, line in zip(edges, pts, shapely.simplify(as_lines(pts), tolerance_m, preserve_topology=False), strict=True):
+    for e, p, line in zip(
+        edges,
+        pts,
+        shapely.simplify(as_lines(pts), tolerance_m, preserve_topology=False),
+        strict=True,
+    ):
         simple = shapely.get_coordinates(line)
-        if e[0] == e[1] and len(simple) < 4: simple = p[np.unique(np.linspace(0, len(p) - 1, 5).astype(int))]
+        if e[0] == e[1] and len(simple) < 4:
+            simple = p[np.unique(np.linspace(0, len(p) - 1, 5).astype(int))]
         simple[0], simple[-1] = p[0], p[-1]
         g.edges[e]["pts"] = simple
     return g
@@ -214,35 +278,45 @@ def simplify_network(g: nx.MultiGraph, tolerance_m: float) -> nx.MultiGraph:
 # %% ../../nbs/roads/graph_edits.ipynb #180af0a5
 def merge_close_nodes(
     g: nx.MultiGraph,
-    max_m: float,    # links up to this length are drawn together
+    max_m: float,  # links up to this length are drawn together
 ) -> nx.MultiGraph:  # the same graph
     "Contract short links between crossings, shortest first."
-    near = ((u, v, d["pts"]) for u, v, d in g.edges(data=True) if u != v and math.dist(d["pts"][0], d["pts"][-1]) <= max_m)   # most are far apart
+    near = (
+        (u, v, d["pts"])
+        for u, v, d in g.edges(data=True)
+        if u != v and math.dist(d["pts"][0], d["pts"][-1]) <= max_m
+    )  # most are far apart
     links = sorted((length_of(pts), u, v) for u, v, pts in near)
     gone: set[Hashable] = set()
     for metres, u, v in links:
-        if metres > max_m: break
-        if u in gone or v in gone or g.degree(u) < 3 or g.degree(v) < 3: continue
-        contract(g, {u, v}, (g.nodes[u]["xy"] + g.nodes[v]["xy"])/2, trim_m=max_m)
+        if metres > max_m:
+            break
+        if u in gone or v in gone or g.degree(u) < 3 or g.degree(v) < 3:
+            continue
+        contract(g, {u, v}, (g.nodes[u]["xy"] + g.nodes[v]["xy"]) / 2, trim_m=max_m)
         gone |= {u, v}
     return g
+
 
 def contract(g: nx.MultiGraph, nodes: set, xy: np.ndarray, *, trim_m: float) -> int:
     "Make one node out of several; edges among them that are short go, the others are led to the new node."
     new = add_point(g, xy)
     for u, v, k, d in list(g.edges(nodes, keys=True, data=True)):
         inside = (u in nodes) + (v in nodes)
-        if inside == 2 and length_of(d["pts"]) <= 2*trim_m: continue
+        if inside == 2 and length_of(d["pts"]) <= 2 * trim_m:
+            continue
         pts = points_from(g, u, v, k)
         for end, node in ((0, u), (-1, v)):
-            if node in nodes: pts = _led_to(pts, xy, trim_m, end)
+            if node in nodes:
+                pts = _led_to(pts, xy, trim_m, end)
         add_line(g, new if u in nodes else u, new if v in nodes else v, pts, d["level"])
     g.remove_nodes_from(nodes)
     return new
 
+
 def _led_to(pts: np.ndarray, xy: np.ndarray, trim_m: float, end: int) -> np.ndarray:
     "Points whose first (0) or last (-1) stretch is replaced by a straight one to `xy`."
     pts = pts if end == 0 else pts[::-1]
-    cut = min(trim_m, length_of(pts)/2)
+    cut = min(trim_m, length_of(pts) / 2)
     out = np.vstack([xy, substring(pts, cut, length_of(pts))])
     return out if end == 0 else out[::-1]

@@ -13,7 +13,16 @@ import shapely
 from scipy.spatial import cKDTree
 
 from ..core import VectorizeConfig
-from .graph_edits import add_line, add_point, as_lines, cut_edge, interpolate_all, length_of, points_from, substring
+from spacenet5_nb.roads.graph_edits import (
+    add_line,
+    add_point,
+    as_lines,
+    cut_edge,
+    interpolate_all,
+    length_of,
+    points_from,
+    substring,
+)
 from .skeleton import Frame, read_at
 
 # %% auto #0
@@ -24,268 +33,449 @@ __all__ = ['WAY', 'CURVE_COST', 'MURK', 'OWN_M', 'CROSSING_M', 'WHOLE', 'ACROSS_
 # %% ../../nbs/roads/joins.ipynb #bb152863
 class DeadEnds(NamedTuple):
     "Where roads stop inside the chip."
-    node: np.ndarray       # (n,) node
-    xy: np.ndarray         # (n, 2) the tip
-    root: np.ndarray       # (n, 2) where a join would start
-    heading: np.ndarray    # (n, 2) unit vector along which the road would go on
-    length: np.ndarray     # (n,) metres of the edge
-    edges: list[tuple]     # n edges
+
+    node: np.ndarray  # (n,) node
+    xy: np.ndarray  # (n, 2) the tip
+    root: np.ndarray  # (n, 2) where a join would start
+    heading: np.ndarray  # (n, 2) unit vector along which the road would go on
+    length: np.ndarray  # (n,) metres of the edge
+    edges: list[tuple]  # n edges
+
 
 def dead_ends(
     g: nx.MultiGraph,
-    reach_m: float = 15.0,   # metres of a road that tell its direction
-    tip_m: float = 2.0,      # metres of it that thinning has bent
-    among: set | None = None,   # nodes that count; None: all
+    reach_m: float = 15.0,  # metres of a road that tell its direction
+    tip_m: float = 2.0,  # metres of it that thinning has bent
+    among: set | None = None,  # nodes that count; None: all
 ) -> DeadEnds:
     "Nodes with one edge that are not on the border."
-    found = [(n, *next(iter(g.edges(n, keys=True)))) for n, degree in g.degree() if degree == 1 and (among is None or n in among) and not g.nodes[n].get("border")]
+    found = [
+        (n, *next(iter(g.edges(n, keys=True))))
+        for n, degree in g.degree()
+        if degree == 1 and (among is None or n in among) and not g.nodes[n].get("border")
+    ]
     pts = [points_from(g, u, v, k) for _, u, v, k in found]
     length = np.array([length_of(p) for p in pts])
-    where = np.stack([np.minimum(tip_m, length/3), np.minimum(reach_m, length)], axis=-1)
-    root, back = np.array([interpolate_all(p, w) for p, w in zip(pts, where, strict=True)]).reshape(-1, 2, 2).swapaxes(0, 1)
-    return DeadEnds(np.array([n for n, *_ in found], int), np.array([p[0] for p in pts]).reshape(-1, 2), root, unit(root - back),
-                    length, [(u, v, k) for _, u, v, k in found])
+    where = np.stack([np.minimum(tip_m, length / 3), np.minimum(reach_m, length)], axis=-1)
+    root, back = (
+        np.array([interpolate_all(p, w) for p, w in zip(pts, where, strict=True)])
+        .reshape(-1, 2, 2)
+        .swapaxes(0, 1)
+    )
+    return DeadEnds(
+        np.array([n for n, *_ in found], int),
+        np.array([p[0] for p in pts]).reshape(-1, 2),
+        root,
+        unit(root - back),
+        length,
+        [(u, v, k) for _, u, v, k in found],
+    )
+
 
 def unit(v: np.ndarray) -> np.ndarray:
     "Vectors of length one."
-    return v/np.maximum(np.hypot(v[..., 0], v[..., 1]), 1e-9)[..., None]
+    return v / np.maximum(np.hypot(v[..., 0], v[..., 1]), 1e-9)[..., None]
+
 
 def angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "Degrees between unit vectors."
-    return np.degrees(np.arccos(np.clip((a*b).sum(-1), -1, 1)))
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
 
 # %% ../../nbs/roads/joins.ipynb #e1a0c0d1
-WAY = np.linspace(0, 1, 25)   # where a way is sampled
-CURVE_COST = 0.1              # probability by which a curve must beat the straight way
+WAY = np.linspace(0, 1, 25)  # where a way is sampled
+CURVE_COST = 0.1  # probability by which a curve must beat the straight way
+
 
 def straight_ways(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "Straight ways from each a to each b, (n, samples, 2)."
-    return a[:, None] + WAY[:, None]*(b - a)[:, None]
+    return a[:, None] + WAY[:, None] * (b - a)[:, None]
+
 
 def curved_ways(
-    a: np.ndarray,          # (n, 2) starts
-    b: np.ndarray,          # (n, 2) ends
-    out: np.ndarray,        # (n, 2) unit vectors along which they leave a
-    into: np.ndarray,       # (n, 2) unit vectors that point from b back against the way
-) -> np.ndarray:            # (n, samples, 2)
+    a: np.ndarray,  # (n, 2) starts
+    b: np.ndarray,  # (n, 2) ends
+    out: np.ndarray,  # (n, 2) unit vectors along which they leave a
+    into: np.ndarray,  # (n, 2) unit vectors that point from b back against the way
+) -> np.ndarray:  # (n, samples, 2)
     "Bezier curves that keep both directions."
-    handle = 0.4*np.hypot(*(b - a).T)[:, None]
-    corners, t = (a, a + out*handle, b + into*handle, b), WAY[:, None]
-    weights = (1 - t)**3, 3*(1 - t)**2*t, 3*(1 - t)*t**2, t**3
-    return sum(w*c[:, None] for w, c in zip(weights, corners, strict=True))
+    handle = 0.4 * np.hypot(*(b - a).T)[:, None]
+    corners, t = (a, a + out * handle, b + into * handle, b), WAY[:, None]
+    weights = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
+    return sum(w * c[:, None] for w, c in zip(weights, corners, strict=True))
+
 
 def seen_on(
-    ways: np.ndarray,       # (n, samples, 2) metres
-    band: np.ndarray,       # road probabilities (H, W)
+    ways: np.ndarray,  # (n, samples, 2) metres
+    band: np.ndarray,  # road probabilities (H, W)
     frame: Frame,
-) -> np.ndarray:            # (n,) 0-1
+) -> np.ndarray:  # (n,) 0-1
     "Mean probability over the darker half of each way."
     n, k, _ = ways.shape
-    values = np.sort(read_at(band, frame.to_pixels(ways.reshape(-1, 2))).reshape(n, k), axis=1)[:, :k//2]
-    return values.mean(1)/(255 if band.dtype == np.uint8 else 1)
+    values = np.sort(read_at(band, frame.to_pixels(ways.reshape(-1, 2))).reshape(n, k), axis=1)[
+        :, : k // 2
+    ]
+    return values.mean(1) / (255 if band.dtype == np.uint8 else 1)
 
 # %% ../../nbs/roads/joins.ipynb #25f9aba9
 class Join(NamedTuple):
     "A proposed piece of road."
-    cost: float                  # metres, stretched where it bends, shortened where it is seen; the cheapest go first
-    start: int                   # index of the dead end
-    stop: int                    # index of the other dead end, or -1
-    edge: tuple | None           # the edge it runs into, or None
-    along: float                 # metres along that edge's stored points
-    path: np.ndarray             # (n, 2) points, from the dead end's root to where it arrives
+
+    cost: (
+        float  # metres, stretched where it bends, shortened where it is seen; the cheapest go first
+    )
+    start: int  # index of the dead end
+    stop: int  # index of the other dead end, or -1
+    edge: tuple | None  # the edge it runs into, or None
+    along: float  # metres along that edge's stored points
+    path: np.ndarray  # (n, 2) points, from the dead end's root to where it arrives
+
 
 def cost_of(gap: np.ndarray, bend: np.ndarray, seen: np.ndarray) -> np.ndarray:
     "Metres of a gap, up to twice as many for a right angle, up to five times fewer where a road is certain."
-    return gap*(1 + bend/90)/(1 + 4*seen)
+    return gap * (1 + bend / 90) / (1 + 4 * seen)
+
 
 def allowed_m(
-    free_m: np.ndarray | float,   # length that needs no evidence
-    seen: np.ndarray,             # 0-1
+    free_m: np.ndarray | float,  # length that needs no evidence
+    seen: np.ndarray,  # 0-1
     config: VectorizeConfig,
-) -> np.ndarray:                  # metres
+) -> np.ndarray:  # metres
     "How long a join may be: the more is seen on its way, the longer."
-    return np.minimum(free_m + config.gap_seen_m*np.maximum(seen - MURK, 0), np.maximum(config.gap_longest_m, free_m))
+    return np.minimum(
+        free_m + config.gap_seen_m * np.maximum(seen - MURK, 0),
+        np.maximum(config.gap_longest_m, free_m),
+    )
 
-MURK = 0.02   # probability that means nothing
 
-def end_joins(ends: DeadEnds, band: np.ndarray, frame: Frame, config: VectorizeConfig) -> list[Join]:
+MURK = 0.02  # probability that means nothing
+
+
+def end_joins(
+    ends: DeadEnds, band: np.ndarray, frame: Frame, config: VectorizeConfig
+) -> list[Join]:
     "Pairs of dead ends worth joining."
-    if len(ends.node) < 2: return []
-    reach = max(config.gap_m, config.gap_aligned_m, config.gap_longest_m if config.gap_seen_m else 0) + 2*config.gap_tip_m
+    if len(ends.node) < 2:
+        return []
+    reach = (
+        max(config.gap_m, config.gap_aligned_m, config.gap_longest_m if config.gap_seen_m else 0)
+        + 2 * config.gap_tip_m
+    )
     i, j = cKDTree(ends.root).query_pairs(reach, output_type="ndarray").T
     a, b, out, into = ends.root[i], ends.root[j], ends.heading[i], ends.heading[j]
     bend = np.maximum(angles(out, unit(b - a)), angles(into, unit(a - b)))
     gap = np.minimum(np.hypot(*(ends.xy[j] - ends.xy[i]).T), np.hypot(*(b - a).T))
-    i, j, a, b, out, into, bend, gap = (x[(bend <= 90) | (gap < 1)] for x in (i, j, a, b, out, into, bend, gap))   # no join turns back
+    i, j, a, b, out, into, bend, gap = (
+        x[(bend <= 90) | (gap < 1)] for x in (i, j, a, b, out, into, bend, gap)
+    )  # no join turns back
     ways = np.stack([straight_ways(a, b), curved_ways(a, b, out, into)])
     seen = np.stack([seen_on(w, band, frame) for w in ways])
     curved = seen[1] > seen[0] + CURVE_COST
     best = np.where(curved, seen[1], seen[0])
-    free = np.where(bend <= config.gap_angle_deg, max(config.gap_aligned_m, config.gap_m), config.gap_m)
+    free = np.where(
+        bend <= config.gap_angle_deg, max(config.gap_aligned_m, config.gap_m), config.gap_m
+    )
     good = np.flatnonzero(gap <= allowed_m(free, best, config))
     good = good[~_too_short(ends, i[good], j[good], gap[good])]
     cost = cost_of(gap, bend, best)
-    return [Join(float(cost[n]), int(i[n]), int(j[n]), None, 0.0, ways[1, n] if curved[n] else np.stack([a[n], b[n]])) for n in good]
+    return [
+        Join(
+            float(cost[n]),
+            int(i[n]),
+            int(j[n]),
+            None,
+            0.0,
+            ways[1, n] if curved[n] else np.stack([a[n], b[n]]),
+        )
+        for n in good
+    ]
+
 
 def _too_short(ends: DeadEnds, i: np.ndarray, j: np.ndarray, gap: np.ndarray) -> np.ndarray:
     "Whether two ends belong to one piece that a join would close into a tiny ring."
-    same = np.array([ends.edges[a] == (ends.edges[b][1], ends.edges[b][0], ends.edges[b][2]) for a, b in zip(i, j, strict=True)], bool)
-    return same & (ends.length[i] < 3*gap)
+    same = np.array(
+        [
+            ends.edges[a] == (ends.edges[b][1], ends.edges[b][0], ends.edges[b][2])
+            for a, b in zip(i, j, strict=True)
+        ],
+        bool,
+    )
+    return same & (ends.length[i] < 3 * gap)
 
 # %% ../../nbs/roads/joins.ipynb #c5754bc9
-OWN_M = 40.0       # metres of an end's own edge that it does not run into
-CROSSING_M = 6.0   # no join arrives so near a place where two edges pass each other
+OWN_M = 40.0  # metres of an end's own edge that it does not run into
+CROSSING_M = 6.0  # no join arrives so near a place where two edges pass each other
 
-def side_joins(g: nx.MultiGraph, ends: DeadEnds, band: np.ndarray, frame: Frame, config: VectorizeConfig) -> list[Join]:
+
+def side_joins(
+    g: nx.MultiGraph, ends: DeadEnds, band: np.ndarray, frame: Frame, config: VectorizeConfig
+) -> list[Join]:
     "Dead ends that point at another edge."
     edges = list(g.edges(keys=True))
-    if not edges or not len(ends.node) or config.gap_side_m <= 0: return []
+    if not edges or not len(ends.node) or config.gap_side_m <= 0:
+        return []
     lines = as_lines([d["pts"] for *_, d in g.edges(data=True)])
     tree = shapely.STRtree(lines)
     a, b, xy = _met(ends, edges, tree, config)
-    if not len(a): return []
+    if not len(a):
+        return []
     way, seen = unit(xy - ends.root[a]), seen_on(straight_ways(ends.root[a], xy), band, frame)
-    gap = np.maximum(np.hypot(*(xy - ends.root[a]).T) - np.minimum(config.gap_tip_m, ends.length[a]/3), 0)
-    good = np.flatnonzero(gap <= allowed_m(np.minimum(np.where(is_torn(xy, way, band, frame), 1, WHOLE)*config.gap_side_m, ends.length[a]), seen, config))
+    gap = np.maximum(
+        np.hypot(*(xy - ends.root[a]).T) - np.minimum(config.gap_tip_m, ends.length[a] / 3), 0
+    )
+    good = np.flatnonzero(
+        gap
+        <= allowed_m(
+            np.minimum(
+                np.where(is_torn(xy, way, band, frame), 1, WHOLE) * config.gap_side_m,
+                ends.length[a],
+            ),
+            seen,
+            config,
+        )
+    )
     good = good[~_at_crossing(tree, b[good], xy[good])]
-    cost, along = 1.2*cost_of(gap, angles(ends.heading[a], way), seen)[good], shapely.line_locate_point(lines[b[good]], shapely.points(xy[good]))
-    return [Join(float(c), int(a[n]), -1, edges[b[n]], float(s), np.stack([ends.root[a[n]], xy[n]])) for n, c, s in zip(good, cost, along, strict=True)]
+    cost, along = (
+        1.2 * cost_of(gap, angles(ends.heading[a], way), seen)[good],
+        shapely.line_locate_point(lines[b[good]], shapely.points(xy[good])),
+    )
+    return [
+        Join(float(c), int(a[n]), -1, edges[b[n]], float(s), np.stack([ends.root[a[n]], xy[n]]))
+        for n, c, s in zip(good, cost, along, strict=True)
+    ]
 
-WHOLE = 0.6           # share of its usual reach at which a street may meet a road whose side is whole
-ACROSS_M = 6.0        # a road's sides are looked for so far from its middle
+
+WHOLE = 0.6  # share of its usual reach at which a street may meet a road whose side is whole
+ACROSS_M = 6.0  # a road's sides are looked for so far from its middle
+
 
 def is_torn(xy: np.ndarray, way: np.ndarray, band: np.ndarray, frame: Frame) -> np.ndarray:
     "Whether a road's side that faces a street is unlike its other side: a stub is left, or a bite is taken out, where a junction was torn."
     steps = np.arange(0, ACROSS_M, min(0.5, frame.gsd_m))
     width = []
     for side in (-1, 1):
-        places = xy[:, None] + side*steps[None, :, None]*way[:, None]
-        values = read_at(band, frame.to_pixels(places.reshape(-1, 2))).reshape(len(xy), -1)/(255 if band.dtype == np.uint8 else 1)
-        width.append((values > values[:, :1]/2).cumprod(1).sum(1)*(steps[1] - steps[0]))
-    return abs(width[0] - width[1]) > max(0.8, 1.2*frame.gsd_m)
+        places = xy[:, None] + side * steps[None, :, None] * way[:, None]
+        values = read_at(band, frame.to_pixels(places.reshape(-1, 2))).reshape(len(xy), -1) / (
+            255 if band.dtype == np.uint8 else 1
+        )
+        width.append((values > values[:, :1] / 2).cumprod(1).sum(1) * (steps[1] - steps[0]))
+    return abs(width[0] - width[1]) > max(0.8, 1.2 * frame.gsd_m)
 
-def _met(ends: DeadEnds, edges: list[tuple], tree: shapely.STRtree, config: VectorizeConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def _met(
+    ends: DeadEnds, edges: list[tuple], tree: shapely.STRtree, config: VectorizeConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "End, edge and place for each edge that lies in an end's cone."
-    cones = _cones(ends, SIDE_REACH*config.gap_side_m if config.gap_seen_m else config.gap_side_m + config.gap_tip_m, config.gap_angle_deg)
+    cones = _cones(
+        ends,
+        SIDE_REACH * config.gap_side_m
+        if config.gap_seen_m
+        else config.gap_side_m + config.gap_tip_m,
+        config.gap_angle_deg,
+    )
     a, b = tree.query(cones, predicate="intersects")
     met = tree.geometries[b]
     for n, (end, edge) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-        if edges[edge] in _both_names(ends.edges[end]): met[n] = _beyond(met[n], ends.xy[end], OWN_M) if ends.length[end] > OWN_M else None
+        if edges[edge] in _both_names(ends.edges[end]):
+            met[n] = _beyond(met[n], ends.xy[end], OWN_M) if ends.length[end] > OWN_M else None
     ahead = shapely.shortest_line(shapely.points(ends.root[a]), shapely.intersection(cones[a], met))
     hit = np.flatnonzero(shapely.get_num_points(ahead) == 2)
     return a[hit], b[hit], shapely.get_coordinates(shapely.get_point(ahead[hit], 1))
+
 
 def _both_names(edge: tuple) -> tuple[tuple, tuple]:
     "An edge from either end."
     return edge, (edge[1], edge[0], edge[2])
 
-SIDE_REACH = 2.0   # a road is looked for so many times as far as it may be met unseen
+
+SIDE_REACH = 2.0  # a road is looked for so many times as far as it may be met unseen
+
 
 def _at_crossing(tree: shapely.STRtree, b: np.ndarray, xy: np.ndarray) -> np.ndarray:
     "Whether a place lies where its edge passes another without meeting it."
     near = shapely.buffer(shapely.points(xy), CROSSING_M)
     n, other = tree.query(near, predicate="intersects")
     n, other = n[other != b[n]], other[other != b[n]]
-    crossed = shapely.crosses(*(shapely.intersection(tree.geometries[e], near[n]) for e in (b[n], other)))
+    crossed = shapely.crosses(
+        *(shapely.intersection(tree.geometries[e], near[n]) for e in (b[n], other))
+    )
     return np.bincount(n[crossed], minlength=len(xy)) > 0
+
 
 def _cones(ends: DeadEnds, reach_m: float, angle_deg: float) -> np.ndarray:
     "A triangle ahead of each end."
     t = np.radians(angle_deg)
-    turned = [ends.heading@np.array([[np.cos(s), np.sin(s)], [-np.sin(s), np.cos(s)]])*reach_m/np.cos(t) + ends.root for s in (-t, t)]
+    turned = [
+        ends.heading
+        @ np.array([[np.cos(s), np.sin(s)], [-np.sin(s), np.cos(s)]])
+        * reach_m
+        / np.cos(t)
+        + ends.root
+        for s in (-t, t)
+    ]
     return shapely.polygons(np.stack([ends.root, *turned, ends.root], axis=1))
+
 
 def _beyond(line: shapely.LineString, tip: np.ndarray, own_m: float) -> shapely.LineString | None:
     "An end's own edge without its last metres."
-    if line.length <= own_m + 1: return None
+    if line.length <= own_m + 1:
+        return None
     pts = shapely.get_coordinates(line)
     first = np.hypot(*(pts[0] - tip)) < 1e-6
-    return shapely.LineString(substring(pts, own_m, line.length) if first else substring(pts, 0, line.length - own_m))
+    return shapely.LineString(
+        substring(pts, own_m, line.length) if first else substring(pts, 0, line.length - own_m)
+    )
 
 # %% ../../nbs/roads/joins.ipynb #e1a0c0d5
-def border_joins(ends: DeadEnds, band: np.ndarray, frame: Frame, config: VectorizeConfig) -> list[Join]:
+def border_joins(
+    ends: DeadEnds, band: np.ndarray, frame: Frame, config: VectorizeConfig
+) -> list[Join]:
     "Dead ends that point at the raster's border."
-    if config.gap_border_m <= 0 or not len(ends.node): return []
+    if config.gap_border_m <= 0 or not len(ends.node):
+        return []
     h, w = np.array(frame.shape) - 0.5
-    border = shapely.LinearRing(frame.to_metres(np.array([[-0.5, -0.5], [-0.5, w], [h, w], [h, -0.5]])))
-    rays = shapely.linestrings(np.stack([ends.root, ends.root + ends.heading*SIDE_REACH*config.gap_side_m], axis=1))
+    border = shapely.LinearRing(
+        frame.to_metres(np.array([[-0.5, -0.5], [-0.5, w], [h, w], [h, -0.5]]))
+    )
+    rays = shapely.linestrings(
+        np.stack([ends.root, ends.root + ends.heading * SIDE_REACH * config.gap_side_m], axis=1)
+    )
     hits = shapely.intersection(rays, border)
     a = np.flatnonzero(~shapely.is_empty(hits))
-    if not len(a): return []
+    if not len(a):
+        return []
     xy = np.array([shapely.get_coordinates(hit)[0] for hit in hits[a]])
-    gap, seen = np.hypot(*(xy - ends.root[a]).T), seen_on(straight_ways(ends.root[a], xy), band, frame)
+    gap, seen = (
+        np.hypot(*(xy - ends.root[a]).T),
+        seen_on(straight_ways(ends.root[a], xy), band, frame),
+    )
     good = gap <= allowed_m(config.gap_border_m, seen, config)
-    return [Join(1.5*float(gap[n]), int(a[n]), -1, None, 0.0, np.stack([ends.root[a[n]], xy[n]])) for n in np.flatnonzero(good)]
+    return [
+        Join(1.5 * float(gap[n]), int(a[n]), -1, None, 0.0, np.stack([ends.root[a[n]], xy[n]]))
+        for n in np.flatnonzero(good)
+    ]
 
 # %% ../../nbs/roads/joins.ipynb #1ca50c52
 def choose_joins(g: nx.MultiGraph, ends: DeadEnds, joins: list[Join]) -> list[Join]:
     "The joins to make, cheapest first, none crossing a road or each other."
-    if not joins: return []
+    if not joins:
+        return []
     tree = shapely.STRtree(as_lines([d["pts"] for *_, d in g.edges(data=True)]))
     made, used, chosen = [], set(), []
     for join in sorted(joins, key=lambda j: j.cost):
-        if join.start in used or join.stop in used: continue
+        if join.start in used or join.stop in used:
+            continue
         line = _inner(join, ends)
-        if len(tree.query(line, predicate="intersects")) or any(line.crosses(other) for other in made): continue
-        made.append(line); chosen.append(join)
+        if len(tree.query(line, predicate="intersects")) or any(
+            line.crosses(other) for other in made
+        ):
+            continue
+        made.append(line)
+        chosen.append(join)
         used |= {join.start} | ({join.stop} if join.stop >= 0 else set())
     return chosen
+
 
 def _inner(join: Join, ends: DeadEnds) -> shapely.LineString:
     "A join from tip to tip, without the very ends, which touch what they join."
     a, b = ends.xy[join.start], ends.xy[join.stop] if join.stop >= 0 else join.path[-1]
     between = join.path[3:-3] if len(join.path) > 2 else np.zeros((0, 2))
     way = np.vstack([a, between, b])
-    return shapely.LineString(np.vstack([a + 0.02*(way[1] - a), between, b + 0.02*(way[-2] - b)]))
+    return shapely.LineString(
+        np.vstack([a + 0.02 * (way[1] - a), between, b + 0.02 * (way[-2] - b)])
+    )
 
 # %% ../../nbs/roads/joins.ipynb #bf621524
 def close_gaps(
     g: nx.MultiGraph,
-    band: np.ndarray,            # road probabilities (H, W)
+    band: np.ndarray,  # road probabilities (H, W)
     frame: Frame,
     config: VectorizeConfig,
-) -> nx.MultiGraph:              # the same graph
+) -> nx.MultiGraph:  # the same graph
     "Join dead ends to each other, to the sides of roads and to the border, and then to the sides of those joins: a torn crossroads."
-    before = {id(d["pts"]): d["pts"] for *_, d in g.edges(data=True)}     # holds them: an id is not used again
+    before = {
+        id(d["pts"]): d["pts"] for *_, d in g.edges(data=True)
+    }  # holds them: an id is not used again
     joins = _close_once(g, band, frame, config)
-    if joins: _close_once(g, band, frame, config, _near_joins(g, joins, before, config))
+    if joins:
+        _close_once(g, band, frame, config, _near_joins(g, joins, before, config))
     return g
 
-def _near_joins(g: nx.MultiGraph, joins: list[Join], before: dict[int, np.ndarray], config: VectorizeConfig) -> set:
+
+def _near_joins(
+    g: nx.MultiGraph, joins: list[Join], before: dict[int, np.ndarray], config: VectorizeConfig
+) -> set:
     "Dead ends whose edge is another than before, or so near a join that they could now be joined otherwise."
     tips = [n for n, degree in g.degree() if degree == 1]
-    reach = max(config.gap_m, config.gap_aligned_m, config.gap_longest_m, 1.2*SIDE_REACH*config.gap_side_m) + 4*config.gap_tip_m + CROSSING_M
-    near = shapely.STRtree(as_lines([j.path for j in joins])).query(shapely.points([g.nodes[n]["xy"] for n in tips]), predicate="dwithin", distance=reach)[0] if tips else []
-    return {tips[i] for i in near} | {n for n in tips if any(id(d["pts"]) not in before for *_, d in g.edges(n, data=True))}
+    reach = (
+        max(
+            config.gap_m,
+            config.gap_aligned_m,
+            config.gap_longest_m,
+            1.2 * SIDE_REACH * config.gap_side_m,
+        )
+        + 4 * config.gap_tip_m
+        + CROSSING_M
+    )
+    near = (
+        shapely.STRtree(as_lines([j.path for j in joins])).query(
+            shapely.points([g.nodes[n]["xy"] for n in tips]), predicate="dwithin", distance=reach
+        )[0]
+        if tips
+        else []
+    )
+    return {tips[i] for i in near} | {
+        n for n in tips if any(id(d["pts"]) not in before for *_, d in g.edges(n, data=True))
+    }
 
-def _close_once(g: nx.MultiGraph, band: np.ndarray, frame: Frame, config: VectorizeConfig, among: set | None = None) -> list[Join]:
+
+def _close_once(
+    g: nx.MultiGraph,
+    band: np.ndarray,
+    frame: Frame,
+    config: VectorizeConfig,
+    among: set | None = None,
+) -> list[Join]:
     "One round of joins among all or some dead ends, each used once; those that were made."
     ends = dead_ends(g, config.gap_heading_m, config.gap_tip_m, among)
-    if not len(ends.node): return []
-    joins = end_joins(ends, band, frame, config) + side_joins(g, ends, band, frame, config) + border_joins(ends, band, frame, config)
+    if not len(ends.node):
+        return []
+    joins = (
+        end_joins(ends, band, frame, config)
+        + side_joins(g, ends, band, frame, config)
+        + border_joins(ends, band, frame, config)
+    )
     chosen = choose_joins(g, ends, joins)
     arrivals = _arrivals(g, ends, chosen)
-    for n in {int(ends.node[e]) for j in chosen for e in (j.start, j.stop) if e >= 0}: _cut_tip(g, n, config.gap_tip_m)
+    for n in {int(ends.node[e]) for j in chosen for e in (j.start, j.stop) if e >= 0}:
+        _cut_tip(g, n, config.gap_tip_m)
     for join, there in zip(chosen, arrivals, strict=True):
         here = int(ends.node[join.start])
-        if here != there: add_line(g, here, there, join.path)
+        if here != there:
+            add_line(g, here, there, join.path)
     return chosen
+
 
 def _arrivals(g: nx.MultiGraph, ends: DeadEnds, chosen: list[Join]) -> list[int]:
     "The node at which each join arrives: another dead end, a place on the border, a new node on the road that is met."
     nodes: dict[int, int] = {n: int(ends.node[j.stop]) for n, j in enumerate(chosen) if j.stop >= 0}
     cuts: dict[tuple, list[int]] = {}
     for n, join in enumerate(chosen):
-        if join.edge is not None: cuts.setdefault(join.edge, []).append(n)
-        elif join.stop < 0: nodes[n] = add_point(g, join.path[-1]); g.nodes[nodes[n]]["border"] = True
-    for edge, at in cuts.items(): nodes |= dict(zip(at, cut_edge(g, edge, [chosen[n].along for n in at]), strict=True))
+        if join.edge is not None:
+            cuts.setdefault(join.edge, []).append(n)
+        elif join.stop < 0:
+            nodes[n] = add_point(g, join.path[-1])
+            g.nodes[nodes[n]]["border"] = True
+    for edge, at in cuts.items():
+        nodes |= dict(zip(at, cut_edge(g, edge, [chosen[n].along for n in at]), strict=True))
     return [nodes[n] for n in range(len(chosen))]
+
 
 def _cut_tip(g: nx.MultiGraph, n: int, tip_m: float) -> None:
     "Take the bent tip off a dead end and move its node back to where the join starts."
-    if tip_m <= 0 or g.degree(n) != 1: return
-    (u, v, k), = g.edges(n, keys=True)
+    if tip_m <= 0 or g.degree(n) != 1:
+        return
+    ((u, v, k),) = g.edges(n, keys=True)
     pts = points_from(g, u, v, k)
     metres = length_of(pts)
-    g.edges[u, v, k]["pts"] = kept = substring(pts, min(tip_m, metres/3), metres)
+    g.edges[u, v, k]["pts"] = kept = substring(pts, min(tip_m, metres / 3), metres)
     g.nodes[n]["xy"] = kept[0]

@@ -18,49 +18,66 @@ from .skeleton import Frame, read_at
 __all__ = ['SEEN_TO_MEET', 'seen_beside', 'meetings', 'join_roads']
 
 # %% ../../nbs/roads/junction_pairing.ipynb #06n00005
-SEEN_TO_MEET = 0.55   # of two roads' sides, how much the junction channel must cover for them to meet
+SEEN_TO_MEET = (
+    0.55  # of two roads' sides, how much the junction channel must cover for them to meet
+)
+
 
 def seen_beside(
-    band: np.ndarray,      # (H, W) the junction channel
+    band: np.ndarray,  # (H, W) the junction channel
     frame: Frame,
-    pts: np.ndarray,       # a road's points
-    at_m: float,           # the place, in metres from its first point
-    near_m: float = 5.0,   # nearer, the other road's junction is seen
-    far_m: float = 9.0,    # about as far as junctions are painted
-) -> float:                # mean, 0-1
+    pts: np.ndarray,  # a road's points
+    at_m: float,  # the place, in metres from its first point
+    near_m: float = 5.0,  # nearer, the other road's junction is seen
+    far_m: float = 9.0,  # about as far as junctions are painted
+) -> float:  # mean, 0-1
     "How much of a junction lies along a road to both sides of a place."
     sides = np.linspace(near_m, far_m, 5)
     at = [s for s in (*(at_m - sides), *(at_m + sides)) if 0 <= s <= length_of(pts)]
-    if not at: return 0.0
+    if not at:
+        return 0.0
     values = read_at(band, frame.to_pixels(np.array([interpolate(pts, s) for s in at])))
-    return float(values.mean())/(255 if band.dtype == np.uint8 else 1)
+    return float(values.mean()) / (255 if band.dtype == np.uint8 else 1)
 
 # %% ../../nbs/roads/junction_pairing.ipynb #06n00007
 def meetings(
-    roads: list[np.ndarray],   # their points
-    band: np.ndarray,          # the junction channel
+    roads: list[np.ndarray],  # their points
+    band: np.ndarray,  # the junction channel
     frame: Frame,
-) -> list[tuple[tuple[int, float], tuple[int, float]]]:   # (road, metres along it), twice
+) -> list[tuple[tuple[int, float], tuple[int, float]]]:  # (road, metres along it), twice
     "Where two of several passing roads meet after all."
     lines, out = [shapely.LineString(p) for p in roads], []
     for i, j in combinations(range(len(roads)), 2):
         place = shapely.intersection(lines[i], lines[j])
-        if place.is_empty: continue
+        if place.is_empty:
+            continue
         s, t = (line.project(shapely.centroid(place)) for line in (lines[i], lines[j]))
-        if min(seen_beside(band, frame, roads[i], s), seen_beside(band, frame, roads[j], t)) >= SEEN_TO_MEET: out.append(((i, s), (j, t)))
+        if (
+            min(seen_beside(band, frame, roads[i], s), seen_beside(band, frame, roads[j], t))
+            >= SEEN_TO_MEET
+        ):
+            out.append(((i, s), (j, t)))
     return out
 
 # %% ../../nbs/roads/junction_pairing.ipynb #06n00009
 def join_roads(
     g: nx.MultiGraph,
-    edges: list[tuple],        # the roads
-    places: list[tuple[tuple[int, float], tuple[int, float]]],   # of `meetings`
+    edges: list[tuple],  # the roads
+    places: list[tuple[tuple[int, float], tuple[int, float]]],  # of `meetings`
 ) -> None:
     "Cut roads where they meet and make one node of each place."
     nodes = nx.Graph()
     for i, e in enumerate(edges):
         here = [(s, m) for m, place in enumerate(places) for road, s in place if road == i]
-        if here: nodes.add_edges_from(zip(cut_edge(g, e, [s for s, _ in here]), [("place", m) for _, m in here], strict=True))
+        if here:
+            nodes.add_edges_from(
+                zip(
+                    cut_edge(g, e, [s for s, _ in here]),
+                    [("place", m) for _, m in here],
+                    strict=True,
+                )
+            )
     for part in list(nx.connected_components(nodes)):
         group = {n for n in part if not isinstance(n, tuple)}
-        if len(group) > 1: contract(g, group, np.mean([g.nodes[n]["xy"] for n in group], axis=0), trim_m=3.0)
+        if len(group) > 1:
+            contract(g, group, np.mean([g.nodes[n]["xy"] for n in group], axis=0), trim_m=3.0)

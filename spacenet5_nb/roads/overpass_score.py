@@ -16,54 +16,70 @@ from scipy.spatial import cKDTree
 __all__ = ['END_M', 'crossing_places', 'CrossingScore', 'score_crossings']
 
 # %% ../../nbs/roads/overpass_score.ipynb #6d5d0005
-END_M = 0.5   # where two edges touch so near an end of one of them, they meet there
+END_M = 0.5  # where two edges touch so near an end of one of them, they meet there
+
 
 def crossing_places(
-    g: nx.Graph,     # a road graph
-) -> np.ndarray:     # (n, 2)
+    g: nx.Graph,  # a road graph
+) -> np.ndarray:  # (n, 2)
     "Where two edges pass each other without a node."
     lines = np.array([d["geometry"] for *_, d in g.edges(data=True)], object)
-    if len(lines) < 2: return np.zeros((0, 2))
+    if len(lines) < 2:
+        return np.zeros((0, 2))
     i, j = shapely.STRtree(lines).query(lines, predicate="intersects")
     i, j = i[i < j], j[i < j]
     shared = shapely.intersection(lines[i], lines[j])
     points = shapely.get_coordinates(shared)
-    ends = cKDTree(shapely.get_coordinates(shapely.get_point(lines, [[0], [-1]])))   # roads meet at their ends
+    ends = cKDTree(
+        shapely.get_coordinates(shapely.get_point(lines, [[0], [-1]]))
+    )  # roads meet at their ends
     return points[ends.query(points)[0] > END_M] if len(points) else np.zeros((0, 2))
+
 
 class CrossingScore(NamedTuple):
     "Counts of crossings in the truth and of what became of them."
-    overpasses: int   # places where true roads pass each other
-    kept: int         # of these, how many the proposal passes too
-    junctions: int    # true nodes with three or more edges
-    split: int        # of these, how many the proposal passes instead
+
+    overpasses: int  # places where true roads pass each other
+    kept: int  # of these, how many the proposal passes too
+    junctions: int  # true nodes with three or more edges
+    split: int  # of these, how many the proposal passes instead
 
     @property
-    def kept_share(self) -> float: return self.kept/self.overpasses if self.overpasses else float("nan")
+    def kept_share(self) -> float:
+        return self.kept / self.overpasses if self.overpasses else float("nan")
 
     @property
-    def split_share(self) -> float: return self.split/self.junctions if self.junctions else float("nan")
+    def split_share(self) -> float:
+        return self.split / self.junctions if self.junctions else float("nan")
 
-    def __add__(self, other: CrossingScore) -> CrossingScore: return CrossingScore(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: CrossingScore) -> CrossingScore:
+        return CrossingScore(*(a + b for a, b in zip(self, other, strict=True)))
 
 # %% ../../nbs/roads/overpass_score.ipynb #6d5d0006
 def score_crossings(
-    truth: nx.Graph,         # road graphs in one projected CRS
+    truth: nx.Graph,  # road graphs in one projected CRS
     proposal: nx.Graph,
     radius_m: float = 12.0,  # a place is looked for so far around
 ) -> CrossingScore:
     "Of true overpasses, how many are kept apart; of true junctions, how many are wrongly split."
-    if truth.graph.get("crs") != proposal.graph.get("crs"): raise ValueError(f"truth is in {truth.graph.get('crs')}, proposal in {proposal.graph.get('crs')}")
+    if truth.graph.get("crs") != proposal.graph.get("crs"):
+        raise ValueError(
+            f"truth is in {truth.graph.get('crs')}, proposal in {proposal.graph.get('crs')}"
+        )
     over, passed = crossing_places(truth), crossing_places(proposal)
     meets, met = _junctions(truth), _junctions(proposal)
     kept = _near(over, passed, radius_m)
-    far = ~_near(meets, over, 2*radius_m)                       # a junction beside a bridge is neither
+    far = ~_near(meets, over, 2 * radius_m)  # a junction beside a bridge is neither
     split = _near(meets, passed, radius_m) & ~_near(meets, met, radius_m) & far
     return CrossingScore(len(over), int(kept.sum()), int(far.sum()), int(split.sum()))
 
+
 def _junctions(g: nx.Graph) -> np.ndarray:
     "Positions of nodes with three or more edges."
-    return np.array([(d["x"], d["y"]) for n, d in g.nodes(data=True) if g.degree(n) >= 3]).reshape(-1, 2)
+    return np.array([(d["x"], d["y"]) for n, d in g.nodes(data=True) if g.degree(n) >= 3]).reshape(
+        -1, 2
+    )
+
 
 def _near(a: np.ndarray, b: np.ndarray, radius_m: float) -> np.ndarray:
     "Which of a have one of b within the radius."

@@ -22,26 +22,36 @@ __all__ = ['MARGIN_PX', 'TRACERS', 'check_probs', 'check_values', 'Frame', 'make
 
 # %% ../../nbs/roads/skeleton.ipynb #eaaa8a2f
 def check_probs(
-    probs: np.ndarray,             # (bands, H, W), uint8 0-255 or float 0-1
-    channels: Channels,            # what its bands mean
-    name: str = "probabilities",   # file or chip, for messages
-) -> np.ndarray:                   # the same array
+    probs: np.ndarray,  # (bands, H, W), uint8 0-255 or float 0-1
+    channels: Channels,  # what its bands mean
+    name: str = "probabilities",  # file or chip, for messages
+) -> np.ndarray:  # the same array
     "Refuse a stack with the wrong bands, type or range, or with NaN."
     if probs.ndim != 3 or len(probs) != len(channels):
-        raise DataError(name, f"has shape {probs.shape}, but the channels are {len(channels)} bands ({', '.join(channels.names)})",
-                        "Give (bands, H, W) and the channels that the network was trained with.")
+        raise DataError(
+            name,
+            f"has shape {probs.shape}, but the channels are {len(channels)} bands ({', '.join(channels.names)})",
+            "Give (bands, H, W) and the channels that the network was trained with.",
+        )
     return check_values(probs, name)
 
+
 def check_values(
-    probs: np.ndarray,             # any shape
+    probs: np.ndarray,  # any shape
     name: str = "probabilities",
-) -> np.ndarray:                   # the same array
+) -> np.ndarray:  # the same array
     "Refuse another type or range than uint8 0-255 or float 0-1, and NaN."
-    if probs.dtype == np.uint8: return probs
-    if probs.dtype.kind != "f": raise DataError(name, f"is {probs.dtype}", "Give uint8 (0-255) or float (0-1).")
+    if probs.dtype == np.uint8:
+        return probs
+    if probs.dtype.kind != "f":
+        raise DataError(name, f"is {probs.dtype}", "Give uint8 (0-255) or float (0-1).")
     low, high = (float(probs.min()), float(probs.max())) if probs.size else (0.0, 0.0)
-    if np.isnan(low) or np.isnan(high): raise DataError(name, "contains NaN", "Find where the network's output became NaN.")
-    if low < -1e-6 or high > 1 + 1e-6: raise DataError(name, f"has floats {low:g} to {high:g}", "Apply the sigmoid once, or give uint8.")
+    if np.isnan(low) or np.isnan(high):
+        raise DataError(name, "contains NaN", "Find where the network's output became NaN.")
+    if low < -1e-6 or high > 1 + 1e-6:
+        raise DataError(
+            name, f"has floats {low:g} to {high:g}", "Apply the sigmoid once, or give uint8."
+        )
     return probs
 
 # %% ../../nbs/roads/skeleton.ipynb #ed722206
@@ -50,136 +60,185 @@ def _transformer(source: str, target: str) -> pyproj.Transformer:
     "Making one costs more than projecting a chip, hence the cache."
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
+
 @lru_cache(maxsize=64)
 def _crs_names(crs: object, x: float, y: float) -> tuple[str, str]:
     "A raster's CRS and the UTM zone of a place in it, as text."
     source = crs_text(crs)
     return source, utm_of(*_transformer(source, "EPSG:4326").transform(x, y))
 
+
 class Frame(NamedTuple):
     "A raster's place: pixel positions to metres and back."
+
     transform: Affine
-    source: str             # CRS of the raster
-    target: str             # projected CRS of the graph, metres
+    source: str  # CRS of the raster
+    target: str  # projected CRS of the graph, metres
     shape: tuple[int, int]  # rows, columns
     gsd_yx: tuple[float, float]  # metres per pixel, down and across
 
     @property
-    def gsd_m(self) -> float: return float(np.sqrt(self.gsd_yx[0]*self.gsd_yx[1]))
+    def gsd_m(self) -> float:
+        return float(np.sqrt(self.gsd_yx[0] * self.gsd_yx[1]))
 
     def to_metres(self, rc: np.ndarray) -> np.ndarray:
         "Rows and columns (pixel centres are whole numbers) to x, y."
-        return _to_metres(self, rc) if self.source == self.target else _quick(self._replace(gsd_yx=(1.0, 1.0)))[0](rc)
+        return (
+            _to_metres(self, rc)
+            if self.source == self.target
+            else _quick(self._replace(gsd_yx=(1.0, 1.0)))[0](rc)
+        )
 
     def to_pixels(self, xy: np.ndarray) -> np.ndarray:
         "x, y to rows and columns; pixel centres are whole numbers."
-        return _to_pixels(self, xy) if self.source == self.target else _quick(self._replace(gsd_yx=(1.0, 1.0)))[1](xy)
+        return (
+            _to_pixels(self, xy)
+            if self.source == self.target
+            else _quick(self._replace(gsd_yx=(1.0, 1.0)))[1](xy)
+        )
 
 # %% ../../nbs/roads/skeleton.ipynb #ed722207
-MARGIN_PX = 100   # beyond the raster: as far as joins look
+MARGIN_PX = 100  # beyond the raster: as far as joins look
+
 
 def _to_metres(frame: Frame, rc: np.ndarray) -> np.ndarray:
-    x, y = frame.transform*(rc[:, 1] + 0.5, rc[:, 0] + 0.5)
-    if frame.source != frame.target: x, y = _transformer(frame.source, frame.target).transform(x, y)
+    x, y = frame.transform * (rc[:, 1] + 0.5, rc[:, 0] + 0.5)
+    if frame.source != frame.target:
+        x, y = _transformer(frame.source, frame.target).transform(x, y)
     return np.column_stack([x, y])
+
 
 def _to_pixels(frame: Frame, xy: np.ndarray) -> np.ndarray:
     x, y = xy[:, 0], xy[:, 1]
-    if frame.source != frame.target: x, y = _transformer(frame.target, frame.source).transform(x, y)
-    col, row = ~frame.transform*(np.asarray(x), np.asarray(y))
+    if frame.source != frame.target:
+        x, y = _transformer(frame.target, frame.source).transform(x, y)
+    col, row = ~frame.transform * (np.asarray(x), np.asarray(y))
     return np.column_stack([row - 0.5, col - 0.5])
 
+
 @lru_cache(maxsize=64)
-def _quick(frame: Frame) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+def _quick(
+    frame: Frame,
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
     "Both ways between pixels and metres, as polynomials where they are right to a thousandth of a millimetre."
-    from spacenet5_nb.base.projection import fitted  # where a graph is made; reading one should not wait for numba
+    from spacenet5_nb.base.projection import (
+        fitted,
+    )  # where a graph is made; reading one should not wait for numba
+
     low, high = np.full(2, -float(MARGIN_PX)), np.array(frame.shape, float) + MARGIN_PX
     around = _to_metres(frame, np.array([low, [low[0], high[1]], high, [high[0], low[1]]]))
-    if not np.isfinite(around).all(): return partial(_to_metres, frame), partial(_to_pixels, frame)
-    return fitted(partial(_to_metres, frame), low, high, 1e-6), fitted(partial(_to_pixels, frame), around.min(0), around.max(0), 1e-5)
+    if not np.isfinite(around).all():
+        return partial(_to_metres, frame), partial(_to_pixels, frame)
+    return fitted(partial(_to_metres, frame), low, high, 1e-6), fitted(
+        partial(_to_pixels, frame), around.min(0), around.max(0), 1e-5
+    )
 
 # %% ../../nbs/roads/skeleton.ipynb #77e0c62a
 def make_frame(
     shape: tuple[int, int],  # rows, columns
-    transform: Affine,       # pixel corners to CRS
-    crs: object,             # anything pyproj knows
+    transform: Affine,  # pixel corners to CRS
+    crs: object,  # anything pyproj knows
 ) -> Frame:
     "The frame of a raster; the graph's CRS is the UTM zone of its centre."
-    if crs is None: raise DataError("probabilities", "have no coordinate reference system", "Pass crs= of their raster.")
-    source, target = _crs_names(crs, *(transform*(shape[1]/2, shape[0]/2)))
+    if crs is None:
+        raise DataError(
+            "probabilities", "have no coordinate reference system", "Pass crs= of their raster."
+        )
+    source, target = _crs_names(crs, *(transform * (shape[1] / 2, shape[0] / 2)))
     frame = Frame(transform, source, target, shape, (1.0, 1.0))
-    r, c = shape[0]/2, shape[1]/2
+    r, c = shape[0] / 2, shape[1] / 2
     origin, down, across = _to_metres(frame, np.array([[r, c], [r + 1, c], [r, c + 1]]))
-    return frame._replace(gsd_yx=(float(np.hypot(*(down - origin))), float(np.hypot(*(across - origin)))))
+    return frame._replace(
+        gsd_yx=(float(np.hypot(*(down - origin))), float(np.hypot(*(across - origin))))
+    )
+
 
 def read_at(
-    band: np.ndarray,   # (H, W)
-    rc: np.ndarray,     # (n, 2) rows and columns
-) -> np.ndarray:        # the nearest pixels' values; outside, the border's
+    band: np.ndarray,  # (H, W)
+    rc: np.ndarray,  # (n, 2) rows and columns
+) -> np.ndarray:  # the nearest pixels' values; outside, the border's
     "A band's values at pixel positions."
     r, c = np.rint(rc).astype(int).T
     return band[np.clip(r, 0, band.shape[0] - 1), np.clip(c, 0, band.shape[1] - 1)]
 
 # %% ../../nbs/roads/skeleton.ipynb #c7ffe614
 def threshold_mask(
-    band: np.ndarray,           # (H, W) probabilities, uint8 or float
-    threshold: float,           # road above this
-    low: float | None = None,   # and above this where connected to it
-    near: int = 0,              # unless one three times as bright is within so many pixels; 0: whatever is near
-) -> np.ndarray:                # (H, W) bool
+    band: np.ndarray,  # (H, W) probabilities, uint8 or float
+    threshold: float,  # road above this
+    low: float | None = None,  # and above this where connected to it
+    near: int = 0,  # unless one three times as bright is within so many pixels; 0: whatever is near
+) -> np.ndarray:  # (H, W) bool
     "Road pixels."
     scale = 255 if band.dtype == np.uint8 else 1
-    if low is None or low >= threshold: return band > threshold*scale
-    from spacenet5_nb.base.kernels import flood, levels, settled  # where a graph is made; reading one should not wait for numba
-    whole = int if scale == 255 else float                   # a byte is above 25.5 where it is above 25
-    image = levels(band, whole(low*scale), whole(threshold*scale))
+    if low is None or low >= threshold:
+        return band > threshold * scale
+    from spacenet5_nb.base.kernels import (
+        flood,
+        levels,
+        settled,
+    )  # where a graph is made; reading one should not wait for numba
+
+    whole = int if scale == 255 else float  # a byte is above 25.5 where it is above 25
+    image = levels(band, whole(low * scale), whole(threshold * scale))
     flood(image.ravel(), image.shape[1])
     return settled(image, band, brightest(band, near) if near else band[:0]).view(bool)
 
+
 def brightest(
-    band: np.ndarray,   # (H, W)
-    half: int,          # rows and columns to each side
-    rows: int = 128,    # at a time: what a processor's cache holds
-    least: float = 0,   # no value is below it
-) -> np.ndarray:        # (H, W)
+    band: np.ndarray,  # (H, W)
+    half: int,  # rows and columns to each side
+    rows: int = 128,  # at a time: what a processor's cache holds
+    least: float = 0,  # no value is below it
+) -> np.ndarray:  # (H, W)
     "Each pixel's largest value among those nearby."
     out = np.empty_like(band)
     for top in range(0, len(band), rows):
         first = max(0, top - half)
-        part, width = np.pad(band[first:top + rows + half], ((half, half), (half, half)), constant_values=least), 1
-        while width < 2*half + 1:                                                                # a window of twice the width from two narrower ones
-            step = min(width, 2*half + 1 - width)
+        part, width = (
+            np.pad(
+                band[first : top + rows + half], ((half, half), (half, half)), constant_values=least
+            ),
+            1,
+        )
+        while width < 2 * half + 1:  # a window of twice the width from two narrower ones
+            step = min(width, 2 * half + 1 - width)
             part, width = np.maximum(part[:, :-step], part[:, step:]), width + step
             part = np.maximum(part[:-step], part[step:])
-        out[top:top + rows] = part[top - first:top - first + rows]
+        out[top : top + rows] = part[top - first : top - first + rows]
     return out
 
+
 def clean_mask(
-    mask: np.ndarray,            # (H, W) bool
-    gsd_yx: tuple[float, float], # metres per pixel
-    min_object_m2: float,        # smaller specks go
-    min_hole_m2: float,          # smaller holes are filled
-) -> np.ndarray:                 # (H, W) bool
+    mask: np.ndarray,  # (H, W) bool
+    gsd_yx: tuple[float, float],  # metres per pixel
+    min_object_m2: float,  # smaller specks go
+    min_hole_m2: float,  # smaller holes are filled
+) -> np.ndarray:  # (H, W) bool
     "Drop specks and fill holes, as 4-connected pixels, by their area on the ground."
     from spacenet5_nb.base.kernels import flip_small
-    pixel, out = gsd_yx[0]*gsd_yx[1], mask.astype(np.uint8)
-    flip_small(out, 1, min_object_m2/pixel)
-    flip_small(out, 0, min_hole_m2/pixel)
+
+    pixel, out = gsd_yx[0] * gsd_yx[1], mask.astype(np.uint8)
+    flip_small(out, 1, min_object_m2 / pixel)
+    flip_small(out, 0, min_hole_m2 / pixel)
     return out.view(bool)
 
 # %% ../../nbs/roads/skeleton.ipynb #1bc6fa30
 def thin(
-    mask: np.ndarray,   # (H, W) bool
-    pad: int = 20,      # pixels of continued border
-    keep: int = 6,      # skeleton pixels kept outside
-) -> np.ndarray:        # (H + 2 keep, W + 2 keep) bool
+    mask: np.ndarray,  # (H, W) bool
+    pad: int = 20,  # pixels of continued border
+    keep: int = 6,  # skeleton pixels kept outside
+) -> np.ndarray:  # (H + 2 keep, W + 2 keep) bool
     "One-pixel lines along the middle of the mask, continued over the border."
     from spacenet5_nb.base.kernels import REMOVAL, erode
-    (h, w), edge = mask.shape, pad + 1                                # one pixel more of zeros for the loop
-    image = np.zeros((h + 2*edge, w + 2*edge), np.uint8)
-    image[edge:edge + h, edge:edge + w] = mask
-    image[edge:edge + h, 1:edge], image[edge:edge + h, edge + w:-1] = mask[:, :1], mask[:, -1:]
-    image[1:edge], image[edge + h:-1] = image[edge], image[edge + h - 1]
+
+    (h, w), edge = mask.shape, pad + 1  # one pixel more of zeros for the loop
+    image = np.zeros((h + 2 * edge, w + 2 * edge), np.uint8)
+    image[edge : edge + h, edge : edge + w] = mask
+    image[edge : edge + h, 1:edge], image[edge : edge + h, edge + w : -1] = (
+        mask[:, :1],
+        mask[:, -1:],
+    )
+    image[1:edge], image[edge + h : -1] = image[edge], image[edge + h - 1]
     erode(image.ravel(), image.shape[1], REMOVAL)
     cut = slice(edge - keep, keep - edge)
     return image[cut, cut].view(bool)
@@ -187,31 +246,46 @@ def thin(
 # %% ../../nbs/roads/skeleton.ipynb #620b48e9
 class Traced(NamedTuple):
     "A skeleton as lines between nodes."
-    nodes: np.ndarray         # (n, 2) rows and columns, the mean of a node's pixels
-    ends: np.ndarray          # (m, 2) node numbers of each line
-    lines: list[np.ndarray]   # m arrays (k, 2), from the first node to the second, both included
+
+    nodes: np.ndarray  # (n, 2) rows and columns, the mean of a node's pixels
+    ends: np.ndarray  # (m, 2) node numbers of each line
+    lines: list[np.ndarray]  # m arrays (k, 2), from the first node to the second, both included
+
 
 def trace(skeleton: np.ndarray) -> Traced:
     "Follow a skeleton's pixels; rings get a node, loops and parallel lines stay, lone pixels are dropped."
     from spacenet5_nb.base.kernels import trace_pixels
+
     return Traced(*trace_pixels(skeleton))
 
 # %% ../../nbs/roads/skeleton.ipynb #95c2bda8
 def trace_sknw(skeleton: np.ndarray) -> Traced:
     "The same lines as sknw follows them."
     import sknw
-    if max(skeleton.shape) > 32_000: raise DataError("skeleton", f"{skeleton.shape} is too large for sknw", "Use `tracer: numpy`.")
-    if not skeleton.any(): return Traced(np.zeros((0, 2)), np.zeros((0, 2), int), [])
+
+    if max(skeleton.shape) > 32_000:
+        raise DataError(
+            "skeleton", f"{skeleton.shape} is too large for sknw", "Use `tracer: numpy`."
+        )
+    if not skeleton.any():
+        return Traced(np.zeros((0, 2)), np.zeros((0, 2), int), [])
     found = sknw.build_sknw(skeleton.astype(np.uint8), multi=True, iso=False, ring=True, full=False)
     number = {n: i for i, n in enumerate(found)}
     nodes = np.array([found.nodes[n]["o"] for n in found], float).reshape(-1, 2)
-    edges = [(number[u], number[v], data["pts"][1:-1].astype(float)) for u, v, data in found.edges(data=True)]
+    edges = [
+        (number[u], number[v], data["pts"][1:-1].astype(float))
+        for u, v, data in found.edges(data=True)
+    ]
     lines = [_between(nodes[u], nodes[v], pts) for u, v, pts in edges]
     return Traced(nodes, np.array([e[:2] for e in edges], int).reshape(-1, 2), lines)
 
+
 def _between(a: np.ndarray, b: np.ndarray, pts: np.ndarray) -> np.ndarray:
     "A line's inner pixels, turned so that they lead from `a` to `b`."
-    turned = len(pts) and np.hypot(*(pts[0] - a)) + np.hypot(*(pts[-1] - b)) > np.hypot(*(pts[-1] - a)) + np.hypot(*(pts[0] - b))
+    turned = len(pts) and np.hypot(*(pts[0] - a)) + np.hypot(*(pts[-1] - b)) > np.hypot(
+        *(pts[-1] - a)
+    ) + np.hypot(*(pts[0] - b))
     return np.vstack([a, pts[::-1] if turned else pts, b])
+
 
 TRACERS = {"numpy": trace, "sknw": trace_sknw}

@@ -16,32 +16,45 @@ from .skeleton import Frame, read_at
 __all__ = ['SURE_P', 'spur_probability', 'remove_faint_spurs']
 
 # %% ../../nbs/roads/spurs.ipynb #6b5d0005
-SURE_P = 0.5   # seen at this and above, a dead end needs no length
+SURE_P = 0.5  # seen at this and above, a dead end needs no length
+
 
 def spur_probability(
     g: nx.MultiGraph,
-    tip: int,            # a node with one edge
-    foot: int,           # its neighbour
-    band: np.ndarray,    # road probabilities (H, W)
+    tip: int,  # a node with one edge
+    foot: int,  # its neighbour
+    band: np.ndarray,  # road probabilities (H, W)
     frame: Frame,
-) -> float:              # 0-1
+) -> float:  # 0-1
     "The median of a band along a dead end, without the part next to its foot, which lies on the other road."
     pts = points_from(g, tip, foot, next(iter(g[tip][foot])))
-    seen = read_at(band, frame.to_pixels(pts[:max(1, round(0.7*len(pts)))]))
-    return float(np.median(seen))/(255 if band.dtype == np.uint8 else 1)
+    seen = read_at(band, frame.to_pixels(pts[: max(1, round(0.7 * len(pts)))]))
+    return float(np.median(seen)) / (255 if band.dtype == np.uint8 else 1)
+
 
 def remove_faint_spurs(
     g: nx.MultiGraph,
-    band: np.ndarray,         # road probabilities (H, W)
+    band: np.ndarray,  # road probabilities (H, W)
     frame: Frame,
     config: VectorizeConfig,
-) -> nx.MultiGraph:           # the same graph
+) -> nx.MultiGraph:  # the same graph
     "Take away short dead ends that are hardly seen; those on the border stay."
     gone = []
     for u, v, d in g.edges(data=True) if config.faint_spur_m > 0 else ():
         tip, foot = (u, v) if g.degree(u) == 1 else (v, u)
         metres = length_of(d["pts"])
-        if g.degree(tip) != 1 or g.degree(foot) < 3 or g.nodes[tip].get("border") or metres > config.faint_spur_m + config.min_spur_m: continue
-        if metres < config.faint_spur_m*(1 - spur_probability(g, tip, foot, band, frame)/SURE_P) + config.min_spur_m: gone.append(tip)
+        if (
+            g.degree(tip) != 1
+            or g.degree(foot) < 3
+            or g.nodes[tip].get("border")
+            or metres > config.faint_spur_m + config.min_spur_m
+        ):
+            continue
+        if (
+            metres
+            < config.faint_spur_m * (1 - spur_probability(g, tip, foot, band, frame) / SURE_P)
+            + config.min_spur_m
+        ):
+            gone.append(tip)
     g.remove_nodes_from(gone)
     return merge_chains(g)

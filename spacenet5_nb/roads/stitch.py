@@ -25,50 +25,78 @@ __all__ = ['outline', 'cells', 'nearer', 'parts_inside', 'part_of', 'with_line',
 # %% ../../nbs/roads/stitch.ipynb #19f16b72
 def outline(
     grid: Grid | tuple | str | Path,  # of a chip
-    crs: Any,                         # projected, metres
+    crs: Any,  # projected, metres
 ) -> shapely.Polygon:
     "A chip's outline in a CRS; straight between points at a tenth of its sides, so that neighbours agree."
     (h, w), transform, source = as_grid(grid)
-    ring = shapely.segmentize(shapely.box(0, 0, w, h), max(h, w)/10)
+    ring = shapely.segmentize(shapely.box(0, 0, w, h), max(h, w) / 10)
     to = pyproj.Transformer.from_crs(source.to_wkt(), crs, always_xy=True)
-    def move(xy: np.ndarray) -> np.ndarray: return np.column_stack(to.transform(*(transform*(xy[:, 0], xy[:, 1]))))
+
+    def move(xy: np.ndarray) -> np.ndarray:
+        return np.column_stack(to.transform(*(transform * (xy[:, 0], xy[:, 1]))))
+
     return shapely.transform(ring, move)
+
 
 def cells(
     areas: Sequence[shapely.Polygon],  # outlines, one CRS
-) -> list[shapely.Geometry]:           # per outline what belongs to it; together all of it, once
+) -> list[shapely.Geometry]:  # per outline what belongs to it; together all of it, once
     "Give every place to that outline, of those that hold it, whose centre is nearest."
     tree, centre = shapely.STRtree(areas), [np.array(a.centroid.coords[0]) for a in areas]
     out = []
     for i, area in enumerate(areas):
         others = [j for j in tree.query(area, predicate="intersects") if j != i]
-        out.append(area.difference(shapely.union_all([areas[j].intersection(nearer(centre[j], centre[i], area)) for j in others])))
+        out.append(
+            area.difference(
+                shapely.union_all(
+                    [areas[j].intersection(nearer(centre[j], centre[i], area)) for j in others]
+                )
+            )
+        )
     return out
+
 
 def nearer(a: np.ndarray, b: np.ndarray, area: shapely.Polygon) -> shapely.Polygon:
     "The part of the plane, as far as it matters for an outline, that is nearer to a than to b."
     x0, y0, x1, y1 = area.bounds
-    far, way = 2*(x1 - x0 + y1 - y0) + 2*float(np.hypot(*(b - a))), (b - a)/max(float(np.hypot(*(b - a))), 1e-9)
-    side, middle = np.array([-way[1], way[0]])*far, (a + b)/2
-    return shapely.Polygon([middle + side, middle - side, middle - side - way*far, middle + side - way*far])
+    far, way = (
+        2 * (x1 - x0 + y1 - y0) + 2 * float(np.hypot(*(b - a))),
+        (b - a) / max(float(np.hypot(*(b - a))), 1e-9),
+    )
+    side, middle = np.array([-way[1], way[0]]) * far, (a + b) / 2
+    return shapely.Polygon(
+        [middle + side, middle - side, middle - side - way * far, middle + side - way * far]
+    )
 
 # %% ../../nbs/roads/stitch.ipynb #f69d7d52
 def parts_inside(
     line: shapely.LineString,
     area: shapely.Geometry,
-) -> list[tuple[float, float]]:   # from, to: metres along the line
+) -> list[tuple[float, float]]:  # from, to: metres along the line
     "The parts of a line inside an area."
     shapely.prepare(area)
-    if not shapely.intersects(area, line): return []
-    if shapely.contains_properly(area, line): return [(0.0, line.length)]
+    if not shapely.intersects(area, line):
+        return []
+    if shapely.contains_properly(area, line):
+        return [(0.0, line.length)]
     at = shapely.get_coordinates(shapely.intersection(line, area.boundary))
-    stations = np.unique(np.r_[0.0, shapely.line_locate_point(line, shapely.points(at)), line.length])
-    middle = shapely.line_interpolate_point(line, (stations[1:] + stations[:-1])/2)
+    stations = np.unique(
+        np.r_[0.0, shapely.line_locate_point(line, shapely.points(at)), line.length]
+    )
+    middle = shapely.line_interpolate_point(line, (stations[1:] + stations[:-1]) / 2)
     spans: list[tuple[float, float]] = []
-    for a, b, inside in zip(stations[:-1].tolist(), stations[1:].tolist(), shapely.intersects(area, middle).tolist(), strict=True):
-        if inside and spans and spans[-1][1] == a: spans[-1] = (spans[-1][0], b)
-        elif inside: spans.append((a, b))
+    for a, b, inside in zip(
+        stations[:-1].tolist(),
+        stations[1:].tolist(),
+        shapely.intersects(area, middle).tolist(),
+        strict=True,
+    ):
+        if inside and spans and spans[-1][1] == a:
+            spans[-1] = (spans[-1][0], b)
+        elif inside:
+            spans.append((a, b))
     return spans
+
 
 def part_of(line: shapely.LineString, start: float, stop: float) -> shapely.LineString:
     "The part of a line between two distances from its start."
@@ -78,7 +106,12 @@ def part_of(line: shapely.LineString, start: float, stop: float) -> shapely.Line
 def with_line(data: dict, line: shapely.LineString) -> dict:
     "An edge's attributes for another line."
     out = data | dict(geometry=line, length=float(line.length))
-    return out | dict(travel_time=out["length"]/data["speed_kph"]*3.6) if "speed_kph" in data else out
+    return (
+        out | dict(travel_time=out["length"] / data["speed_kph"] * 3.6)
+        if "speed_kph" in data
+        else out
+    )
+
 
 def line_from(g: nx.MultiGraph, node: Any, data: dict) -> shapely.LineString:
     "An edge's line, turned so that it starts at a node."
@@ -86,64 +119,96 @@ def line_from(g: nx.MultiGraph, node: Any, data: dict) -> shapely.LineString:
     first, last = shapely.get_coordinates(line)[[0, -1]] - (g.nodes[node]["x"], g.nodes[node]["y"])
     return line if np.hypot(*first) <= np.hypot(*last) else line.reverse()
 
+
 def fuse(g: nx.MultiGraph, node: Any) -> None:
     "Make one edge of the two at a node; nothing where it has not just two, or a ring's."
     at = list(g.edges(node, keys=True, data=True))
-    if len(at) != 2 or g.degree(node) != 2: return
+    if len(at) != 2 or g.degree(node) != 2:
+        return
     (_, a, _, one), (_, b, _, two) = at
-    line = shapely.LineString(np.vstack([shapely.get_coordinates(line_from(g, node, one))[::-1], shapely.get_coordinates(line_from(g, node, two))[1:]]))
-    out = one | dict(geometry=line, length=float(line.length), level=max(one.get("level", 0), two.get("level", 0)))
+    line = shapely.LineString(
+        np.vstack(
+            [
+                shapely.get_coordinates(line_from(g, node, one))[::-1],
+                shapely.get_coordinates(line_from(g, node, two))[1:],
+            ]
+        )
+    )
+    out = one | dict(
+        geometry=line,
+        length=float(line.length),
+        level=max(one.get("level", 0), two.get("level", 0)),
+    )
     if "travel_time" in one and "travel_time" in two:
-        share = one["length"]/max(one["length"] + two["length"], 1e-9)
-        out["speed_kph"] = 1/(share/one["speed_kph"] + (1 - share)/two["speed_kph"])
-        out["travel_time"] = out["length"]/out["speed_kph"]*3.6
+        share = one["length"] / max(one["length"] + two["length"], 1e-9)
+        out["speed_kph"] = 1 / (share / one["speed_kph"] + (1 - share) / two["speed_kph"])
+        out["travel_time"] = out["length"] / out["speed_kph"] * 3.6
         if "speed_confidence" in one and "speed_confidence" in two:
-            out["speed_confidence"] = share*one["speed_confidence"] + (1 - share)*two["speed_confidence"]
+            out["speed_confidence"] = (
+                share * one["speed_confidence"] + (1 - share) * two["speed_confidence"]
+            )
     g.remove_node(node)
     g.add_edge(a, b, **out)
 
 # %% ../../nbs/roads/stitch.ipynb #3539b97b
 def clipped(
-    g: nx.MultiGraph,         # road graph
-    keep: shapely.Geometry,   # what lies in it stays
-    drop: shapely.Geometry | None = None,   # and not in this
-    min_m: float = 0.01,      # shorter parts go
-    sliver_m: float = 0.01,    # and shorter than this those that are cut at both ends
-) -> nx.MultiGraph:           # nodes that a cut made have `open`
+    g: nx.MultiGraph,  # road graph
+    keep: shapely.Geometry,  # what lies in it stays
+    drop: shapely.Geometry | None = None,  # and not in this
+    min_m: float = 0.01,  # shorter parts go
+    sliver_m: float = 0.01,  # and shorter than this those that are cut at both ends
+) -> nx.MultiGraph:  # nodes that a cut made have `open`
     "The parts of a road graph inside an area; untouched edges stay as they are."
     out = graph.empty(g.graph["crs"])
     out.add_nodes_from(g.nodes(data=True))
     for u, v, data in g.edges(data=True):
         line = line_from(g, u, data)
         for a, b in _spans(line, keep, drop):
-            if b - a < (sliver_m if a > 0 and b < line.length else min_m): continue
+            if b - a < (sliver_m if a > 0 and b < line.length else min_m):
+                continue
             part = part_of(line, a, b)
-            ends = [n if whole else _open_node(out, xy) for n, whole, xy in ((u, a <= 0, part.coords[0]), (v, b >= line.length, part.coords[-1]))]
+            ends = [
+                n if whole else _open_node(out, xy)
+                for n, whole, xy in (
+                    (u, a <= 0, part.coords[0]),
+                    (v, b >= line.length, part.coords[-1]),
+                )
+            ]
             out.add_edge(*ends, **with_line(data, part))
     out.remove_nodes_from([n for n in list(out) if out.degree(n) == 0])
     return out
 
-def grounded(g: nx.MultiGraph) -> nx.MultiGraph:   # the same graph
+
+def grounded(g: nx.MultiGraph) -> nx.MultiGraph:  # the same graph
     "Bring cut edges that cross nothing back to the ground: who has the crossing says which road is over, or both might be."
     edges = [d for *_, d in g.edges(data=True)]
     tree = shapely.STRtree([d["geometry"] for d in edges])
     for u, v, d in g.edges(data=True):
         cut = g.nodes[u].get("open") or g.nodes[v].get("open")
-        if cut and d.get("level", 0) and not len(tree.query(d["geometry"], predicate="crosses")): d["level"] = 0
+        if cut and d.get("level", 0) and not len(tree.query(d["geometry"], predicate="crosses")):
+            d["level"] = 0
     return g
 
-def _spans(line: shapely.LineString, keep: shapely.Geometry, drop: shapely.Geometry | None) -> list[tuple[float, float]]:
+
+def _spans(
+    line: shapely.LineString, keep: shapely.Geometry, drop: shapely.Geometry | None
+) -> list[tuple[float, float]]:
     "The parts of a line that are in one area and not in another."
     spans = parts_inside(line, keep)
-    if drop is None or not spans: return spans
+    if drop is None or not spans:
+        return spans
     holes, out = parts_inside(line, drop), []
     for a, b in spans:
         for c, d in holes:
-            if d <= a or c >= b: continue
-            if c > a: out.append((a, c))
+            if d <= a or c >= b:
+                continue
+            if c > a:
+                out.append((a, c))
             a = d
-        if a < b: out.append((a, b))
+        if a < b:
+            out.append((a, b))
     return out
+
 
 def _open_node(g: nx.MultiGraph, xy: tuple) -> tuple:
     "A new node where a cut is; its name is free."
@@ -158,35 +223,40 @@ def cut_at(g: nx.MultiGraph, edge: tuple, xy: np.ndarray, snap_m: float) -> Any:
     data = g.edges[edge]
     line = line_from(g, u, data)
     s = float(line.project(shapely.Point(xy)))
-    if min(s, line.length - s) <= snap_m: return u if s <= line.length - s else v
+    if min(s, line.length - s) <= snap_m:
+        return u if s <= line.length - s else v
     node = g.graph["next"]
     g.graph["next"] += 1
     x, y = line.interpolate(s).coords[0]
     g.add_node(node, x=x, y=y, chip=g.nodes[u]["chip"], open=False)
     g.graph["members"][g.nodes[u]["chip"]].add(node)
     g.remove_edge(*edge)
-    for a, b, part in ((u, node, part_of(line, 0, s)), (node, v, part_of(line, s, line.length))): g.add_edge(a, b, **with_line(data, part))
+    for a, b, part in ((u, node, part_of(line, 0, s)), (node, v, part_of(line, s, line.length))):
+        g.add_edge(a, b, **with_line(data, part))
     return node
+
 
 def lead(g: nx.MultiGraph, end: Any, target: Any) -> None:
     "Lead the only edge of a dead end on to another node, which takes its place."
-    (_, other, _, data), = g.edges(end, keys=True, data=True)
+    ((_, other, _, data),) = g.edges(end, keys=True, data=True)
     xy = shapely.get_coordinates(line_from(g, end, data))
     goal = (g.nodes[target]["x"], g.nodes[target]["y"])
-    line = shapely.LineString(np.vstack([goal, xy[1:] if np.hypot(*(xy[0] - goal)) < 0.01 and len(xy) > 2 else xy]))
+    line = shapely.LineString(
+        np.vstack([goal, xy[1:] if np.hypot(*(xy[0] - goal)) < 0.01 and len(xy) > 2 else xy])
+    )
     g.remove_node(end)
     g.add_edge(target, other if other != end else target, **with_line(data, line))
 
 # %% ../../nbs/roads/stitch.ipynb #ab887830
 def add_chip(
-    city: nx.MultiGraph,       # changed in place
-    g: nx.MultiGraph,          # what a chip gives
-    chip: Any,                 # its name
-    seam: shapely.Geometry,    # where dead ends count as cut by a border
-    neighbours: Iterable,      # names of the chips to compare with
-    reach_m: float,            # ends are led so far to ends, and half as far, and a little, to the sides of roads: they were cut at half of it
-    sides: bool = False,       # to the sides of roads too
-) -> set:                      # nodes where it was joined
+    city: nx.MultiGraph,  # changed in place
+    g: nx.MultiGraph,  # what a chip gives
+    chip: Any,  # its name
+    seam: shapely.Geometry,  # where dead ends count as cut by a border
+    neighbours: Iterable,  # names of the chips to compare with
+    reach_m: float,  # ends are led so far to ends, and half as far, and a little, to the sides of roads: they were cut at half of it
+    sides: bool = False,  # to the sides of roads too
+) -> set:  # nodes where it was joined
     "Add a chip's edges and lead its open ends to what is there."
     near = [e for n in neighbours for e in city.edges(city.graph["members"].get(n, ()), keys=True)]
     name = {n: city.graph["next"] + i for i, n in enumerate(g)}
@@ -194,87 +264,157 @@ def add_chip(
     shapely.prepare(seam)
     for n, d in g.nodes(data=True):
         at_seam = d.get("open") or g.degree(n) == 1 and shapely.intersects_xy(seam, d["x"], d["y"])
-        city.add_node(name[n], x=d["x"], y=d["y"], chip=chip, open=bool(at_seam and g.degree(n) == 1))
+        city.add_node(
+            name[n], x=d["x"], y=d["y"], chip=chip, open=bool(at_seam and g.degree(n) == 1)
+        )
     city.add_edges_from((name[u], name[v], d) for u, v, d in g.edges(data=True))
     city.graph["members"][chip] = set(name.values())
     near, ends = list(dict.fromkeys(near)), [n for n in name.values() if city.nodes[n]["open"]]
-    tips = [n for n in dict.fromkeys(n for e in near for n in e[:2]) if city.nodes[n]["open"] and city.degree(n) == 1]
+    tips = [
+        n
+        for n in dict.fromkeys(n for e in near for n in e[:2])
+        if city.nodes[n]["open"] and city.degree(n) == 1
+    ]
     made = _led_to_ends(city, ends, tips, reach_m)
-    if not sides: return made
+    if not sides:
+        return made
     left = [n for n in ends if n in city and city.degree(n) == 1]
-    return made | _led_to_roads(city, left, near, lambda n, lines: _beside(_place(city, n), lines, 0.6*reach_m), reach_m/2)
+    return made | _led_to_roads(
+        city,
+        left,
+        near,
+        lambda n, lines: _beside(_place(city, n), lines, 0.6 * reach_m),
+        reach_m / 2,
+    )
+
 
 def _led_to_ends(city: nx.MultiGraph, ends: list, tips: list, reach_m: float) -> set:
     "Lead open ends to open ends of the chips that were there, nearest pairs first, each once; not across to a road beside."
     tree = shapely.STRtree([_place(city, n) for n in tips])
-    pairs = sorted((float(_place(city, e).distance(_place(city, tips[t]))), i, int(t))
-                   for i, e in enumerate(ends) for t in tree.query(_place(city, e), predicate="dwithin", distance=reach_m))
+    pairs = sorted(
+        (float(_place(city, e).distance(_place(city, tips[t]))), i, int(t))
+        for i, e in enumerate(ends)
+        for t in tree.query(_place(city, e), predicate="dwithin", distance=reach_m)
+    )
     led, made = set(), {}
     for _, i, t in pairs:
-        if i in led or t in made or max(_aside(city, ends[i], tips[t]), _aside(city, tips[t], ends[i])) > reach_m/2: continue
-        lead(city, ends[i], tips[t]); led.add(i); made[t] = tips[t]
+        if (
+            i in led
+            or t in made
+            or max(_aside(city, ends[i], tips[t]), _aside(city, tips[t], ends[i])) > reach_m / 2
+        ):
+            continue
+        lead(city, ends[i], tips[t])
+        led.add(i)
+        made[t] = tips[t]
     return set(made.values())
+
 
 def _tip(city: nx.MultiGraph, end: Any) -> tuple[np.ndarray, np.ndarray]:
     "Where a dead end is, and the unit vector in which it points, by its last fifteen metres."
-    (_, _, data), = city.edges(end, data=True)
-    tip, back = (np.array(line_from(city, end, data).interpolate(s).coords[0]) for s in (0.0, min(15.0, data["length"])))
-    return tip, (tip - back)/max(float(np.hypot(*(tip - back))), 1e-9)
+    ((_, _, data),) = city.edges(end, data=True)
+    tip, back = (
+        np.array(line_from(city, end, data).interpolate(s).coords[0])
+        for s in (0.0, min(15.0, data["length"]))
+    )
+    return tip, (tip - back) / max(float(np.hypot(*(tip - back))), 1e-9)
+
 
 def _aside(city: nx.MultiGraph, end: Any, other: Any) -> float:
     "Metres by which a node lies beside the way that a dead end points."
     tip, way = _tip(city, end)
     x, y = np.array(_place(city, other).coords[0]) - tip
-    return abs(x*way[1] - y*way[0])
+    return abs(x * way[1] - y * way[0])
 
-def _place(city: nx.MultiGraph, n: Any) -> shapely.Point: return shapely.Point(city.nodes[n]["x"], city.nodes[n]["y"])
+
+def _place(city: nx.MultiGraph, n: Any) -> shapely.Point:
+    return shapely.Point(city.nodes[n]["x"], city.nodes[n]["y"])
 
 # %% ../../nbs/roads/stitch.ipynb #d441fe4a
-def _led_to_roads(city: nx.MultiGraph, ends: list, near: list[tuple], find: Callable, snap_m: float) -> set:
+def _led_to_roads(
+    city: nx.MultiGraph, ends: list, near: list[tuple], find: Callable, snap_m: float
+) -> set:
     "Lead open ends to the place on a road that `find` chooses."
     made = set()
     for end in ends:
-        if end not in city or city.degree(end) != 1: continue     # another end was led to it
+        if end not in city or city.degree(end) != 1:
+            continue  # another end was led to it
         own = {tuple(sorted(e[:2], key=id)) + e[2:] for e in city.edges(end, keys=True)}
-        alive = [e for e in near if city.has_edge(*e) and tuple(sorted(e[:2], key=id)) + e[2:] not in own]
-        if not alive or (found := find(end, np.array([city.edges[e]["geometry"] for e in alive]))) is None: continue
+        alive = [
+            e for e in near if city.has_edge(*e) and tuple(sorted(e[:2], key=id)) + e[2:] not in own
+        ]
+        if (
+            not alive
+            or (found := find(end, np.array([city.edges[e]["geometry"] for e in alive]))) is None
+        ):
+            continue
         edge = alive[found[0]]
         node = cut_at(city, edge, found[1], snap_m)
-        if not city.has_edge(*edge): near.extend(city.edges(node, keys=True))
-        if node != end: lead(city, end, node); made.add(node)
+        if not city.has_edge(*edge):
+            near.extend(city.edges(node, keys=True))
+        if node != end:
+            lead(city, end, node)
+            made.add(node)
     return made
 
-def _beside(place: shapely.Point, lines: np.ndarray, reach_m: float) -> tuple[int, np.ndarray] | None:
+
+def _beside(
+    place: shapely.Point, lines: np.ndarray, reach_m: float
+) -> tuple[int, np.ndarray] | None:
     "The nearest line, and the place on it."
     far = shapely.distance(lines, place)
     i = int(far.argmin())
-    return (i, shapely.get_coordinates(shapely.shortest_line(lines[i], place))[0]) if far[i] <= reach_m else None
+    return (
+        (i, shapely.get_coordinates(shapely.shortest_line(lines[i], place))[0])
+        if far[i] <= reach_m
+        else None
+    )
 
-def _ahead(city: nx.MultiGraph, end: Any, lines: np.ndarray, gap_m: float, angle_deg: float = 20.0) -> tuple[int, np.ndarray] | None:
+
+def _ahead(
+    city: nx.MultiGraph, end: Any, lines: np.ndarray, gap_m: float, angle_deg: float = 20.0
+) -> tuple[int, np.ndarray] | None:
     "The first line within an angle straight ahead of a dead end, and the place on it."
     tip, way = _tip(city, end)
-    ahead = way*gap_m
+    ahead = way * gap_m
     t = np.tan(np.radians(angle_deg))
-    cone = shapely.Polygon([tip, tip + ahead + t*ahead[::-1]*(-1, 1), tip + ahead - t*ahead[::-1]*(-1, 1)])
+    cone = shapely.Polygon(
+        [tip, tip + ahead + t * ahead[::-1] * (-1, 1), tip + ahead - t * ahead[::-1] * (-1, 1)]
+    )
     hit = shapely.intersection(lines, cone)
     far = np.where(shapely.is_empty(hit), np.inf, shapely.distance(hit, shapely.Point(tip)))
     i = int(far.argmin())
-    return (i, shapely.get_coordinates(shapely.shortest_line(hit[i], shapely.Point(tip)))[0]) if np.isfinite(far[i]) else None
+    return (
+        (i, shapely.get_coordinates(shapely.shortest_line(hit[i], shapely.Point(tip)))[0])
+        if np.isfinite(far[i])
+        else None
+    )
 
 # %% ../../nbs/roads/stitch.ipynb #25feacd4
 def close_seam_gaps(
-    city: nx.MultiGraph,             # changed in place
-    neighbours: dict[Any, list],     # of each chip
+    city: nx.MultiGraph,  # changed in place
+    neighbours: dict[Any, list],  # of each chip
     gap_m: float,
     snap_m: float,
-) -> set:                            # nodes where it was joined
+) -> set:  # nodes where it was joined
     "Lead the open ends that are left to a road straight ahead, when every chip has said what it sees."
     made = set()
     for chip, others in neighbours.items():
-        near = list(dict.fromkeys(e for n in (chip, *others) for e in city.edges(city.graph["members"][n], keys=True)))
-        ends = [n for n in sorted(city.graph["members"][chip]) if n in city and city.nodes[n]["open"] and city.degree(n) == 1]
-        made |= _led_to_roads(city, ends, near, lambda n, lines: _ahead(city, n, lines, gap_m), snap_m)
+        near = list(
+            dict.fromkeys(
+                e for n in (chip, *others) for e in city.edges(city.graph["members"][n], keys=True)
+            )
+        )
+        ends = [
+            n
+            for n in sorted(city.graph["members"][chip])
+            if n in city and city.nodes[n]["open"] and city.degree(n) == 1
+        ]
+        made |= _led_to_roads(
+            city, ends, near, lambda n, lines: _ahead(city, n, lines, gap_m), snap_m
+        )
     return made
+
 
 def new_city(crs: Any) -> nx.MultiGraph:
     "A city graph to add chips to."
@@ -282,41 +422,91 @@ def new_city(crs: Any) -> nx.MultiGraph:
     city.graph |= dict(next=0, members={})
     return city
 
-def finish_city(city: nx.MultiGraph, joined: set, stub_m: float) -> nx.MultiGraph:   # road graph, nodes numbered from 0
+
+def finish_city(
+    city: nx.MultiGraph, joined: set, stub_m: float
+) -> nx.MultiGraph:  # road graph, nodes numbered from 0
     "Drop stubs at open ends, make one edge of the two that meet at a seam, number the nodes."
     for n in [n for n, d in city.nodes(data=True) if d["open"] and city.degree(n) == 1]:
-        if n in city and city.degree(n) == 1 and next(iter(city.edges(n, data=True)))[2]["length"] < stub_m: city.remove_node(n)
+        if (
+            n in city
+            and city.degree(n) == 1
+            and next(iter(city.edges(n, data=True)))[2]["length"] < stub_m
+        ):
+            city.remove_node(n)
     for n in joined:
-        if n in city: fuse(city, n)
+        if n in city:
+            fuse(city, n)
     city.remove_nodes_from([n for n in list(city) if city.degree(n) == 0])
     out, number = graph.empty(city.graph["crs"]), {n: i for i, n in enumerate(city)}
     out.add_nodes_from((number[n], dict(x=d["x"], y=d["y"])) for n, d in city.nodes(data=True))
     out.add_edges_from((number[u], number[v], d) for u, v, d in city.edges(data=True))
     return out
 
+
 def stitch(
-    chips: Sequence[tuple[Any, Any]],   # per chip its road graph (or a function without arguments, or a .gpkg or .graphml) and its grid (or its image)
+    chips: Sequence[
+        tuple[Any, Any]
+    ],  # per chip its road graph (or a function without arguments, or a .gpkg or .graphml) and its grid (or its image)
     *,
-    tolerance_m: float = 4.0,           # how far apart two chips may place one road: half a road's width
-    gap_m: float = 30.0,                # a dead end at a seam is led to a road so far straight ahead
-    crs: Any = None,                    # of the city's graph; None: the UTM zone of the first chip
-) -> nx.MultiGraph:                     # road graph, with speeds where the chips' have them
+    tolerance_m: float = 4.0,  # how far apart two chips may place one road: half a road's width
+    gap_m: float = 30.0,  # a dead end at a seam is led to a road so far straight ahead
+    crs: Any = None,  # of the city's graph; None: the UTM zone of the first chip
+) -> nx.MultiGraph:  # road graph, with speeds where the chips' have them
     "Make one city graph of the graphs of neighbouring chips."
-    if not chips: raise DataError("chips", "are none", "Give at least one graph and its grid.")
+    if not chips:
+        raise DataError("chips", "are none", "Give at least one graph and its grid.")
     crs = crs or graph.utm_crs(as_grid(chips[0][1]))
     areas = [outline(grid, crs) for _, grid in chips]
     own, tree, city, joined, beside = cells(areas), shapely.STRtree(areas), new_city(crs), set(), {}
     for i, (source, _) in enumerate(chips):
         g = _graph_of(source, crs)
-        others = beside[i] = [int(j) for j in tree.query(areas[i], predicate="dwithin", distance=tolerance_m) if j != i]
-        seam = shapely.union_all([areas[j] for j in others]).buffer(tolerance_m) if others else shapely.Polygon()
-        there = [d["geometry"] for j in others if j < i for *_, d in city.edges(city.graph["members"][j], data=True)]
-        known = shapely.union_all(shapely.buffer([s for s in there if seam.intersects(s)], tolerance_m)).intersection(seam) if there else None
-        part = grounded(clipped(g, own[i].buffer(tolerance_m, join_style="mitre").intersection(areas[i].buffer(0.1)), known, sliver_m=2*tolerance_m))
-        joined |= add_chip(city, part, i, seam, [j for j in others if j < i], 2*tolerance_m, sides=True)
-    return finish_city(city, joined | close_seam_gaps(city, beside, gap_m, tolerance_m), 2*tolerance_m)
+        others = beside[i] = [
+            int(j)
+            for j in tree.query(areas[i], predicate="dwithin", distance=tolerance_m)
+            if j != i
+        ]
+        seam = (
+            shapely.union_all([areas[j] for j in others]).buffer(tolerance_m)
+            if others
+            else shapely.Polygon()
+        )
+        there = [
+            d["geometry"]
+            for j in others
+            if j < i
+            for *_, d in city.edges(city.graph["members"][j], data=True)
+        ]
+        known = (
+            shapely.union_all(
+                shapely.buffer([s for s in there if seam.intersects(s)], tolerance_m)
+            ).intersection(seam)
+            if there
+            else None
+        )
+        part = grounded(
+            clipped(
+                g,
+                own[i].buffer(tolerance_m, join_style="mitre").intersection(areas[i].buffer(0.1)),
+                known,
+                sliver_m=2 * tolerance_m,
+            )
+        )
+        joined |= add_chip(
+            city, part, i, seam, [j for j in others if j < i], 2 * tolerance_m, sides=True
+        )
+    return finish_city(
+        city, joined | close_seam_gaps(city, beside, gap_m, tolerance_m), 2 * tolerance_m
+    )
+
 
 def _graph_of(source: Any, crs: Any) -> nx.MultiGraph:
     "A chip's graph in the city's CRS."
-    g = source if isinstance(source, nx.MultiGraph) else source() if isinstance(source, Callable) else graph.read(source, speeds=False)
+    g = (
+        source
+        if isinstance(source, nx.MultiGraph)
+        else source()
+        if isinstance(source, Callable)
+        else graph.read(source, speeds=False)
+    )
     return g if g.graph["crs"] == graph.empty(crs).graph["crs"] else graph.project(g, crs)

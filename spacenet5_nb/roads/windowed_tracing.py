@@ -22,7 +22,16 @@ from rasterio.windows import Window
 
 from .. import graph
 from ..base.cluster import on_cluster
-from ..core import Channels, DataError, SpeedConfig, StageError, VectorizeConfig, load_settings, progress, section
+from spacenet5_nb.core import (
+    Channels,
+    DataError,
+    SpeedConfig,
+    StageError,
+    VectorizeConfig,
+    load_settings,
+    progress,
+    section,
+)
 from .graph_edits import prune_components, simplify_network
 from ..raster import open_raster
 from .skeleton import Frame, check_probs, make_frame
@@ -38,116 +47,154 @@ __all__ = ['ALIGN_PX', 'OVER_PX', 'OFF_PX', 'DiskStack', 'Core', 'make_cores', '
 # %% ../../nbs/roads/windowed_tracing.ipynb #503f6cc8
 class DiskStack:
     "Bands of a window of a raster, read when they are looked at."
+
     ndim = 3
 
     def __init__(
         self,
         path: str | Path,
-        window: tuple[int, int, int, int] | None = None,   # row, column, rows, columns; None: all
-        bands: Sequence[int] | None = None,                # from 0; None: all
+        window: tuple[int, int, int, int] | None = None,  # row, column, rows, columns; None: all
+        bands: Sequence[int] | None = None,  # from 0; None: all
     ):
         with open_raster(path) as source:
             self.path, self.window = Path(path), window or (0, 0, *source.shape)
-            self.bands, self.dtype = list(range(source.count) if bands is None else bands), np.dtype(source.dtypes[0])
+            self.bands, self.dtype = (
+                list(range(source.count) if bands is None else bands),
+                np.dtype(source.dtypes[0]),
+            )
         self.shape = (len(self.bands), *self.window[2:])
 
-    def __len__(self) -> int: return len(self.bands)
+    def __len__(self) -> int:
+        return len(self.bands)
 
     @property
-    def size(self) -> int: return math.prod(self.shape)
+    def size(self) -> int:
+        return math.prod(self.shape)
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, tuple): return self._pixels(*key[1:])
-        if isinstance(key, slice | list | np.ndarray): return DiskStack(self.path, self.window, np.array(self.bands)[key].tolist())
+        if isinstance(key, tuple):
+            return self._pixels(*key[1:])
+        if isinstance(key, slice | list | np.ndarray):
+            return DiskStack(self.path, self.window, np.array(self.bands)[key].tolist())
         return self.read([self.bands[key]], self.window)[0]
 
     def read(self, bands: Sequence[int], window: tuple[int, int, int, int]) -> np.ndarray:
         "Pixels of bands (from 0) in a window (row, column, rows, columns of the file)."
         r, c, h, w = window
         with open_raster(self.path) as source:
-            try: return source.read([b + 1 for b in bands], window=Window(c, r, w, h))
-            except rasterio.errors.RasterioIOError as e: raise DataError(self.path, f"is truncated or damaged ({e})", "Predict it again.") from e
+            try:
+                return source.read([b + 1 for b in bands], window=Window(c, r, w, h))
+            except rasterio.errors.RasterioIOError as e:
+                raise DataError(
+                    self.path, f"is truncated or damaged ({e})", "Predict it again."
+                ) from e
 
     def _pixels(self, rows: np.ndarray, columns: np.ndarray, side: int = 2048) -> np.ndarray:
         "Pixels of all bands at rows and columns that broadcast, read in squares."
         rows, columns = np.broadcast_arrays(rows, columns)
         out = np.zeros((len(self.bands), *rows.shape), self.dtype)
         flat = [a.reshape(len(a), -1) for a in (rows, columns)]
-        square = (flat[0][:, 0]//side)*(1 + self.window[3]//side) + flat[1][:, 0]//side
+        square = (flat[0][:, 0] // side) * (1 + self.window[3] // side) + flat[1][:, 0] // side
         for s in np.unique(square):
             here = np.flatnonzero(square == s)
             (r0, r1), (c0, c1) = ((int(a[here].min()), int(a[here].max())) for a in flat)
-            pixels = self.read(self.bands, (self.window[0] + r0, self.window[1] + c0, r1 - r0 + 1, c1 - c0 + 1))
+            pixels = self.read(
+                self.bands, (self.window[0] + r0, self.window[1] + c0, r1 - r0 + 1, c1 - c0 + 1)
+            )
             out[:, here] = pixels[:, rows[here] - r0, columns[here] - c0]
         return out
 
-    def min(self) -> float: return float(np.min([part.min() for part in self._strips()]))   # NaN where there is one
-    def max(self) -> float: return float(np.max([part.max() for part in self._strips()]))
+    def min(self) -> float:
+        return float(np.min([part.min() for part in self._strips()]))  # NaN where there is one
+
+    def max(self) -> float:
+        return float(np.max([part.max() for part in self._strips()]))
 
     def _strips(self, rows: int = 512) -> Iterator[np.ndarray]:
         "All its pixels, some rows of one band at a time."
         r, c, h, w = self.window
         for b in self.bands:
-            for top in range(0, h, rows): yield self.read([b], (r + top, c, min(rows, h - top), w))
+            for top in range(0, h, rows):
+                yield self.read([b], (r + top, c, min(rows, h - top), w))
 
 # %% ../../nbs/roads/windowed_tracing.ipynb #95266909
 class Core(NamedTuple):
     "A window: the pixels that it answers for, and with its margin the pixels that it looks at (row, column, rows, columns)."
+
     own: tuple[int, int, int, int]
     seen: tuple[int, int, int, int]
-    at: tuple[int, int]          # its row and column among the windows
+    at: tuple[int, int]  # its row and column among the windows
+
 
 def make_cores(
-    shape: tuple[int, int],   # of the raster
-    window_px: int,           # side of a core
+    shape: tuple[int, int],  # of the raster
+    window_px: int,  # side of a core
     margin_px: int,
 ) -> list[Core]:
     "Windows whose cores tile a raster, all about as large."
-    rows, columns = (np.linspace(0, n, max(1, round(n/window_px)) + 1).astype(int).tolist() for n in shape)
+    rows, columns = (
+        np.linspace(0, n, max(1, round(n / window_px)) + 1).astype(int).tolist() for n in shape
+    )
     out = []
     for i, (r, r1) in enumerate(zip(rows, rows[1:], strict=False)):
         for j, (c, c1) in enumerate(zip(columns, columns[1:], strict=False)):
-            top, left = (max(0, at - margin_px)//ALIGN_PX*ALIGN_PX for at in (r, c))
-            seen = (top, left, min(shape[0], r1 + margin_px) - top, min(shape[1], c1 + margin_px) - left)
+            top, left = (max(0, at - margin_px) // ALIGN_PX * ALIGN_PX for at in (r, c))
+            seen = (
+                top,
+                left,
+                min(shape[0], r1 + margin_px) - top,
+                min(shape[1], c1 + margin_px) - left,
+            )
             out.append(Core((r, c, r1 - r, c1 - c), seen, (i, j)))
     return out
 
-ALIGN_PX = 120   # windows begin at multiples of this, so that steps that pool 2, 3, 4, 5, 6 or 8 pixels pool the same ones as in the whole
+
+ALIGN_PX = 120  # windows begin at multiples of this, so that steps that pool 2, 3, 4, 5, 6 or 8 pixels pool the same ones as in the whole
+
 
 def part_of_frame(frame: Frame, window: tuple[int, int, int, int]) -> Frame:
     "The frame of a window: its place, and the whole raster's CRS and pixel size, so that all windows mean the same by a metre."
     r, c, h, w = window
-    return frame._replace(transform=frame.transform*Affine.translation(c, r), shape=(h, w))
+    return frame._replace(transform=frame.transform * Affine.translation(c, r), shape=(h, w))
+
 
 def core_area(frame: Frame, core: Core) -> shapely.Polygon:
     "A core's outline in the graph's CRS, drawn over the raster's own border, so that what is pressed onto that is inside."
     (r, c, h, w), (rows, columns) = core.own, frame.shape
-    def seam(at: int, size: int) -> float: return at + (-OVER_PX if at == 0 else OVER_PX if at == size else OFF_PX)
+
+    def seam(at: int, size: int) -> float:
+        return at + (-OVER_PX if at == 0 else OVER_PX if at == size else OFF_PX)
+
     box = shapely.box(seam(c, columns), seam(r, rows), seam(c + w, columns), seam(r + h, rows))
-    return shapely.transform(shapely.segmentize(box, 256), lambda xy: frame.to_metres(xy[:, ::-1] - 0.5))
+    return shapely.transform(
+        shapely.segmentize(box, 256), lambda xy: frame.to_metres(xy[:, ::-1] - 0.5)
+    )
+
 
 OVER_PX = 10.0
-OFF_PX = 0.3719   # seams lie so far beside the pixels' borders: skeletons have whole and half coordinates, and none may run along a seam
+OFF_PX = 0.3719  # seams lie so far beside the pixels' borders: skeletons have whole and half coordinates, and none may run along a seam
 
 # %% ../../nbs/roads/windowed_tracing.ipynb #4e8027f4
 def find_part(
     path: str | Path,
     core: Core,
-    frame: Frame,                # of the whole raster
+    frame: Frame,  # of the whole raster
     config: VectorizeConfig,
     channels: Channels,
-) -> nx.MultiGraph:              # road graph without speeds; nodes where it was cut have `open`
+) -> nx.MultiGraph:  # road graph without speeds; nodes where it was cut have `open`
     "The roads of one window's core, before what looks at whole roads."
     stack = DiskStack(path, core.seen)
-    if not stack[channels.road].any(): return graph.empty(frame.target)
+    if not stack[channels.road].any():
+        return graph.empty(frame.target)
     local = replace(config, min_component_m=0.0, simplify_m=0.0)
     *_, (_, g) = steps(stack, part_of_frame(frame, core.seen), local, channels)
     return grounded(clipped(finished(g), core_area(frame, core)))
 
+
 def join_parts(
     parts: Iterator[tuple[Core, nx.MultiGraph]],
     crs: Any,
-    reach_m: float = 0.5,        # ends at a seam that are one: less than a pixel or two apart
+    reach_m: float = 0.5,  # ends at a seam that are one: less than a pixel or two apart
 ) -> nx.MultiGraph:
     "Windows' parts as one graph."
     city, joined = new_city(crs), set()
@@ -157,19 +204,47 @@ def join_parts(
         joined |= add_chip(city, g, core.at, shapely.Polygon(), near, reach_m)
     return finish_city(city, joined, 0.0)
 
-def _found_parts(path: str | Path, cores: list[Core], frame: Frame, config: VectorizeConfig, channels: Channels, workers: int | None) -> Iterator:
+
+def _found_parts(
+    path: str | Path,
+    cores: list[Core],
+    frame: Frame,
+    config: VectorizeConfig,
+    channels: Channels,
+    workers: int | None,
+) -> Iterator:
     "The windows' parts in order, from one process, several, or a cluster."
     jobs = [(Path(path).absolute(), core, frame, config, channels) for core in cores]
-    if workers is None and load_settings().scheduler and len(jobs) > 1: yield from zip(cores, _on_workers(jobs), strict=True); return
+    if workers is None and load_settings().scheduler and len(jobs) > 1:
+        yield from zip(cores, _on_workers(jobs), strict=True)
+        return
     workers = load_settings().n_workers if workers is None else workers
-    if workers <= 1 or len(jobs) == 1: yield from zip(cores, (find_part(*job) for job in progress(jobs, "windows")), strict=True); return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from zip(cores, progress(pool.map(find_part, *zip(*jobs, strict=True)), "windows", len(jobs)), strict=True)
+    if workers <= 1 or len(jobs) == 1:
+        yield from zip(cores, (find_part(*job) for job in progress(jobs, "windows")), strict=True)
+        return
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        yield from zip(
+            cores,
+            progress(pool.map(find_part, *zip(*jobs, strict=True)), "windows", len(jobs)),
+            strict=True,
+        )
+
 
 def _on_workers(jobs: list[tuple]) -> list[nx.MultiGraph]:
     "Parts from a cluster's workers, in order."
-    def died(k: int) -> None: raise StageError(f"window {jobs[k][1].own} of {jobs[k][0]}", "ended three workers (out of memory, or a fault in a library)", "Give workers more memory, or take smaller windows.")
-    found = on_cluster("roads.windowed_tracing", "find_part", jobs, died=died, ahead=True, needs=[jobs[0][0]])
+
+    def died(k: int) -> None:
+        raise StageError(
+            f"window {jobs[k][1].own} of {jobs[k][0]}",
+            "ended three workers (out of memory, or a fault in a library)",
+            "Give workers more memory, or take smaller windows.",
+        )
+
+    found = on_cluster(
+        "roads.windowed_tracing", "find_part", jobs, died=died, ahead=True, needs=[jobs[0][0]]
+    )
     return [g for _, g in sorted(progress(found, "windows", len(jobs)), key=lambda one: one[0])]
 
 # %% ../../nbs/roads/windowed_tracing.ipynb #18ad975b
@@ -179,30 +254,54 @@ def finish_roads(g: nx.MultiGraph, frame: Frame, config: VectorizeConfig) -> nx.
     xy = np.array([(d["x"], d["y"]) for _, d in g.nodes(data=True)]).reshape(-1, 2)
     rc, last = frame.to_pixels(xy) if len(xy) else xy, np.array(frame.shape) - 0.5
     border = ((rc < -0.49) | (rc > last - 0.01)).any(1)
-    net.add_nodes_from((n, dict(xy=p, border=bool(b))) for n, p, b in zip(g, xy, border, strict=True))
+    net.add_nodes_from(
+        (n, dict(xy=p, border=bool(b))) for n, p, b in zip(g, xy, border, strict=True)
+    )
     for u, v, d in g.edges(data=True):
         pts = shapely.get_coordinates(d["geometry"])
-        start, stop = (u, v) if np.hypot(*(pts[0] - net.nodes[u]["xy"])) <= np.hypot(*(pts[-1] - net.nodes[u]["xy"])) else (v, u)
+        start, stop = (
+            (u, v)
+            if np.hypot(*(pts[0] - net.nodes[u]["xy"])) <= np.hypot(*(pts[-1] - net.nodes[u]["xy"]))
+            else (v, u)
+        )
         pts[0], pts[-1] = net.nodes[start]["xy"], net.nodes[stop]["xy"]
         net.add_edge(u, v, pts=pts, level=d["level"])
-    return finished(simplify_network(prune_components(net, config.min_component_m), config.simplify_m))
+    return finished(
+        simplify_network(prune_components(net, config.min_component_m), config.simplify_m)
+    )
+
 
 def vectorize_windows(
-    path: str | Path,                   # GeoTIFF of probabilities, one band a channel, tiled
+    path: str | Path,  # GeoTIFF of probabilities, one band a channel, tiled
     *,
-    config: Any = "best",               # as vectorize's
-    speed: Any = "best",                # as add_speeds'; None: no speeds
+    config: Any = "best",  # as vectorize's
+    speed: Any = "best",  # as add_speeds'; None: no speeds
     channels: Channels = Channels.selim_sef(),
-    window_px: int = 4096,              # side of a window's core: memory
-    margin_m: float = 120.0,            # beyond it
-    workers: int | None = 1,            # processes; None: as settings say, a cluster's or this machine's
+    window_px: int = 4096,  # side of a window's core: memory
+    margin_m: float = 120.0,  # beyond it
+    workers: int | None = 1,  # processes; None: as settings say, a cluster's or this machine's
 ) -> nx.MultiGraph:
     "The road graph of a raster of any size."
     config = section(config, VectorizeConfig, NAMED)
-    check_probs(stack := DiskStack(path), channels, str(path))    # bytes are right by themselves; floats are read once for this
-    with open_raster(path) as source: shape, transform, crs = source.shape, source.transform, source.crs
+    check_probs(
+        stack := DiskStack(path), channels, str(path)
+    )  # bytes are right by themselves; floats are read once for this
+    with open_raster(path) as source:
+        shape, transform, crs = source.shape, source.transform, source.crs
     frame = make_frame(shape, transform, crs)
-    cores = make_cores(shape, window_px, round(margin_m/frame.gsd_m))
-    g = finish_roads(join_parts(_found_parts(path, cores, frame, config, channels, workers), frame.target), frame, config)
-    if speed is None: return g
-    return add_speeds(g, stack, transform=transform, crs=crs, channels=channels, config=section(speed, SpeedConfig, SPEED_NAMED))
+    cores = make_cores(shape, window_px, round(margin_m / frame.gsd_m))
+    g = finish_roads(
+        join_parts(_found_parts(path, cores, frame, config, channels, workers), frame.target),
+        frame,
+        config,
+    )
+    if speed is None:
+        return g
+    return add_speeds(
+        g,
+        stack,
+        transform=transform,
+        crs=crs,
+        channels=channels,
+        config=section(speed, SpeedConfig, SPEED_NAMED),
+    )

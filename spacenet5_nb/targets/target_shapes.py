@@ -28,50 +28,64 @@ __all__ = ['Canvas', 'canvas_of', 'to_pixels', 'to_canvas', 'Strokes', 'strokes_
 # %% ../../nbs/targets/target_shapes.ipynb #f85ebb99
 class Canvas(NamedTuple):
     "An image's pixel axes in metres: x along its rows, y down its columns."
+
     grid: Grid
-    pixel: tuple[float, float]   # a pixel's width and height in metres
+    pixel: tuple[float, float]  # a pixel's width and height in metres
+
 
 def canvas_of(grid: Grid) -> Canvas:
     "The canvas of an image."
     height, width = ground_size(grid)
     return Canvas(grid, (width, height))
 
+
 def to_pixels(
-    lines: np.ndarray,      # LineStrings in longitude and latitude
+    lines: np.ndarray,  # LineStrings in longitude and latitude
     grid: Grid,
-) -> np.ndarray:            # LineStrings in pixels: column, row
+) -> np.ndarray:  # LineStrings in pixels: column, row
     "Lines in an image's pixels."
-    if not len(lines): return lines
+    if not len(lines):
+        return lines
     to_pixel = ~grid.transform
-    return shapely.transform(move_lines(lines, "EPSG:4326", crs_text(grid.crs)), lambda x, y: np.round(to_pixel*(x, y), 6), interleaved=False)   # what comes after is noise of the arithmetic
+    return shapely.transform(
+        move_lines(lines, "EPSG:4326", crs_text(grid.crs)),
+        lambda x, y: np.round(to_pixel * (x, y), 6),
+        interleaved=False,
+    )  # what comes after is noise of the arithmetic
+
 
 def to_canvas(
-    lines: np.ndarray,      # LineStrings in longitude and latitude
+    lines: np.ndarray,  # LineStrings in longitude and latitude
     canvas: Canvas,
-) -> list[np.ndarray]:      # (n, 2) vertices in canvas metres, one array a line
+) -> list[np.ndarray]:  # (n, 2) vertices in canvas metres, one array a line
     "Lines in a canvas' metres."
     xy, line = shapely.get_coordinates(to_pixels(lines, canvas.grid), return_index=True)
-    return np.split(xy*canvas.pixel, np.flatnonzero(np.diff(line)) + 1) if len(lines) else []
+    return np.split(xy * canvas.pixel, np.flatnonzero(np.diff(line)) + 1) if len(lines) else []
 
 # %% ../../nbs/targets/target_shapes.ipynb #e8ddb645
 class Strokes(NamedTuple):
     "Straight pieces and round spots to be painted."
-    a: np.ndarray       # (n, 2) where each piece begins, in canvas metres
-    b: np.ndarray       # (n, 2) where it ends
-    spots: np.ndarray   # (m, 2)
+
+    a: np.ndarray  # (n, 2) where each piece begins, in canvas metres
+    b: np.ndarray  # (n, 2) where it ends
+    spots: np.ndarray  # (m, 2)
+
 
 def strokes_along(
-    paths: Sequence[np.ndarray],       # (n, 2) vertices in canvas metres
+    paths: Sequence[np.ndarray],  # (n, 2) vertices in canvas metres
     *,
-    ends: bool = True,                 # round ends; False: flat ones
+    ends: bool = True,  # round ends; False: flat ones
 ) -> Strokes:
     "Strokes along lines; bends are round."
-    if not len(paths): return Strokes(*np.zeros((3, 0, 2)))
+    if not len(paths):
+        return Strokes(*np.zeros((3, 0, 2)))
     xy, last = np.concatenate(paths), np.cumsum([len(p) for p in paths]) - 1
     inner, spot = np.ones(len(xy), bool), np.ones(len(xy), bool)
     inner[last] = False
-    if not ends: spot[last] = spot[np.r_[0, last[:-1] + 1]] = False
+    if not ends:
+        spot[last] = spot[np.r_[0, last[:-1] + 1]] = False
     return Strokes(xy[inner], xy[np.flatnonzero(inner) + 1], xy[spot])
+
 
 def spots_at(centres: np.ndarray) -> Strokes:
     "Strokes that are discs only."
@@ -86,48 +100,81 @@ def _rows(low: np.ndarray, high: np.ndarray, n: int) -> tuple[np.ndarray, np.nda
     which = np.repeat(np.arange(len(low)), count)
     return which, np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + first[which]
 
-def _piece_spans(a: np.ndarray, b: np.ndarray, half: float, pixel: tuple[float, float], height: int) -> tuple[np.ndarray, ...]:
+
+def _piece_spans(
+    a: np.ndarray, b: np.ndarray, half: float, pixel: tuple[float, float], height: int
+) -> tuple[np.ndarray, ...]:
     "Where rows of pixels cut rectangles along pieces: piece, row, left and right in metres."
     step = b - a
     length = np.hypot(*step.T)
     ux, uy = np.divide(step, length[:, None], out=np.zeros_like(step), where=length[:, None] > 0).T
-    reach = half*np.abs(ux)
-    which, row = _rows((np.minimum(a[:, 1], b[:, 1]) - reach)/pixel[1], (np.maximum(a[:, 1], b[:, 1]) + reach)/pixel[1], height)
-    ux, uy, length, dy = ux[which], uy[which], length[which], (row + 0.5)*pixel[1] - a[which, 1]
+    reach = half * np.abs(ux)
+    which, row = _rows(
+        (np.minimum(a[:, 1], b[:, 1]) - reach) / pixel[1],
+        (np.maximum(a[:, 1], b[:, 1]) + reach) / pixel[1],
+        height,
+    )
+    ux, uy, length, dy = ux[which], uy[which], length[which], (row + 0.5) * pixel[1] - a[which, 1]
     left, right = np.full(len(row), -np.inf), np.full(len(row), np.inf)
-    for slope, low, high in ((ux, -dy*uy, length - dy*uy), (uy, dy*ux - half, dy*ux + half)):   # along the piece; across it
+    for slope, low, high in (
+        (ux, -dy * uy, length - dy * uy),
+        (uy, dy * ux - half, dy * ux + half),
+    ):  # along the piece; across it
         flat = np.abs(slope) < 1e-9
-        with np.errstate(divide="ignore", invalid="ignore"): x, y = low/slope, high/slope
-        inside = np.where((low <= 1e-9) & (high >= -1e-9), np.inf, -np.inf)   # a piece at right angles to this bound: all or nothing
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x, y = low / slope, high / slope
+        inside = np.where(
+            (low <= 1e-9) & (high >= -1e-9), np.inf, -np.inf
+        )  # a piece at right angles to this bound: all or nothing
         left = np.maximum(left, np.where(flat, -inside, np.minimum(x, y)))
         right = np.minimum(right, np.where(flat, inside, np.maximum(x, y)))
     return which, row, left + a[which, 0], right + a[which, 0]
 
-def _spot_spans(spots: np.ndarray, radius: float, pixel: tuple[float, float], height: int) -> tuple[np.ndarray, ...]:
+
+def _spot_spans(
+    spots: np.ndarray, radius: float, pixel: tuple[float, float], height: int
+) -> tuple[np.ndarray, ...]:
     "Where rows of pixels cut discs."
-    which, row = _rows((spots[:, 1] - radius)/pixel[1], (spots[:, 1] + radius)/pixel[1], height)
-    half = np.sqrt(np.maximum(radius**2 - ((row + 0.5)*pixel[1] - spots[which, 1])**2, 0))
+    which, row = _rows((spots[:, 1] - radius) / pixel[1], (spots[:, 1] + radius) / pixel[1], height)
+    half = np.sqrt(np.maximum(radius**2 - ((row + 0.5) * pixel[1] - spots[which, 1]) ** 2, 0))
     return which, row, spots[which, 0] - half, spots[which, 0] + half
+
 
 def paint(
     strokes: Strokes,
     half_width_m: float,
     canvas: Canvas,
-) -> np.ndarray:        # numbers of pixels, row by row from 0; one that several strokes cover is there several times
+) -> (
+    np.ndarray
+):  # numbers of pixels, row by row from 0; one that several strokes cover is there several times
     "The pixels whose centres lie within half a width of a stroke."
     (height, width), found = canvas.grid.shape, []
-    for spans in (_piece_spans(strokes.a, strokes.b, half_width_m, canvas.pixel, height), _spot_spans(strokes.spots, half_width_m, canvas.pixel, height)):
+    for spans in (
+        _piece_spans(strokes.a, strokes.b, half_width_m, canvas.pixel, height),
+        _spot_spans(strokes.spots, half_width_m, canvas.pixel, height),
+    ):
         _, row, left, right = spans
-        first = np.ceil(np.round(np.clip(left/canvas.pixel[0], -1, width + 1) - 0.5, 6)).astype(int).clip(0)
-        count = np.floor(np.round(np.clip(right/canvas.pixel[0], -1, width + 1) - 0.5, 6)).astype(int).clip(None, width - 1) - first + 1
+        first = (
+            np.ceil(np.round(np.clip(left / canvas.pixel[0], -1, width + 1) - 0.5, 6))
+            .astype(int)
+            .clip(0)
+        )
+        count = (
+            np.floor(np.round(np.clip(right / canvas.pixel[0], -1, width + 1) - 0.5, 6))
+            .astype(int)
+            .clip(None, width - 1)
+            - first
+            + 1
+        )
         keep = count > 0
-        count, start = count[keep], (row*width + first)[keep]
+        count, start = count[keep], (row * width + first)[keep]
         found.append(np.arange(count.sum()) + np.repeat(start - np.cumsum(count) + count, count))
     return np.concatenate(found)
 
+
 def mark(
-    band: np.ndarray,     # uint8 (H, W), contiguous
-    pixels: np.ndarray,   # of paint
+    band: np.ndarray,  # uint8 (H, W), contiguous
+    pixels: np.ndarray,  # of paint
 ) -> None:
     "Set pixels to 255."
     band.reshape(-1)[pixels] = 255
@@ -135,32 +182,42 @@ def mark(
 # %% ../../nbs/targets/target_shapes.ipynb #ece7679b
 class Network(NamedTuple):
     "Lines as chains between the points where they meet or end."
-    points: np.ndarray              # (P, 2) in canvas metres
-    chains: list[np.ndarray]        # numbers of the points along each
-    degree: np.ndarray              # (P,) how many pieces meet there
+
+    points: np.ndarray  # (P, 2) in canvas metres
+    chains: list[np.ndarray]  # numbers of the points along each
+    degree: np.ndarray  # (P,) how many pieces meet there
+
 
 def network_of(
-    paths: Sequence[np.ndarray],    # (n, 2) in canvas metres
-    level: Sequence[int],           # one a path
-    keys: Sequence[np.ndarray],     # graph.vertex_keys
+    paths: Sequence[np.ndarray],  # (n, 2) in canvas metres
+    level: Sequence[int],  # one a path
+    keys: Sequence[np.ndarray],  # graph.vertex_keys
 ) -> Network:
     "The network that label lines make: they meet at shared vertices; inside lines only those of one level do."
-    if not len(paths): return Network(np.zeros((0, 2)), [], np.zeros(0, int))
+    if not len(paths):
+        return Network(np.zeros((0, 2)), [], np.zeros(0, int))
     level = np.asarray(level, int)
     parts, chains = network(paths, keys, level, np.zeros(len(paths)))
-    return Network(parts.points, [np.array(path) for path, _ in chains], np.bincount(parts.ends.ravel(), minlength=len(parts.points)))
+    return Network(
+        parts.points,
+        [np.array(path) for path, _ in chains],
+        np.bincount(parts.ends.ravel(), minlength=len(parts.points)),
+    )
+
 
 def junction_arms(
     net: Network,
     *,
     arm_m: float = 9.6,
-) -> tuple[list[np.ndarray], np.ndarray]:   # arms as (n, 2) paths, centres (m, 2)
+) -> tuple[list[np.ndarray], np.ndarray]:  # arms as (n, 2) paths, centres (m, 2)
     "The first metres of every road at every point where three or more roads end."
     arms = []
     for chain in net.chains:
         for way in (chain, chain[::-1]):
-            if net.degree[way[0]] >= 3: arms.append(_head(net.points[way].tolist(), arm_m))
+            if net.degree[way[0]] >= 3:
+                arms.append(_head(net.points[way].tolist(), arm_m))
     return arms, net.points[net.degree >= 3]
+
 
 def _head(path: list[list[float]], length: float) -> np.ndarray:
     "The first metres of a line."
@@ -168,9 +225,10 @@ def _head(path: list[list[float]], length: float) -> np.ndarray:
     for u, v in path[1:]:
         step = math.hypot(u - x, v - y)
         if step >= length:
-            share = length/step
-            return np.array([*out, (x + (u - x)*share, y + (v - y)*share)])
-        length -= step; x, y = u, v
+            share = length / step
+            return np.array([*out, (x + (u - x) * share, y + (v - y) * share)])
+        length -= step
+        x, y = u, v
         out.append((u, v))
     return np.array(out)
 
@@ -179,75 +237,120 @@ def find_crossings(
     net: Network,
     *,
     clearance_m: float = 2.0,  # a crossing lies at least this far from the ends of both roads
-    angle_deg: float = 5.0,    # and they differ by more than this: a road digitised twice does not cross itself
-) -> np.ndarray:               # (n, 2) in canvas metres
+    angle_deg: float = 5.0,  # and they differ by more than this: a road digitised twice does not cross itself
+) -> np.ndarray:  # (n, 2) in canvas metres
     "Where one road passes over another."
-    if not net.chains: return np.zeros((0, 2))
+    if not net.chains:
+        return np.zeros((0, 2))
     lines, chain = _simple_lines(net)
     a, b = shapely.STRtree(lines).query(lines, predicate="intersects")
     a, b = a[a < b], b[a < b]
     found, pair = shapely.get_parts(shapely.intersection(lines[a], lines[b]), return_index=True)
     is_point = shapely.get_type_id(found) == 0
     xy, pair = shapely.get_coordinates(found[is_point]), pair[is_point]
-    next_door = (chain[a[pair]] == chain[b[pair]]) & (shapely.distance(shapely.points(xy), shapely.boundary(lines[a[pair]])) < 1e-6)   # where a chain was taken apart
-    ends = net.points[np.array([(c[0], c[-1]) for c in net.chains])]                      # (chains, 2, 2)
-    away = np.hypot(*(np.concatenate([ends[chain[a[pair]]], ends[chain[b[pair]]]], axis=1) - xy[:, None]).transpose(2, 0, 1))
+    next_door = (chain[a[pair]] == chain[b[pair]]) & (
+        shapely.distance(shapely.points(xy), shapely.boundary(lines[a[pair]])) < 1e-6
+    )  # where a chain was taken apart
+    ends = net.points[np.array([(c[0], c[-1]) for c in net.chains])]  # (chains, 2, 2)
+    away = np.hypot(
+        *(
+            np.concatenate([ends[chain[a[pair]]], ends[chain[b[pair]]]], axis=1) - xy[:, None]
+        ).transpose(2, 0, 1)
+    )
     apart = (away.round(6) > clearance_m).all(1)
     across = [_heading(lines[k[pair]], found[is_point]) for k in (a, b)]
     turn = np.abs((across[0] - across[1] + 90) % 180 - 90)
     return xy[apart & ~next_door & (turn > angle_deg)]
 
+
 def _simple_lines(net: Network) -> tuple[np.ndarray, np.ndarray]:
     "Chains as lines, one that crosses itself piece by piece; and the chain of each."
     paths, chain = [], []
     for k, points in enumerate(net.chains):
-        whole = [points] if shapely.is_simple(shapely.linestrings(net.points[points])) else [points[j:j + 2] for j in range(len(points) - 1)]
-        paths += whole; chain += [k]*len(whole)
-    return shapely.linestrings(net.points[np.concatenate(paths)], indices=np.repeat(np.arange(len(paths)), [len(p) for p in paths])), np.array(chain)
+        whole = (
+            [points]
+            if shapely.is_simple(shapely.linestrings(net.points[points]))
+            else [points[j : j + 2] for j in range(len(points) - 1)]
+        )
+        paths += whole
+        chain += [k] * len(whole)
+    return shapely.linestrings(
+        net.points[np.concatenate(paths)],
+        indices=np.repeat(np.arange(len(paths)), [len(p) for p in paths]),
+    ), np.array(chain)
+
 
 def _heading(lines: np.ndarray, points: np.ndarray) -> np.ndarray:
     "Direction in degrees of lines around points on them, over a metre."
     at = shapely.line_locate_point(lines, points)
-    ends = [shapely.get_coordinates(shapely.line_interpolate_point(lines, np.maximum(at + step, 0))) for step in (-0.5, 0.5)]
+    ends = [
+        shapely.get_coordinates(shapely.line_interpolate_point(lines, np.maximum(at + step, 0)))
+        for step in (-0.5, 0.5)
+    ]
     return np.degrees(np.arctan2(*(ends[1] - ends[0]).T[::-1]))
 
 # %% ../../nbs/targets/target_shapes.ipynb #64d1a622
 def direction_classes(
-    strokes: Strokes,            # in canvas metres (y down)
-    n: int,                      # classes
-) -> np.ndarray:                 # one a piece
+    strokes: Strokes,  # in canvas metres (y down)
+    n: int,  # classes
+) -> np.ndarray:  # one a piece
     "The class of each piece's direction."
     step = strokes.b - strokes.a
-    share = np.degrees(np.arctan2(-step[:, 1], step[:, 0])) % 180/180*n
-    return np.floor(share.round(6) + 0.5).astype(int) % n   # a direction just between two classes is always the same one's
+    share = np.degrees(np.arctan2(-step[:, 1], step[:, 0])) % 180 / 180 * n
+    return (
+        np.floor(share.round(6) + 0.5).astype(int) % n
+    )  # a direction just between two classes is always the same one's
 
 # %% ../../nbs/targets/target_shapes.ipynb #f9872a18
 def reference_index(
-    lines: np.ndarray,          # LineStrings in longitude and latitude
-    values: np.ndarray,         # 1-255 each; later lines over earlier ones
+    lines: np.ndarray,  # LineStrings in longitude and latitude
+    values: np.ndarray,  # 1-255 each; later lines over earlier ones
     grid: Grid,
-) -> np.ndarray:                # uint8 (H, W)
+) -> np.ndarray:  # uint8 (H, W)
     "Lines widened and burnt as the original does (`create_speed_gdf`, `gdf_to_array`)."
-    if not len(lines): return np.zeros(grid.shape, "uint8")
+    if not len(lines):
+        return np.zeros(grid.shape, "uint8")
     middle, crs = shapely.centroid(shapely.union_all(lines)), crs_text(grid.crs)
     utm, to_pixel = utm_of(middle.x, middle.y), ~grid.transform
-    strips = move_lines(shapely.buffer(move_lines(lines, "EPSG:4326", utm), 2.0, quad_segs=1), utm, crs)
-    strips = shapely.transform(strips, lambda x, y: np.round(to_pixel*(x, y), 6), interleaved=False)
+    strips = move_lines(
+        shapely.buffer(move_lines(lines, "EPSG:4326", utm), 2.0, quad_segs=1), utm, crs
+    )
+    strips = shapely.transform(
+        strips, lambda x, y: np.round(to_pixel * (x, y), 6), interleaved=False
+    )
     return rasterize(zip(strips, values.tolist(), strict=True), grid.shape, dtype="uint8")
 
+
 def reference_junctions(
-    paths: Sequence[np.ndarray],   # (n, 2) vertices in pixels, one array a road: of labels, or of the WKT_Pix in SpaceNet 5's `..._simp.csv`
+    paths: Sequence[
+        np.ndarray
+    ],  # (n, 2) vertices in pixels, one array a road: of labels, or of the WKT_Pix in SpaceNet 5's `..._simp.csv`
     shape: tuple[int, int],
-) -> np.ndarray:                   # uint8 (H, W), 0 or 255
+) -> np.ndarray:  # uint8 (H, W), 0 or 255
     "The original's junction mask (`generate_spacenet_dataset.py`): vertices counted in 5-px cells, bars of 16 px toward the next vertex, at most 32 px long."
-    try: import cv2
-    except ImportError as e: raise StageError("style='reference'", "draws junctions with OpenCV, which is not installed", 'pip install "spacenet5_nb[train]"') from e
+    try:
+        import cv2
+    except ImportError as e:
+        raise StageError(
+            "style='reference'",
+            "draws junctions with OpenCV, which is not installed",
+            'pip install "spacenet5_nb[train]"',
+        ) from e
     out, ends = np.zeros(shape, "uint8"), []
-    for path in paths: ends += [(a, b) for a, b in zip(path, path[1:], strict=False)] + [(b, a) for a, b in zip(path, path[1:], strict=False)]
-    def cell(p: np.ndarray) -> tuple: return tuple((p.astype(int)//5).tolist())
+    for path in paths:
+        ends += [(a, b) for a, b in zip(path, path[1:], strict=False)] + [
+            (b, a) for a, b in zip(path, path[1:], strict=False)
+        ]
+
+    def cell(p: np.ndarray) -> tuple:
+        return tuple((p.astype(int) // 5).tolist())
+
     count = Counter(cell(a) for a, _ in ends)
     for a, b in ends:
-        if count[cell(a)] < 3: continue
-        reach = a + (b - a)*min(1, 32/max(np.hypot(*(b - a)), 1e-9))
-        cv2.line(out, tuple(a.astype(int).tolist()), tuple(reach.astype(int).tolist()), 255, thickness=16)
+        if count[cell(a)] < 3:
+            continue
+        reach = a + (b - a) * min(1, 32 / max(np.hypot(*(b - a)), 1e-9))
+        cv2.line(
+            out, tuple(a.astype(int).tolist()), tuple(reach.astype(int).tolist()), 255, thickness=16
+        )
     return out

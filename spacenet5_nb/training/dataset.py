@@ -29,7 +29,7 @@ core.cure_torchvision()
 import albumentations as A  # noqa: E402  (after the cure: it may import torchvision)
 import cv2  # noqa: E402
 
-cv2.setNumThreads(0)   # its threads and torch's would fight for the same cores
+cv2.setNumThreads(0)  # its threads and torch's would fight for the same cores
 
 _all_ = ["EpochSampler", "Key", "epoch_keys", "rank_now", "rare_channels"]
 
@@ -41,234 +41,361 @@ __all__ = ['COLOURS', 'pack_bits', 'unpack_bits', 'is_continuous', 'pack_target'
 
 # %% ../../nbs/training/dataset.ipynb #d1b4c694
 def pack_bits(
-    mask: np.ndarray,   # (C, H, W), zero or not
-) -> np.ndarray:        # uint16 (ceil(C/16), H, W)
+    mask: np.ndarray,  # (C, H, W), zero or not
+) -> np.ndarray:  # uint16 (ceil(C/16), H, W)
     "Channel c becomes bit c % 16 of plane c // 16."
-    planes = np.zeros((-(-len(mask)//16), *mask.shape[1:]), np.uint16)
-    for c, channel in enumerate(mask): planes[c//16] |= (channel > 0).astype(np.uint16) << (c % 16)
+    planes = np.zeros((-(-len(mask) // 16), *mask.shape[1:]), np.uint16)
+    for c, channel in enumerate(mask):
+        planes[c // 16] |= (channel > 0).astype(np.uint16) << (c % 16)
     return planes
 
+
 def unpack_bits(
-    planes: Tensor,   # int (N, P, H, W)
-    n: int,           # channels
-) -> Tensor:          # bool (N, n, H, W)
+    planes: Tensor,  # int (N, P, H, W)
+    n: int,  # channels
+) -> Tensor:  # bool (N, n, H, W)
     "The channels of `pack_bits`, on whatever device the planes are."
     shifts = torch.arange(16, dtype=planes.dtype, device=planes.device).view(1, 1, 16, 1, 1)
     bits = (planes.unsqueeze(2) >> shifts) & 1
     return bits.flatten(1, 2)[:, :n] > 0
 
 # %% ../../nbs/training/dataset.ipynb #c0a7d1e2
-def is_continuous(names: Sequence[str]) -> bool: return names[0].startswith("speed_to_")
+def is_continuous(names: Sequence[str]) -> bool:
+    return names[0].startswith("speed_to_")
+
 
 def pack_target(
-    mask: np.ndarray,       # uint8 (C, H, W), as stage 02 writes it
-    names: Sequence[str],   # its channels
-) -> np.ndarray:            # uint16 (planes, H, W)
+    mask: np.ndarray,  # uint8 (C, H, W), as stage 02 writes it
+    names: Sequence[str],  # its channels
+) -> np.ndarray:  # uint16 (planes, H, W)
     "A target as few planes: bits, after a plane of bytes where speed is continuous."
-    return np.concatenate([mask[:1].astype(np.uint16), pack_bits(mask[1:])]) if is_continuous(names) else pack_bits(mask)
+    return (
+        np.concatenate([mask[:1].astype(np.uint16), pack_bits(mask[1:])])
+        if is_continuous(names)
+        else pack_bits(mask)
+    )
+
 
 def unpack_target(
-    planes: Tensor,         # int (N, P, H, W)
+    planes: Tensor,  # int (N, P, H, W)
     names: Sequence[str],
-) -> Tensor:                # (N, channels, H, W): bool; with continuous speed float, 0 to 1
+) -> Tensor:  # (N, channels, H, W): bool; with continuous speed float, 0 to 1
     "The channels of `pack_target`, on whatever device the planes are."
-    if not is_continuous(names): return unpack_bits(planes, len(names))
-    return torch.cat([planes[:, :1].float()/255, unpack_bits(planes[:, 1:], len(names) - 1).float()], 1)
+    if not is_continuous(names):
+        return unpack_bits(planes, len(names))
+    return torch.cat(
+        [planes[:, :1].float() / 255, unpack_bits(planes[:, 1:], len(names) - 1).float()], 1
+    )
+
 
 def bit_of(
-    planes: np.ndarray,     # (P, H, W) of `pack_target`
+    planes: np.ndarray,  # (P, H, W) of `pack_target`
     names: Sequence[str],
     channel: int,
-) -> np.ndarray:            # bool (H, W)
+) -> np.ndarray:  # bool (H, W)
     "One channel of a packed target; any speed at all where speed is continuous."
-    if is_continuous(names): return planes[0] > 0 if channel == 0 else bit_of(planes[1:], names[1:], channel - 1)
-    return (planes[channel//16] >> (channel % 16) & 1) > 0
+    if is_continuous(names):
+        return planes[0] > 0 if channel == 0 else bit_of(planes[1:], names[1:], channel - 1)
+    return (planes[channel // 16] >> (channel % 16) & 1) > 0
 
 # %% ../../nbs/training/dataset.ipynb #d40ea30a
 def stamp(paths: Sequence[str | Path], *also: Any) -> str:
     "A short name for the state of some files and options."
-    try: states = [(str(p), s.st_size, s.st_mtime_ns) for p in paths for s in [file_of(p).stat()]]
-    except OSError as e: raise DataError(e.filename, "no such file", "Run 01_explore and 02_masks again.") from e
+    try:
+        states = [(str(p), s.st_size, s.st_mtime_ns) for p in paths for s in [file_of(p).stat()]]
+    except OSError as e:
+        raise DataError(e.filename, "no such file", "Run 01_explore and 02_masks again.") from e
     return hashlib.sha1(repr((states, also)).encode()).hexdigest()[:12]
 
+
 def cached_image(
-    image: str | Path,      # GeoTIFF, or a source
+    image: str | Path,  # GeoTIFF, or a source
     bands: int,
     *,
-    cache: Path,            # folder
+    cache: Path,  # folder
     gsd_m: float | None = None,
-) -> Path:                  # .npy, uint8 (bands, H, W)
+) -> Path:  # .npy, uint8 (bands, H, W)
     "A chip's pixels as the network sees them, converted on first use."
-    path = cache/f"{file_of(image).stem}-{bands}-{stamp([image], bands, gsd_m)}.npy"
-    if not path.exists(): _write_array(path, raster.read_chip(image, bands, gsd_m=gsd_m)[0])
+    path = cache / f"{file_of(image).stem}-{bands}-{stamp([image], bands, gsd_m)}.npy"
+    if not path.exists():
+        _write_array(path, raster.read_chip(image, bands, gsd_m=gsd_m)[0])
     return path
 
+
 def cached_mask(
-    mask: str | Path,       # GeoTIFF of stage 02
-    names: Sequence[str],   # the channels it must have
+    mask: str | Path,  # GeoTIFF of stage 02
+    names: Sequence[str],  # the channels it must have
     *,
     cache: Path,
-) -> Path:                  # .npy, uint16 (planes, H, W)
+) -> Path:  # .npy, uint16 (planes, H, W)
     "A chip's target, packed on first use; a mask of other channels is an error."
-    path = cache/f"{Path(mask).stem}-mask-{stamp([mask], tuple(names))}.npy"
-    if path.exists(): return path
-    if names[-1].startswith("orientation_"):   # flips and rotations would have to turn them too
-        raise StageError("channels", "have directions, which training here cannot learn yet (flips turn directions)",
-                         "Train without orientations; 02_masks writes such targets for networks of your own.")
+    path = cache / f"{Path(mask).stem}-mask-{stamp([mask], tuple(names))}.npy"
+    if path.exists():
+        return path
+    if names[-1].startswith("orientation_"):  # flips and rotations would have to turn them too
+        raise StageError(
+            "channels",
+            "have directions, which training here cannot learn yet (flips turn directions)",
+            "Train without orientations; 02_masks writes such targets for networks of your own.",
+        )
     pixels, _, found = raster.read_named(mask)
     if tuple(found) != tuple(names):
-        raise DataError(mask, f"has bands {', '.join(found)}, not {', '.join(names)}", "Make the masks again with this preset: spacenet5 run 02_masks")
+        raise DataError(
+            mask,
+            f"has bands {', '.join(found)}, not {', '.join(names)}",
+            "Make the masks again with this preset: spacenet5 run 02_masks",
+        )
     return _write_array(path, pack_target(pixels, names))
 
+
 def _write_array(path: Path, array: np.ndarray) -> Path:
-    with core.atomic(path) as tmp, open(tmp, "wb") as f: np.save(f, array)
+    with core.atomic(path) as tmp, open(tmp, "wb") as f:
+        np.save(f, array)
     return path
 
 # %% ../../nbs/training/dataset.ipynb #c0a7d1e5
 def cache_chip(
-    job: tuple[str, str, int, tuple[str, ...], str, float | None],   # image, mask, bands, channels, cache, gsd_m
-) -> tuple[Path, Path]:                                              # image and target
+    job: tuple[
+        str, str, int, tuple[str, ...], str, float | None
+    ],  # image, mask, bands, channels, cache, gsd_m
+) -> tuple[Path, Path]:  # image and target
     "Convert one chip; the work of one process."
     image, mask, bands, names, cache, gsd_m = job
-    return cached_image(image, bands, cache=Path(cache), gsd_m=gsd_m), cached_mask(mask, names, cache=Path(cache))
+    return cached_image(image, bands, cache=Path(cache), gsd_m=gsd_m), cached_mask(
+        mask, names, cache=Path(cache)
+    )
+
 
 def cache_chips(
-    chips: pd.DataFrame,         # image, mask
+    chips: pd.DataFrame,  # image, mask
     bands: int,
     names: Sequence[str],
     *,
     cache: Path,
     gsd_m: float | None = None,
-) -> list[tuple[Path, Path]]:    # of each chip: image and target
+) -> list[tuple[Path, Path]]:  # of each chip: image and target
     "Every chip's arrays, converted where they are missing."
-    jobs = [(str(i), str(m), bands, tuple(names), str(cache), gsd_m) for i, m in zip(chips.image, chips["mask"], strict=True)]
-    mine = len(jobs)*int(os.environ.get("RANK", 0))//max(int(os.environ.get("WORLD_SIZE", 1)), 1)
-    if len(jobs) < 64: return [cache_chip(j) for j in jobs]   # no bar, no processes
-    done = parallel(cache_chip, jobs[mine:] + jobs[:mine], desc="convert", module="training.dataset")
-    return [*done[len(jobs) - mine:], *done[:len(jobs) - mine]]
+    jobs = [
+        (str(i), str(m), bands, tuple(names), str(cache), gsd_m)
+        for i, m in zip(chips.image, chips["mask"], strict=True)
+    ]
+    mine = (
+        len(jobs) * int(os.environ.get("RANK", 0)) // max(int(os.environ.get("WORLD_SIZE", 1)), 1)
+    )
+    if len(jobs) < 64:
+        return [cache_chip(j) for j in jobs]  # no bar, no processes
+    done = parallel(
+        cache_chip, jobs[mine:] + jobs[:mine], desc="convert", module="training.dataset"
+    )
+    return [*done[len(jobs) - mine :], *done[: len(jobs) - mine]]
 
 # %% ../../nbs/training/dataset.ipynb #c0a7d1e7
 def mirrored(
-    start: int,       # may be negative
+    start: int,  # may be negative
     n: int,
-    size: int,        # of what is read from
-) -> np.ndarray:      # int (n,), each 0 to size - 1
+    size: int,  # of what is read from
+) -> np.ndarray:  # int (n,), each 0 to size - 1
     "Positions start, start + 1, ... with what lies outside mirrored, the border itself not repeated."
-    period = max(2*(size - 1), 1)
+    period = max(2 * (size - 1), 1)
     k = np.arange(start, start + n) % period
     return np.minimum(k, period - k) if size > 1 else np.zeros(n, int)
 
+
 def read_window(
-    array: np.ndarray,   # (bands, H, W), on disk
-    y: int,              # may lie outside, as may x
+    array: np.ndarray,  # (bands, H, W), on disk
+    y: int,  # may lie outside, as may x
     x: int,
-    n: int,              # pixels a side
-) -> np.ndarray:         # (bands, n, n)
+    n: int,  # pixels a side
+) -> np.ndarray:  # (bands, n, n)
     "A square piece; only its own rows are read."
-    if min(y, x) >= 0 and y + n <= array.shape[1] and x + n <= array.shape[2]: return array[:, y:y + n, x:x + n]
+    if min(y, x) >= 0 and y + n <= array.shape[1] and x + n <= array.shape[2]:
+        return array[:, y : y + n, x : x + n]
     rows, columns = mirrored(y, n, array.shape[1]), mirrored(x, n, array.shape[2])
     top, left = rows.min(), columns.min()
-    return array[:, top:rows.max() + 1, left:columns.max() + 1][:, (rows - top)[:, None], columns - left]
+    return array[:, top : rows.max() + 1, left : columns.max() + 1][
+        :, (rows - top)[:, None], columns - left
+    ]
+
 
 def place_crop(
     rng: np.random.Generator,
-    shape: tuple[int, int],                         # of the chip
+    shape: tuple[int, int],  # of the chip
     crop: int,
     *,
     scale_range: tuple[float, float] = (0.8, 1.2),
-    shift: float = 0.2,                             # of the chip's side
-    at: tuple[int, int] | None = None,              # row and column that must be inside
-) -> tuple[int, int, int]:                          # row, column, side
+    shift: float = 0.2,  # of the chip's side
+    at: tuple[int, int] | None = None,  # row and column that must be inside
+) -> tuple[int, int, int]:  # row, column, side
     "Where a crop lies and how large it is, as the original drew them."
-    low, high = (round(crop*s) for s in scale_range)
+    low, high = (round(crop * s) for s in scale_range)
     n = int(rng.integers(low, high + 1)) if rng.random() < 0.9 else crop
-    if at is not None: return *(int(np.clip(p - rng.integers(0, n), 0, max(s - n, 0))) for p, s in zip(at, shape, strict=True)), n
+    if at is not None:
+        return *(
+            int(np.clip(p - rng.integers(0, n), 0, max(s - n, 0)))
+            for p, s in zip(at, shape, strict=True)
+        ), n
     moved = rng.random() < 0.5
-    corner = [int(rng.integers(0, max(s - n, 0) + 1)) + (round(s*rng.uniform(-shift, shift)) if moved else 0) for s in shape]
+    corner = [
+        int(rng.integers(0, max(s - n, 0) + 1))
+        + (round(s * rng.uniform(-shift, shift)) if moved else 0)
+        for s in shape
+    ]
     return *corner, n
 
 # %% ../../nbs/training/dataset.ipynb #4edf8d70
 class Saturation(A.ImageOnlyTransform):
     "Bands moved towards their mean, or away from it, by a factor; for any number of bands."
+
     def __init__(self, low: float = 0.7, high: float = 1.3, p: float = 0.5):
         super().__init__(p=p)
         self.low, self.high = low, high
-    def get_params(self) -> dict[str, Any]: return {"factor": self.py_random.uniform(self.low, self.high)}
+
+    def get_params(self) -> dict[str, Any]:
+        return {"factor": self.py_random.uniform(self.low, self.high)}
+
     def apply(self, img: np.ndarray, factor: float, **params: Any) -> np.ndarray:
         grey = img.mean(2, keepdims=True, dtype=np.float32)
-        return np.clip(grey + factor*(img - grey) + 0.5, 0, 255).astype(np.uint8)
+        return np.clip(grey + factor * (img - grey) + 0.5, 0, 255).astype(np.uint8)
 
-COLOURS = {   # albumentations 0.4.1's defaults, which the original took
-    "shift": lambda: A.AdditiveNoise("uniform", "constant", noise_params={"ranges": [(-20/255, 20/255)]}, p=1),
-    "contrast": lambda: A.RandomBrightnessContrast(0.2, 0.2, p=1), "gamma": lambda: A.RandomGamma((80, 120), p=1),
-    "gain": lambda: A.MultiplicativeNoise((0.85, 1.15), per_channel=True, elementwise=False, p=1), "saturation": lambda: Saturation(p=1)}
+
+COLOURS = {  # albumentations 0.4.1's defaults, which the original took
+    "shift": lambda: A.AdditiveNoise(
+        "uniform", "constant", noise_params={"ranges": [(-20 / 255, 20 / 255)]}, p=1
+    ),
+    "contrast": lambda: A.RandomBrightnessContrast(0.2, 0.2, p=1),
+    "gamma": lambda: A.RandomGamma((80, 120), p=1),
+    "gain": lambda: A.MultiplicativeNoise((0.85, 1.15), per_channel=True, elementwise=False, p=1),
+    "saturation": lambda: Saturation(p=1),
+}
+
 
 def make_augmentation(
-    crop: int,                                                   # pixels
+    crop: int,  # pixels
     *,
-    colour: Sequence[str] = ("shift", "contrast", "gamma"),      # of `COLOURS`
+    colour: Sequence[str] = ("shift", "contrast", "gamma"),  # of `COLOURS`
     rotate_p: float = 0.2,
 ) -> A.Compose:
     "The pipeline for a square image (H, W, bands) uint8 and mask (H, W, planes) uint16."
     colours = [A.OneOf([COLOURS[c]() for c in colour], p=0.5)] if colour else []
-    return A.Compose([A.Resize(crop, crop, mask_interpolation=cv2.INTER_NEAREST),
-                      A.Rotate(10, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=0, mask_interpolation=cv2.INTER_NEAREST, p=rotate_p),
-                      A.D4(p=1), *colours])
+    return A.Compose(
+        [
+            A.Resize(crop, crop, mask_interpolation=cv2.INTER_NEAREST),
+            A.Rotate(
+                10,
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=0,
+                fill_mask=0,
+                mask_interpolation=cv2.INTER_NEAREST,
+                p=rotate_p,
+            ),
+            A.D4(p=1),
+            *colours,
+        ]
+    )
+
 
 def augment(
     augmentation: A.Compose,
-    image: np.ndarray,    # uint8 (bands, H, W)
-    planes: np.ndarray,   # uint16 (P, H, W)
+    image: np.ndarray,  # uint8 (bands, H, W)
+    planes: np.ndarray,  # uint16 (P, H, W)
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:   # the same layout, crop size
+) -> tuple[np.ndarray, np.ndarray]:  # the same layout, crop size
     "One crop; the seed alone decides which."
     augmentation.set_random_seed(seed)
-    out = augmentation(image=np.ascontiguousarray(image.transpose(1, 2, 0)), mask=np.ascontiguousarray(planes.transpose(1, 2, 0)))
-    return np.ascontiguousarray(out["image"].transpose(2, 0, 1)), np.ascontiguousarray(out["mask"].transpose(2, 0, 1))
+    out = augmentation(
+        image=np.ascontiguousarray(image.transpose(1, 2, 0)),
+        mask=np.ascontiguousarray(planes.transpose(1, 2, 0)),
+    )
+    return np.ascontiguousarray(out["image"].transpose(2, 0, 1)), np.ascontiguousarray(
+        out["mask"].transpose(2, 0, 1)
+    )
 
 # %% ../../nbs/training/dataset.ipynb #3f974b4e
 class RoadDataset(Dataset):
     "Augmented crops: uint8 (bands, crop, crop) and int32 packed targets (planes, crop, crop), by `Key`."
-    def __init__(self,
-        chips: pd.DataFrame,         # columns chip, image, mask, city
+
+    def __init__(
+        self,
+        chips: pd.DataFrame,  # columns chip, image, mask, city
         bands: int,
-        names: Sequence[str],        # channels of the masks
+        names: Sequence[str],  # channels of the masks
         *,
         crop: int,
         cache: Path,
         gsd_m: float | None = None,
-        train: TrainConfig | None = None,   # scale_range, shift, colour; default: the original's
+        train: TrainConfig | None = None,  # scale_range, shift, colour; default: the original's
     ):
-        if not len(chips): raise StageError("chips", "there is none to train on", "Look at chips.parquet and folds.csv: spacenet5 run 01_explore")
+        if not len(chips):
+            raise StageError(
+                "chips",
+                "there is none to train on",
+                "Look at chips.parquet and folds.csv: spacenet5 run 01_explore",
+            )
         t = train or TrainConfig()
-        self.images, self.masks = zip(*cache_chips(chips, bands, names, cache=Path(cache), gsd_m=gsd_m), strict=True)
-        self.cities, self.chips, self.names, self.crop = list(chips.city), list(chips.chip), tuple(names), crop
-        self.scale_range, self.shift, self.augmentation = t.scale_range, t.shift, make_augmentation(crop, colour=t.colour)
-        self.places: dict[int, dict[int, np.ndarray]] = {}   # rare channel: chip: (n, 2) rows and columns
-        for chip, image, mask in zip(self.chips, self.images, self.masks, strict=True): self._check(chip, image, mask)
+        self.images, self.masks = zip(
+            *cache_chips(chips, bands, names, cache=Path(cache), gsd_m=gsd_m), strict=True
+        )
+        self.cities, self.chips, self.names, self.crop = (
+            list(chips.city),
+            list(chips.chip),
+            tuple(names),
+            crop,
+        )
+        self.scale_range, self.shift, self.augmentation = (
+            t.scale_range,
+            t.shift,
+            make_augmentation(crop, colour=t.colour),
+        )
+        self.places: dict[
+            int, dict[int, np.ndarray]
+        ] = {}  # rare channel: chip: (n, 2) rows and columns
+        for chip, image, mask in zip(self.chips, self.images, self.masks, strict=True):
+            self._check(chip, image, mask)
 
     def _check(self, chip: str, image: Path, mask: Path) -> None:
         a, b = np.load(image, mmap_mode="r").shape[1:], np.load(mask, mmap_mode="r").shape[1:]
-        if a != b: raise DataError(chip, f"image {a} and mask {b} differ in size", "Make the masks again: spacenet5 run 02_masks")
+        if a != b:
+            raise DataError(
+                chip,
+                f"image {a} and mask {b} differ in size",
+                "Make the masks again: spacenet5 run 02_masks",
+            )
 
-    def find_rare(self, channels: Sequence[int]) -> dict[int, list[int]]:   # channel: chips
+    def find_rare(self, channels: Sequence[int]) -> dict[int, list[int]]:  # channel: chips
         "Look up where channels that are rare can be seen; afterwards a `Key` may ask for one."
-        found = {c: {k: p for k, m in enumerate(self.masks) if len(p := places(bit_of(np.load(m, mmap_mode="r"), self.names, c)))} for c in channels}
+        found = {
+            c: {
+                k: p
+                for k, m in enumerate(self.masks)
+                if len(p := places(bit_of(np.load(m, mmap_mode="r"), self.names, c)))
+            }
+            for c in channels
+        }
         self.places = {c: chips for c, chips in found.items() if chips}
         return {c: list(chips) for c, chips in self.places.items()}
 
-    def __len__(self) -> int: return len(self.images)
+    def __len__(self) -> int:
+        return len(self.images)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
-        image, mask = np.load(self.images[key.chip], mmap_mode="r"), np.load(self.masks[key.chip], mmap_mode="r")
+        image, mask = (
+            np.load(self.images[key.chip], mmap_mode="r"),
+            np.load(self.masks[key.chip], mmap_mode="r"),
+        )
         rng = np.random.default_rng(key.seed)
         at = rng.choice(self.places[key.rare][key.chip]) if key.rare >= 0 else None
-        where = place_crop(rng, image.shape[1:], self.crop, scale_range=self.scale_range, shift=self.shift, at=at)
-        image, mask = augment(self.augmentation, read_window(image, *where), read_window(mask, *where), key.seed)
+        where = place_crop(
+            rng, image.shape[1:], self.crop, scale_range=self.scale_range, shift=self.shift, at=at
+        )
+        image, mask = augment(
+            self.augmentation, read_window(image, *where), read_window(mask, *where), key.seed
+        )
         return torch.from_numpy(image), torch.from_numpy(mask.astype(np.int32))
 
-def places(band: np.ndarray, n: int = 256) -> np.ndarray:   # (at most n, 2)
+
+def places(band: np.ndarray, n: int = 256) -> np.ndarray:  # (at most n, 2)
     "Rows and columns of a band's pixels, evenly chosen."
     flat = np.flatnonzero(band)
-    if len(flat) > n: flat = flat[np.linspace(0, len(flat) - 1, n).astype(int)]
+    if len(flat) > n:
+        flat = flat[np.linspace(0, len(flat) - 1, n).astype(int)]
     return np.stack(np.unravel_index(flat, band.shape), 1)

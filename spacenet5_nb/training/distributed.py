@@ -27,34 +27,61 @@ __all__ = ['World', 'find_world', 'trainer_options', 'share_of', 'pool_norms']
 @dataclass(frozen=True)
 class World:
     "How many processes train one network together."
+
     per_node: int = 1
     nodes: int = 1
-    started: bool = False   # by torchrun or SLURM; otherwise Lightning is to start them
+    started: bool = False  # by torchrun or SLURM; otherwise Lightning is to start them
 
     @property
-    def size(self) -> int: return self.per_node*self.nodes
+    def size(self) -> int:
+        return self.per_node * self.nodes
+
 
 def find_world(
-    devices: int = 1,                            # wanted, where nobody has started processes
-    env: Mapping[str, str] | None = None,        # default: this process's
+    devices: int = 1,  # wanted, where nobody has started processes
+    env: Mapping[str, str] | None = None,  # default: this process's
 ) -> World:
     "What torchrun's or SLURM's environment says, or else `devices` processes on this machine."
     env = os.environ if env is None else env
     if "TORCHELASTIC_RUN_ID" in env or {"WORLD_SIZE", "LOCAL_RANK"} <= set(env):
-        size, here = _number(env, "WORLD_SIZE"), _number(env, "LOCAL_WORLD_SIZE", env.get("WORLD_SIZE"))
-        if size % here: raise StageError(f"WORLD_SIZE={size}", f"is no multiple of LOCAL_WORLD_SIZE={here}", "Give torchrun the same --nproc-per-node on every machine.")
-        return World(here, size//here, started=True)
-    if "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", 1)) > 1 and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        size, here = (
+            _number(env, "WORLD_SIZE"),
+            _number(env, "LOCAL_WORLD_SIZE", env.get("WORLD_SIZE")),
+        )
+        if size % here:
+            raise StageError(
+                f"WORLD_SIZE={size}",
+                f"is no multiple of LOCAL_WORLD_SIZE={here}",
+                "Give torchrun the same --nproc-per-node on every machine.",
+            )
+        return World(here, size // here, started=True)
+    if (
+        "SLURM_PROCID" in env
+        and int(env.get("SLURM_NTASKS", 1)) > 1
+        and env.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    ):
         nodes, tasks = _number(env, "SLURM_NNODES", "1"), _number(env, "SLURM_NTASKS")
-        if tasks % nodes: raise StageError(f"SLURM_NTASKS={tasks}", f"is no multiple of SLURM_NNODES={nodes}", "Ask for the same --ntasks-per-node on every node.")
-        return World(tasks//nodes, nodes, started=True)
-    if devices < 1: raise StageError(f"devices={devices}", "is not a number of processes", "Use 1 or more.")
+        if tasks % nodes:
+            raise StageError(
+                f"SLURM_NTASKS={tasks}",
+                f"is no multiple of SLURM_NNODES={nodes}",
+                "Ask for the same --ntasks-per-node on every node.",
+            )
+        return World(tasks // nodes, nodes, started=True)
+    if devices < 1:
+        raise StageError(f"devices={devices}", "is not a number of processes", "Use 1 or more.")
     return World(devices)
+
 
 def _number(env: Mapping[str, str], name: str, default: str | None = None) -> int:
     "A positive number of the environment."
     text = env.get(name, default) or ""
-    if not text.isdigit() or not int(text): raise StageError(f"${name}", f"is '{text}', not a positive number", "Start the program with torchrun or srun, or unset it.")
+    if not text.isdigit() or not int(text):
+        raise StageError(
+            f"${name}",
+            f"is '{text}', not a positive number",
+            "Start the program with torchrun or srun, or unset it.",
+        )
     return int(text)
 
 # %% ../../nbs/training/distributed.ipynb #d15b0007
@@ -65,22 +92,38 @@ def trainer_options(
 ) -> dict[str, Any]:
     "Arguments of Lightning's Trainer for one stage: accelerator, devices, nodes, strategy."
     gpu = device.type == "cuda"
-    if world.size == 1 and not world.started: return dict(accelerator="gpu" if gpu else "cpu", devices=[device.index or 0] if gpu else 1)
+    if world.size == 1 and not world.started:
+        return dict(accelerator="gpu" if gpu else "cpu", devices=[device.index or 0] if gpu else 1)
     if gpu and world.per_node > torch.cuda.device_count():
-        raise StageError(f"{world.per_node} processes", f"want a GPU each; this machine has {torch.cuda.device_count()}", "Start fewer, or use -p device cpu.")
-    look = "_find_unused_parameters_true" if stage is not None and stage.freeze_encoder_epochs else ""
-    return dict(accelerator="gpu" if gpu else "cpu", devices=world.per_node, num_nodes=world.nodes, strategy=("ddp" if world.started else "ddp_notebook") + look)
+        raise StageError(
+            f"{world.per_node} processes",
+            f"want a GPU each; this machine has {torch.cuda.device_count()}",
+            "Start fewer, or use -p device cpu.",
+        )
+    look = (
+        "_find_unused_parameters_true" if stage is not None and stage.freeze_encoder_epochs else ""
+    )
+    return dict(
+        accelerator="gpu" if gpu else "cpu",
+        devices=world.per_node,
+        num_nodes=world.nodes,
+        strategy=("ddp" if world.started else "ddp_notebook") + look,
+    )
+
 
 def share_of(
     stage: StageConfig,
     world: World,
     accumulate: int = 1,
-) -> int:                # samples of one pass of one process
+) -> int:  # samples of one pass of one process
     "A stage's batch divided over processes and passes; StageError where that leaves a rest."
-    share, rest = divmod(stage.batch, world.size*accumulate)
+    share, rest = divmod(stage.batch, world.size * accumulate)
     if rest or not share:
-        raise StageError(f"a batch of {stage.batch}", f"cannot be shared evenly by {world.size} processes with {accumulate} passes a step",
-                         "Change the stage's `batch`, train.accumulate or the number of processes.")
+        raise StageError(
+            f"a batch of {stage.batch}",
+            f"cannot be shared evenly by {world.size} processes with {accumulate} passes a step",
+            "Change the stage's `batch`, train.accumulate or the number of processes.",
+        )
     return share
 
 # %% ../../nbs/training/distributed.ipynb #d15b000a

@@ -28,26 +28,50 @@ __all__ = ['fold_preset', 'split', 'fingerprint', 'State', 'write_resume', 'read
 def fold_preset(
     preset: Preset,
     fold: int,
-) -> Preset:   # with the fold's own stages and loss, where it has them
+) -> Preset:  # with the fold's own stages and loss, where it has them
     "The preset as one fold sees it."
     own = fold_config(preset, fold)
-    return replace(preset, train=replace(preset.train, stages=own.stages or preset.train.stages), loss=own.loss or preset.loss)
+    return replace(
+        preset,
+        train=replace(preset.train, stages=own.stages or preset.train.stages),
+        loss=own.loss or preset.loss,
+    )
 
 # %% ../../nbs/training/resume.ipynb #c4e50007
 def split(preset: Preset, fold: int, chips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Training and held-out chips of a fold; a fold that the preset or the table lacks is an error naming those there are."
     fold_config(preset, fold)
     folds = sorted(int(k) for k in chips.fold.dropna().unique() if k >= 0)
-    if fold not in folds: raise StageError(f"fold={fold}", f"folds.csv has folds {folds}", "Choose one of them, or run 01_explore again.")
-    train, held_out = chips[chips.fold.notna() & (chips.fold >= 0) & (chips.fold != fold)], chips[chips.fold == fold]
-    if not len(train): raise StageError(f"fold={fold}", "leaves no chip to train on", "Give 01_explore more chips, or the preset fewer folds.")
+    if fold not in folds:
+        raise StageError(
+            f"fold={fold}",
+            f"folds.csv has folds {folds}",
+            "Choose one of them, or run 01_explore again.",
+        )
+    train, held_out = (
+        chips[chips.fold.notna() & (chips.fold >= 0) & (chips.fold != fold)],
+        chips[chips.fold == fold],
+    )
+    if not len(train):
+        raise StageError(
+            f"fold={fold}",
+            "leaves no chip to train on",
+            "Give 01_explore more chips, or the preset fewer folds.",
+        )
     return train, held_out
 
 # %% ../../nbs/training/resume.ipynb #c4e5000a
 def fingerprint(preset: Preset, fold: int, chips: pd.DataFrame, seed: int) -> str:
     "A short name for all that a fold's weights depend on."
-    parts = [asdict(getattr(preset, k)) for k in ("train", "loss", "channels")] + [asdict(fold_config(preset, fold)), preset.decoder, preset.decoder_norm,
-             preset.data.gsd_m, seed, stamp([*chips.image, *chips["mask"]]), chips[["chip", "city", "fold"]].to_csv(index=False)]
+    parts = [asdict(getattr(preset, k)) for k in ("train", "loss", "channels")] + [
+        asdict(fold_config(preset, fold)),
+        preset.decoder,
+        preset.decoder_norm,
+        preset.data.gsd_m,
+        seed,
+        stamp([*chips.image, *chips["mask"]]),
+        chips[["chip", "city", "fold"]].to_csv(index=False),
+    ]
     parts[0].pop("max_hours")
     return hashlib.sha1(repr(parts).encode()).hexdigest()[:16]
 
@@ -55,24 +79,28 @@ def fingerprint(preset: Preset, fold: int, chips: pd.DataFrame, seed: int) -> st
 @dataclass
 class State:
     "What training remembers between epochs."
+
     fingerprint: str
     stage: int = 0
-    epoch: int = 0                     # completed in this stage
+    epoch: int = 0  # completed in this stage
     finished: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
-    stopped_h: float | None = None     # the max_hours that ended it before it was finished
+    stopped_h: float | None = None  # the max_hours that ended it before it was finished
 
     @property
-    def hours(self) -> float: return sum(row["seconds"] for row in self.rows)/3600
+    def hours(self) -> float:
+        return sum(row["seconds"] for row in self.rows) / 3600
 
     def is_over(self, max_hours: float | None, seconds: float) -> bool:
         "Whether after an epoch of so many seconds another like it would not fit the budget."
-        return max_hours is not None and self.hours + 2*seconds/3600 > max_hours
+        return max_hours is not None and self.hours + 2 * seconds / 3600 > max_hours
 
     def may_go_on(self, max_hours: float | None) -> bool:
         "Whether there is something left to do within a budget."
-        return not self.finished and (self.stopped_h is None or max_hours is None or max_hours > self.stopped_h)
+        return not self.finished and (
+            self.stopped_h is None or max_hours is None or max_hours > self.stopped_h
+        )
 
 # %% ../../nbs/training/resume.ipynb #c4e50010
 def write_resume(
@@ -82,18 +110,31 @@ def write_resume(
     optimizer: torch.optim.Optimizer,
     *,
     averaged: RoadUNet | None = None,
-    scaler: Mapping[str, Any] | None = None,   # of fp16's gradient scaler
+    scaler: Mapping[str, Any] | None = None,  # of fp16's gradient scaler
 ) -> Path:
     "Write everything that the next epoch depends on, all or nothing."
     buffer = io.BytesIO()
-    torch.save({"state": asdict(state), "net": net.state_dict(), "averaged": averaged.state_dict() if averaged is not None else None,
-                "optimizer": optimizer.state_dict(), "scaler": dict(scaler or {})}, buffer)
+    torch.save(
+        {
+            "state": asdict(state),
+            "net": net.state_dict(),
+            "averaged": averaged.state_dict() if averaged is not None else None,
+            "optimizer": optimizer.state_dict(),
+            "scaler": dict(scaler or {}),
+        },
+        buffer,
+    )
     return core.write_bytes(path, buffer.getvalue())
+
 
 def read_resume(path: Path, fingerprint: str) -> dict[str, Any] | None:
     "What a run of exactly these inputs and parameters left, finished or not; None where there is none."
-    if not path.is_file(): return None
-    try: saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:   # zip, unpickling and value errors of several libraries
-        raise CheckpointError(path, f"cannot be read ({type(e).__name__})", "Delete it: the fold then starts anew.") from e
+    if not path.is_file():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # zip, unpickling and value errors of several libraries
+        raise CheckpointError(
+            path, f"cannot be read ({type(e).__name__})", "Delete it: the fold then starts anew."
+        ) from e
     return saved if saved["state"]["fingerprint"] == fingerprint else None

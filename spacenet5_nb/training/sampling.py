@@ -22,33 +22,56 @@ __all__ = ['Key', 'epoch_keys', 'rare_channels', 'EpochSampler', 'rank_now']
 # %% ../../nbs/training/sampling.ipynb #f48956a6
 class Key(NamedTuple):
     "What one training sample is made from."
-    chip: int        # position in the table
+
+    chip: int  # position in the table
     seed: int
-    rare: int = -1   # a channel that must be seen; -1: wherever
+    rare: int = -1  # a channel that must be seen; -1: wherever
+
 
 def epoch_keys(
-    cities: Sequence[str],      # one per chip
-    n: int,                     # samples
+    cities: Sequence[str],  # one per chip
+    n: int,  # samples
     *,
     seed: int,
     epoch: int,
-    balanced: bool = False,     # every city as often as any other
-    rare: Mapping[int, Sequence[int]] | None = None,   # rare channel: the chips that have it
-    rare_share: float = 0.0,    # of the samples, placed on one of these
+    balanced: bool = False,  # every city as often as any other
+    rare: Mapping[int, Sequence[int]] | None = None,  # rare channel: the chips that have it
+    rare_share: float = 0.0,  # of the samples, placed on one of these
 ) -> list[Key]:
     "The samples of one epoch, in order: every chip once before any comes twice."
     rng = np.random.default_rng((seed, epoch))
-    groups = [np.flatnonzero(np.asarray(cities) == c) for c in sorted(set(cities))] if balanced else [np.arange(len(cities))]
+    groups = (
+        [np.flatnonzero(np.asarray(cities) == c) for c in sorted(set(cities))]
+        if balanced
+        else [np.arange(len(cities))]
+    )
     streams = []
     for group in groups:
-        need = -(-n//len(groups))
-        streams.append(np.concatenate([rng.permutation(group) for _ in range(-(-need//len(group)))])[:need])
+        need = -(-n // len(groups))
+        streams.append(
+            np.concatenate([rng.permutation(group) for _ in range(-(-need // len(group)))])[:need]
+        )
     chips = np.stack([s for s in streams], 1).ravel()[:n]
     keys = [Key(int(c), int(s)) for c, s in zip(chips, rng.integers(0, 2**31, n), strict=True)]
-    return _with_rare(keys, cities, np.random.default_rng((seed, epoch, 1)), balanced, rare, rare_share) if rare and rare_share else keys
+    return (
+        _with_rare(
+            keys, cities, np.random.default_rng((seed, epoch, 1)), balanced, rare, rare_share
+        )
+        if rare and rare_share
+        else keys
+    )
 
-def _with_rare(keys: list[Key], cities: Sequence[str], rng: np.random.Generator, balanced: bool, rare: Mapping[int, Sequence[int]], share: float) -> list[Key]:
+
+def _with_rare(
+    keys: list[Key],
+    cities: Sequence[str],
+    rng: np.random.Generator,
+    balanced: bool,
+    rare: Mapping[int, Sequence[int]],
+    share: float,
+) -> list[Key]:
     "A share of the keys moved to chips that have a rare channel."
+
     def moved(key: Key) -> Key:
         channel = int(rng.choice(sorted(rare)))
         chips = sorted(rare[channel])
@@ -56,6 +79,7 @@ def _with_rare(keys: list[Key], cities: Sequence[str], rng: np.random.Generator,
             city = rng.choice(sorted({cities[c] for c in chips}))
             chips = [c for c in chips if cities[c] == city]
         return Key(int(rng.choice(chips)), key.seed, channel)
+
     return [moved(k) if rng.random() < share else k for k in keys]
 
 # %% ../../nbs/training/sampling.ipynb #5a3b1e03
@@ -67,27 +91,43 @@ def rare_channels(channels: Channels, mph: float) -> list[int]:
 # %% ../../nbs/training/sampling.ipynb #1b9ec882
 class EpochSampler(Sampler):
     "The keys of the current epoch, this process's share of them where several train together."
-    def __init__(self,
+
+    def __init__(
+        self,
         cities: Sequence[str],
-        n: int,                      # samples per epoch, all processes together
+        n: int,  # samples per epoch, all processes together
         *,
         seed: int,
         balanced: bool = False,
-        first_epoch: int = 0,        # added to what `set_epoch` says
-        rank: int | None = None,     # None: asked of torch.distributed when an epoch begins, as a notebook's processes are born after this
+        first_epoch: int = 0,  # added to what `set_epoch` says
+        rank: int
+        | None = None,  # None: asked of torch.distributed when an epoch begins, as a notebook's processes are born after this
         world: int = 1,
-        **rare: Any,                 # of `epoch_keys`: rare, rare_share
+        **rare: Any,  # of `epoch_keys`: rare, rare_share
     ):
-        self.cities, self.n, self.options = list(cities), n, dict(seed=seed, balanced=balanced, **rare)
+        self.cities, self.n, self.options = (
+            list(cities),
+            n,
+            dict(seed=seed, balanced=balanced, **rare),
+        )
         self.first_epoch, self.rank, self.world, self.epoch = first_epoch, rank, world, 0
 
-    def set_epoch(self, epoch: int) -> None: self.epoch = epoch
-    def __len__(self) -> int: return self.n//self.world
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n // self.world
+
     def __iter__(self) -> Iterator[Key]:
         keys = epoch_keys(self.cities, self.n, epoch=self.first_epoch + self.epoch, **self.options)
         rank = self.rank if self.rank is not None else rank_now()
-        return iter(keys[rank::self.world][:len(self)])
+        return iter(keys[rank :: self.world][: len(self)])
+
 
 def rank_now() -> int:
     "This process's number among those that train together."
-    return torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    return (
+        torch.distributed.get_rank()
+        if torch.distributed.is_available() and torch.distributed.is_initialized()
+        else 0
+    )

@@ -24,67 +24,103 @@ from ..model import RoadUNet, probabilities, to_bytes
 __all__ = ['Score', 'Tally', 'validate', 'gathered', 'validation_sample', 'goals']
 
 # %% ../../nbs/training/validation.ipynb #a11d0004
-Score = Callable[[str, np.ndarray], Mapping[str, float]]   # (chip id, uint8 (bands, H, W)) -> apls_length, apls_time
+Score = Callable[
+    [str, np.ndarray], Mapping[str, float]
+]  # (chip id, uint8 (bands, H, W)) -> apls_length, apls_time
+
 
 @dataclass
 class Tally:
     "Counts over chips, which can be added up."
-    both: int = 0        # road pixels in truth and prediction
-    either: int = 0      # in truth, and in prediction
-    scores: dict[str, list[float]] = field(default_factory=lambda: {"apls_length": [], "apls_time": []})
 
-    def add(self, found: np.ndarray, truth: np.ndarray, scores: Mapping[str, float] | None = None) -> None:
+    both: int = 0  # road pixels in truth and prediction
+    either: int = 0  # in truth, and in prediction
+    scores: dict[str, list[float]] = field(
+        default_factory=lambda: {"apls_length": [], "apls_time": []}
+    )
+
+    def add(
+        self, found: np.ndarray, truth: np.ndarray, scores: Mapping[str, float] | None = None
+    ) -> None:
         "One chip: road as predicted and as it is, and what the score says."
-        self.both, self.either = self.both + int((found & truth).sum()), self.either + int(found.sum()) + int(truth.sum())
+        self.both, self.either = (
+            self.both + int((found & truth).sum()),
+            self.either + int(found.sum()) + int(truth.sum()),
+        )
         for name, value in (scores or {}).items():
-            if name in self.scores: self.scores[name].append(float(value))
+            if name in self.scores:
+                self.scores[name].append(float(value))
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(self.both + other.both, self.either + other.either, {k: v + other.scores[k] for k, v in self.scores.items()})
+        return Tally(
+            self.both + other.both,
+            self.either + other.either,
+            {k: v + other.scores[k] for k, v in self.scores.items()},
+        )
 
     def means(self) -> dict[str, float]:
         "Dice, and the mean of each score that was asked for; not a number where no chip has one."
-        means = {k: float(np.nanmean(v)) if np.isfinite(v).any() else math.nan for k, v in self.scores.items() if v}
-        return {"dice": 2*self.both/self.either if self.either else 1.0, **means}
+        means = {
+            k: float(np.nanmean(v)) if np.isfinite(v).any() else math.nan
+            for k, v in self.scores.items()
+            if v
+        }
+        return {"dice": 2 * self.both / self.either if self.either else 1.0, **means}
 
 # %% ../../nbs/training/validation.ipynb #a11d0007
 def validate(
     net: RoadUNet,
-    chips: pd.DataFrame,            # chip, image, mask
+    chips: pd.DataFrame,  # chip, image, mask
     *,
-    road: int,                      # the channel whose dice counts
-    names: Sequence[str],           # channels
+    road: int,  # the channel whose dice counts
+    names: Sequence[str],  # channels
     cache: Path,
     gsd_m: float | None = None,
     score: Score | None = None,
-) -> dict[str, float]:              # dice; apls_length and apls_time where there is a score
+) -> dict[str, float]:  # dice; apls_length and apls_time where there is a score
     "Dice of the road channel and the mean of what `score` says."
     tally = Tally()
-    for row in chips.iloc[rank_now()::_processes()].itertuples():
+    for row in chips.iloc[rank_now() :: _processes()].itertuples():
         image = np.load(cached_image(row.image, net.spec["in_channels"], cache=cache, gsd_m=gsd_m))
-        truth = bit_of(np.load(cached_mask(row.mask, names, cache=cache), mmap_mode="r"), names, road)
-        p = to_bytes(probabilities(net, torch.from_numpy(image)[None])[0]).cpu().numpy()*(image != 0).any(0)   # where there is no data, there is no road
+        truth = bit_of(
+            np.load(cached_mask(row.mask, names, cache=cache), mmap_mode="r"), names, road
+        )
+        p = to_bytes(probabilities(net, torch.from_numpy(image)[None])[0]).cpu().numpy() * (
+            image != 0
+        ).any(0)  # where there is no data, there is no road
         tally.add(p[road] >= 128, truth, score(row.chip, p) if score is not None else None)
     return sum(gathered(tally), Tally()).means()
 
-def _processes() -> int: return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
+
+def _processes() -> int:
+    return (
+        torch.distributed.get_world_size()
+        if torch.distributed.is_available() and torch.distributed.is_initialized()
+        else 1
+    )
+
 
 def gathered(value: Any) -> list:
     "What each process has, in their order; must be called by all."
-    if _processes() == 1: return [value]
-    out: list = [None]*_processes()
+    if _processes() == 1:
+        return [value]
+    out: list = [None] * _processes()
     torch.distributed.all_gather_object(out, value)
     return out
 
 # %% ../../nbs/training/validation.ipynb #a11d0009
 def validation_sample(chips: pd.DataFrame, n: int | None) -> pd.DataFrame:
     "At most n chips, cities in turn, always the same ones."
-    if n is None or len(chips) <= n: return chips
+    if n is None or len(chips) <= n:
+        return chips
     turn = chips.sort_values("chip").groupby("city").cumcount()
     return chips.loc[turn.sort_values(kind="stable").index[:n]].sort_values("chip")
 
 # %% ../../nbs/training/validation.ipynb #a11d000b
 def goals(row: Mapping[str, Any]) -> dict[str, float]:
     "What the best checkpoints are chosen by; a score that is not a number chooses nothing."
-    found = {"dice": row.get("dice", math.nan), "apls": (row.get("apls_length", math.nan) + row.get("apls_time", math.nan))/2}
+    found = {
+        "dice": row.get("dice", math.nan),
+        "apls": (row.get("apls_length", math.nan) + row.get("apls_time", math.nan)) / 2,
+    }
     return {k: v for k, v in found.items() if math.isfinite(v)}

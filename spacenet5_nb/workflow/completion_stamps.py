@@ -19,46 +19,66 @@ __all__ = ['file_digest', 'digest', 'describe', 'contents', 'write_stamp', 'read
 # %% ../../nbs/workflow/completion_stamps.ipynb #1498c627
 def file_digest(path: Path) -> str:
     "Content hash of one file."
-    with open(path, "rb") as f: return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
 
 def digest(value: Any) -> str:
     "Hash of a JSON value; keys in any order."
-    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        json.dumps(value, sort_keys=True, default=str).encode(), digest_size=16
+    ).hexdigest()
+
 
 def describe(
     files: Iterable[Path],
     base: Path,
-    known: dict[str, list] | None = None,  # an earlier description; unchanged size and time spare the reading
-) -> dict[str, list]:                      # name -> [size, mtime_ns, content hash]
+    known: dict[str, list]
+    | None = None,  # an earlier description; unchanged size and time spare the reading
+) -> dict[str, list]:  # name -> [size, mtime_ns, content hash]
     "What the files hold now."
     found = {}
     for path in sorted(set(files)):
         name = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
         stat = path.stat()
         old = (known or {}).get(name)
-        found[name] = old if old and old[:2] == [stat.st_size, stat.st_mtime_ns] else [stat.st_size, stat.st_mtime_ns, file_digest(path)]
+        found[name] = (
+            old
+            if old and old[:2] == [stat.st_size, stat.st_mtime_ns]
+            else [stat.st_size, stat.st_mtime_ns, file_digest(path)]
+        )
     return found
 
-def contents(described: dict[str, list]) -> dict[str, str]: return {name: entry[2] for name, entry in described.items()}
+
+def contents(described: dict[str, list]) -> dict[str, str]:
+    return {name: entry[2] for name, entry in described.items()}
 
 # %% ../../nbs/workflow/completion_stamps.ipynb #51749698
-def write_stamp(path: Path, inputs: str, outputs: Iterable[Path], base: Path, seconds: float) -> dict:
+def write_stamp(
+    path: Path, inputs: str, outputs: Iterable[Path], base: Path, seconds: float
+) -> dict:
     "Say that a stage is complete: the hash of what went in, the content of what came out."
     stamp = {"inputs": inputs, "seconds": round(seconds, 1), "outputs": describe(outputs, base)}
     write_json(path, stamp)
     return stamp
 
+
 def read_stamp(path: Path) -> dict | None:
     "A stage's stamp; None where there is none or it is not one (the stage is then run again)."
-    try: stamp = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError): return None
+    try:
+        stamp = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
     return stamp if isinstance(stamp, dict) and {"inputs", "outputs"} <= stamp.keys() else None
+
 
 def is_complete(path: Path, inputs: str, base: Path, editable: tuple[str, ...] = ()) -> bool:
     "Whether the stamp names these inputs and its outputs are unchanged; `editable` ones must only exist."
     stamp = read_stamp(path)
-    if stamp is None or stamp["inputs"] != inputs: return False
-    files = {name: base/name for name in stamp["outputs"]}
-    if not all(p.is_file() for p in files.values()): return False
+    if stamp is None or stamp["inputs"] != inputs:
+        return False
+    files = {name: base / name for name in stamp["outputs"]}
+    if not all(p.is_file() for p in files.values()):
+        return False
     now = describe(files.values(), base, stamp["outputs"])
     return all(now[n][2] == entry[2] for n, entry in stamp["outputs"].items() if n not in editable)

@@ -23,92 +23,144 @@ __all__ = ['Say', 'check_place', 'time_text', 'grid_of', 'area_text', 'Predictio
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00005
 Say = Callable[[str], object]
 
+
 def check_place(
-    out: str | Path,     # a file or folder that will be made
+    out: str | Path,  # a file or folder that will be made
 ) -> None:
     "Whether a result's place can be written, as far as permissions tell: nothing is made."
     path = Path(out).resolve()
-    if path.is_dir() and Path(out).suffix: raise WriteError(out, "is a folder", "Name a file.")
+    if path.is_dir() and Path(out).suffix:
+        raise WriteError(out, "is a folder", "Name a file.")
     there = next(p for p in path.parents if p.exists())
-    if not there.is_dir(): raise WriteError(out, f"could not be written ({there} is no folder)", "Choose another place.")
-    if not os.access(there, os.W_OK | os.X_OK): raise WriteError(out, f"could not be written ({there} is not writable)", "Choose another place.")
+    if not there.is_dir():
+        raise WriteError(
+            out, f"could not be written ({there} is no folder)", "Choose another place."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise WriteError(
+            out, f"could not be written ({there} is not writable)", "Choose another place."
+        )
+
 
 def time_text(
     seconds: float,
 ) -> str:
     "A time for people, as roughly as it is known."
     for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5*size: return f"about {seconds/size:.2g} {unit}"
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.2g} {unit}"
     return f"about {max(seconds, 1):.2g} s"
+
 
 def grid_of(
     image: str | Path,
-) -> Any:        # raster.Grid; GDAL takes a second that `--help` need not wait for, so it is imported where it is used
+) -> Any:  # raster.Grid; GDAL takes a second that `--help` need not wait for, so it is imported where it is used
     "The grid of a GeoTIFF, or of a VRT of GeoTIFFs."
     from spacenet5_nb import raster
     from spacenet5_nb.inference.vrt_mosaic import is_mosaic, open_mosaic
+
     return open_mosaic(image).grid if is_mosaic(image) else raster.grid_of(image)
+
 
 def area_text(grid: Any) -> str:
     "How large an image is."
     from spacenet5_nb import raster
+
     (h, w), gsd = grid.shape, raster.gsd_of(grid)
-    return f"{w} x {h} px of {gsd:.2g} m, {h*w*gsd*gsd/1e6:.3g} km²"
+    return f"{w} x {h} px of {gsd:.2g} m, {h * w * gsd * gsd / 1e6:.3g} km²"
 
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00008
 class Prediction(NamedTuple):
     "How an ensemble would predict."
+
     members: int
     views: int
-    gsd_m: float | None      # of its grid
-    bands: int               # that it makes
-    px_s: float              # pixels a second, all members and views
+    gsd_m: float | None  # of its grid
+    bands: int  # that it makes
+    px_s: float  # pixels a second, all members and views
+
 
 def measure(
     members: Sequence[Path],
     tta: str,
     device: str = "auto",
-    side: int = 256,         # of the window
+    side: int = 256,  # of the window
 ) -> Prediction:
     "Pixels a second of an ensemble on this machine."
     from spacenet5_nb.ensemble import VIEWS, open_members, predict
-    if tta not in VIEWS: raise StageError(f"--tta {tta}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
+
+    if tta not in VIEWS:
+        raise StageError(f"--tta {tta}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
     opened, kinds = open_members(members, device=device), {}
-    for m in opened: kinds.setdefault((m.net.spec["encoder"], m.net.spec["in_channels"]), []).append(m)
+    for m in opened:
+        kinds.setdefault((m.net.spec["encoder"], m.net.spec["in_channels"]), []).append(m)
     seconds = 0.0
     for kind, same in kinds.items():
         image = np.zeros((kind[1], side, side), np.uint8)
         predict([same[0]], image, tta="none")
         began = time.perf_counter()
         predict([same[0]], image, tta="none")
-        seconds += (time.perf_counter() - began)*len(same)
+        seconds += (time.perf_counter() - began) * len(same)
     views = len(set(VIEWS[tta]))
-    return Prediction(len(opened), views, opened[0].net.info.get("gsd_m"), opened[0].net.spec["out_channels"], side*side/(seconds*views))
+    return Prediction(
+        len(opened),
+        views,
+        opened[0].net.info.get("gsd_m"),
+        opened[0].net.spec["out_channels"],
+        side * side / (seconds * views),
+    )
 
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00009
-def plan_extract(image: str, members: str, out: str, *, tta: str, preset: str, devices: str, html: bool, say: Say) -> None:
+def plan_extract(
+    image: str, members: str, out: str, *, tta: str, preset: str, devices: str, html: bool, say: Say
+) -> None:
     "What `extract` would do."
     from spacenet5_nb import raster
-    from spacenet5_nb.extract import band_count, check_names, find_members, fitting, preset_of, probs_path
+    from spacenet5_nb.extract import (
+        band_count,
+        check_names,
+        find_members,
+        fitting,
+        preset_of,
+        probs_path,
+    )
     from spacenet5_nb.model import read_info
-    check_names(Path(out), image); check_place(out)
+
+    check_names(Path(out), image)
+    check_place(out)
     paths, notes = fitting(find_members(members), band_count(image), image)
     p, grid = preset_of(read_info(paths[0]), preset, say), grid_of(image)
-    how = measure(paths, tta or p.ensemble.tta, "auto" if devices in ("", "auto") else devices.split(",")[0])
+    how = measure(
+        paths, tta or p.ensemble.tta, "auto" if devices in ("", "auto") else devices.split(",")[0]
+    )
     target = raster.target_grid(grid, how.gsd_m)
     px = float(np.prod(target.shape))
-    for note in notes: say(f"warning: {Path(image).name}: {note}")
+    for note in notes:
+        say(f"warning: {Path(image).name}: {note}")
     say(f"would read {image}: {area_text(grid)}")
-    say(f"would predict {area_text(target)} with {how.members} different members, {how.views} views each: {time_text(px/how.px_s)} here, roads and map not counted")
-    there = " (there already; it is used if it is of these members and this image)" if probs_path(Path(out)).exists() else f" (at most {size_text(px*how.bands*1.34)})"
-    say(f"would make {out}{' (replacing it)' if Path(out).exists() else ''}, {probs_path(Path(out))}{there}" + f", {Path(out).with_suffix('.html')}"*html)
+    say(
+        f"would predict {area_text(target)} with {how.members} different members, {how.views} views each: {time_text(px / how.px_s)} here, roads and map not counted"
+    )
+    there = (
+        " (there already; it is used if it is of these members and this image)"
+        if probs_path(Path(out)).exists()
+        else f" (at most {size_text(px * how.bands * 1.34)})"
+    )
+    say(
+        f"would make {out}{' (replacing it)' if Path(out).exists() else ''}, {probs_path(Path(out))}{there}"
+        + f", {Path(out).with_suffix('.html')}" * html
+    )
 
-def plan_submit(folders: Sequence[str], members: str, out: str, *, tta: str, preset: str, device: str, say: Say) -> None:
+
+def plan_submit(
+    folders: Sequence[str], members: str, out: str, *, tta: str, preset: str, device: str, say: Say
+) -> None:
     "What `submit` would do."
     from spacenet5_nb import raster
     from spacenet5_nb.extract import find_members, preset_of
     from spacenet5_nb.model import read_info
     from spacenet5_nb.workflow.submission import chips_of
+
     check_place(out)
     paths = find_members(members)
     infos = [read_info(m) for m in paths]
@@ -116,37 +168,55 @@ def plan_submit(folders: Sequence[str], members: str, out: str, *, tta: str, pre
     chips = chips_of(folders, max(i["spec"]["in_channels"] for i in infos))
     how = measure(paths, tta or p.ensemble.tta, device)
     px = sum(float(np.prod(raster.target_grid(image, how.gsd_m).shape)) for image in chips.values())
-    say(f"would read {len(chips)} chips of {', '.join(map(str, folders))}: {px/1e6:.3g} million pixels")
-    say(f"would predict them with {how.members} different members, {how.views} views each: {time_text(px/how.px_s)} here, roads not counted")
-    say(f"would make {out}{' (replacing it)' if Path(out).exists() else ''}; rows of finished chips wait in {Path(out).with_name(f'.{Path(out).name}.parts')} until all are there")
+    say(
+        f"would read {len(chips)} chips of {', '.join(map(str, folders))}: {px / 1e6:.3g} million pixels"
+    )
+    say(
+        f"would predict them with {how.members} different members, {how.views} views each: {time_text(px / how.px_s)} here, roads not counted"
+    )
+    say(
+        f"would make {out}{' (replacing it)' if Path(out).exists() else ''}; rows of finished chips wait in {Path(out).with_name(f'.{Path(out).name}.parts')} until all are there"
+    )
 
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00011
 def plan_vectorize(path: str, out: str, window_px: int, workers: int, say: Say) -> None:
     "What `vectorize` would do."
     from spacenet5_nb import raster
     from spacenet5_nb.roads.windowed_tracing import make_cores
+
     check_place(out)
     grid = raster.grid_of(path)
-    with raster.open_raster(path) as source: bands = source.count
-    windows = len(make_cores(grid.shape, window_px, round(120/raster.gsd_of(grid))))
-    say(f"would read {path}: {bands} bands, {area_text(grid)}, in {windows} windows by {min(workers, windows)} processes")
+    with raster.open_raster(path) as source:
+        bands = source.count
+    windows = len(make_cores(grid.shape, window_px, round(120 / raster.gsd_of(grid))))
+    say(
+        f"would read {path}: {bands} bands, {area_text(grid)}, in {windows} windows by {min(workers, windows)} processes"
+    )
     say(f"would make {out}{' (replacing it)' if Path(out).exists() else ''}")
+
 
 def plan_data(
     r: Run,
-) -> str:                # a sentence
+) -> str:  # a sentence
     "The chips that a run would read and, at most, what their targets and probabilities come to."
     from spacenet5_nb import raster
     from spacenet5_nb.explore import find_chips
     from spacenet5_nb.base.path_options import file_of
-    if not r.data_root.is_dir(): return f"{r.data_root} is not there yet: stage 01_explore generates its cities"
-    chips = find_chips(r.data_root, n_bands=max(f.bands for f in r.preset.folds), chip_m=r.preset.data.chip_m)
+
+    if not r.data_root.is_dir():
+        return f"{r.data_root} is not there yet: stage 01_explore generates its cities"
+    chips = find_chips(
+        r.data_root, n_bands=max(f.bands for f in r.preset.folds), chip_m=r.preset.data.chip_m
+    )
     files = {file_of(image) for image in chips["image"]}
     size = sum(f.stat().st_size for f in files if f.is_file())
-    try: px = float(np.prod(raster.target_grid(chips["image"].iloc[0], r.preset.data.gsd_m).shape))
-    except DataError: return f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}"
+    try:
+        px = float(np.prod(raster.target_grid(chips["image"].iloc[0], r.preset.data.gsd_m).shape))
+    except DataError:
+        return f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}"
     bands = len(r.preset.channels)
-    return f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}; their targets and probabilities are at most {size_text(2*px*bands*len(chips))} in {r.folder}"
+    return f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}; their targets and probabilities are at most {size_text(2 * px * bands * len(chips))} in {r.folder}"
+
 
 def plan_train(r: Run, fold: int, say: Say) -> None:
     "What `train` would do."
@@ -154,15 +224,32 @@ def plan_train(r: Run, fold: int, say: Say) -> None:
 
     from spacenet5_nb.explore import load_chips
     from spacenet5_nb.train import training_chips
-    if not 0 <= fold < len(r.preset.folds): raise StageError(f"--fold {fold}", f"preset '{r.preset.name}' has folds 0 to {len(r.preset.folds) - 1}", "Choose one of them.")
+
+    if not 0 <= fold < len(r.preset.folds):
+        raise StageError(
+            f"--fold {fold}",
+            f"preset '{r.preset.name}' has folds 0 to {len(r.preset.folds) - 1}",
+            "Choose one of them.",
+        )
     chips, f = training_chips(r, load_chips(r)), r.preset.folds[fold]
-    check_place(r.fold(fold)/"last.safetensors")
-    rows = pd.read_csv(r.fold(fold)/"metrics.csv") if (r.fold(fold)/"metrics.csv").is_file() else pd.DataFrame({"seconds": []})
+    check_place(r.fold(fold) / "last.safetensors")
+    rows = (
+        pd.read_csv(r.fold(fold) / "metrics.csv")
+        if (r.fold(fold) / "metrics.csv").is_file()
+        else pd.DataFrame({"seconds": []})
+    )
     stages = f.stages or r.preset.train.stages
     epochs = sum(s.epochs for s in stages)
-    say(f"would train fold {fold}: {f.encoder}, {f.bands} bands, on {(chips.fold != fold).sum()} chips, {(chips.fold == fold).sum()} held out; {len(rows)} of {epochs} epochs are done")
-    if len(rows) and len(rows) < epochs: say(f"the rest takes {time_text(rows['seconds'].mean()*(epochs - len(rows)))}, as the last epochs went")
-    say(f"would make {', '.join(f'{c}.safetensors' for c in r.preset.ensemble.checkpoints)}, metrics.csv and resume.ckpt in {r.fold(fold)}")
+    say(
+        f"would train fold {fold}: {f.encoder}, {f.bands} bands, on {(chips.fold != fold).sum()} chips, {(chips.fold == fold).sum()} held out; {len(rows)} of {epochs} epochs are done"
+    )
+    if len(rows) and len(rows) < epochs:
+        say(
+            f"the rest takes {time_text(rows['seconds'].mean() * (epochs - len(rows)))}, as the last epochs went"
+        )
+    say(
+        f"would make {', '.join(f'{c}.safetensors' for c in r.preset.ensemble.checkpoints)}, metrics.csv and resume.ckpt in {r.fold(fold)}"
+    )
 
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00012
 def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, say: Say) -> None:
@@ -171,19 +258,46 @@ def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, sa
     from spacenet5_nb.extract import band_count
     from spacenet5_nb.acquire.osm import check_memory, footprint
     from spacenet5_nb.acquire.street_topology import not_noded, read_streets, warning
-    if bool(osm) == bool(labels): raise StageError("train-own", "needs one street map", "Give --osm extract.osm.pbf, or --labels roads.geojson.")
+
+    if bool(osm) == bool(labels):
+        raise StageError(
+            "train-own",
+            "needs one street map",
+            "Give --osm extract.osm.pbf, or --labels roads.geojson.",
+        )
     grid, count = raster.grid_of(image), band_count(image)
-    final = Path(out or r.folder/f"{r.name}.gpkg")
-    check_place(r.folder/"chips.parquet"); check_place(final)
+    final = Path(out or r.folder / f"{r.name}.gpkg")
+    check_place(r.folder / "chips.parquet")
+    check_place(final)
     say(f"would read {image}: {count} bands, {area_text(grid)}")
-    if osm: check_memory(osm, footprint(grid).bounds); say(f"would make labels of {osm} ({size_text(Path(osm).stat().st_size)}), in {r.folder/'own'}")
+    if osm:
+        check_memory(osm, footprint(grid).bounds)
+        say(
+            f"would make labels of {osm} ({size_text(Path(osm).stat().st_size)}), in {r.folder / 'own'}"
+        )
     else:
         rows = read_streets(labels)
         places = not_noded(rows)
-        say(f"would read {labels}: {len(rows.lines)} lines" + (f", and give {places} places where they meet a common vertex, in a copy in {r.folder}" if node else ""))
-        if places and not node: say(warning(labels, places))
+        say(
+            f"would read {labels}: {len(rows.lines)} lines"
+            + (
+                f", and give {places} places where they meet a common vertex, in a copy in {r.folder}"
+                if node
+                else ""
+            )
+        )
+        if places and not node:
+            say(warning(labels, places))
     side, gsd = r.preset.data.chip_m, raster.gsd_of(grid)
-    windows = int(np.prod([max(1, round(n*gsd/side)) for n in grid.shape])) if max(grid.shape)*gsd > 2*side else 1
+    windows = (
+        int(np.prod([max(1, round(n * gsd / side)) for n in grid.shape]))
+        if max(grid.shape) * gsd > 2 * side
+        else 1
+    )
     epochs = sum(s.epochs for f in r.preset.folds for s in f.stages or r.preset.train.stages)
-    say(f"would train {len(r.preset.folds)} folds on about {windows} windows, {epochs} epochs in all, in {r.folder}; how long, the first epoch tells")
-    say(f"would make {final} and its map and probabilities{' (replacing it)' if final.exists() else ''}")
+    say(
+        f"would train {len(r.preset.folds)} folds on about {windows} windows, {epochs} epochs in all, in {r.folder}; how long, the first epoch tells"
+    )
+    say(
+        f"would make {final} and its map and probabilities{' (replacing it)' if final.exists() else ''}"
+    )

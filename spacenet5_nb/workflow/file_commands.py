@@ -16,12 +16,22 @@ import numpy as np
 import typer
 
 from ..base.console import DryRun
-from ..core import DataError, StageError, load_preset, load_settings, open_run, preset_names, progress
+from spacenet5_nb.core import (
+    DataError,
+    StageError,
+    load_preset,
+    load_settings,
+    open_run,
+    preset_names,
+    progress,
+)
 from .dry_runs import check_place
 
-tools = typer.Typer()   # `09_pipeline` takes them into the `spacenet5` command
+tools = typer.Typer()  # `09_pipeline` takes them into the `spacenet5` command
 
-def say(text: str) -> None: print(text, flush=True)
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 # %% auto #0
 __all__ = ['tools', 'say']
@@ -29,66 +39,173 @@ __all__ = ['tools', 'say']
 # %% ../../nbs/workflow/file_commands.ipynb #09e00005
 @tools.command("score")
 def _score_command(
-    truth: Annotated[str, typer.Option(help="folder of labels or graphs (SpaceNet's AOI folder will do), or a SpaceNet CSV")],
-    proposal: Annotated[str, typer.Option(help="SpaceNet CSV of any entrant, or folder of graphs (.gpkg, .graphml) or GeoJSON")],
-    images: Annotated[str, typer.Option(help="folder of the chips' images; a CSV in pixels needs them; default: looked for below and beside the truth")] = "",
-    pixel_m: Annotated[float | None, typer.Option("--pixel-m", help="for two CSVs without images: how wide a pixel is, in metres")] = None,
-    out: Annotated[str, typer.Option(help="folder for scores.csv, scores.json and scores.png; default: outputs/scores/<proposal>")] = "",
-    ignore_extra: Annotated[bool, typer.Option("--ignore-extra", help="leave out proposals for chips that the truth does not have")] = False,
+    truth: Annotated[
+        str,
+        typer.Option(
+            help="folder of labels or graphs (SpaceNet's AOI folder will do), or a SpaceNet CSV"
+        ),
+    ],
+    proposal: Annotated[
+        str,
+        typer.Option(
+            help="SpaceNet CSV of any entrant, or folder of graphs (.gpkg, .graphml) or GeoJSON"
+        ),
+    ],
+    images: Annotated[
+        str,
+        typer.Option(
+            help="folder of the chips' images; a CSV in pixels needs them; default: looked for below and beside the truth"
+        ),
+    ] = "",
+    pixel_m: Annotated[
+        float | None,
+        typer.Option(
+            "--pixel-m", help="for two CSVs without images: how wide a pixel is, in metres"
+        ),
+    ] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            help="folder for scores.csv, scores.json and scores.png; default: outputs/scores/<proposal>"
+        ),
+    ] = "",
+    ignore_extra: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-extra", help="leave out proposals for chips that the truth does not have"
+        ),
+    ] = False,
     topo: Annotated[bool, typer.Option("--topo", help="TOPO and SP too")] = False,
-    explain: Annotated[int, typer.Option(min=0, help="draw so many of the worst chips, with tables of routes and blame, in <out>/<chip>/")] = 0,
-    protocol: Annotated[str, typer.Option(help="spacenet, the contest's judge, or cosmiq, CosmiQ/apls'")] = "spacenet",
+    explain: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="draw so many of the worst chips, with tables of routes and blame, in <out>/<chip>/",
+        ),
+    ] = 0,
+    protocol: Annotated[
+        str, typer.Option(help="spacenet, the contest's judge, or cosmiq, CosmiQ/apls'")
+    ] = "spacenet",
     snap: Annotated[float | None, typer.Option(min=0, help="metres; default: 4")] = None,
-    midpoint_spacing: Annotated[float | None, typer.Option(min=0.1, help="metres between control points; default: 50")] = None,
-    min_path_length: Annotated[float | None, typer.Option(min=0, help="metres; shorter routes are not compared; default: 10; cosmiq: 0.001")] = None,
-    trained_cities: Annotated[str, typer.Option(help="cities that were trained on, such as Vegas,Paris: the others get a mean of their own; default: all")] = "",
-    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: settings.ini's, where there are enough chips")] = None,
+    midpoint_spacing: Annotated[
+        float | None, typer.Option(min=0.1, help="metres between control points; default: 50")
+    ] = None,
+    min_path_length: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="metres; shorter routes are not compared; default: 10; cosmiq: 0.001"
+        ),
+    ] = None,
+    trained_cities: Annotated[
+        str,
+        typer.Option(
+            help="cities that were trained on, such as Vegas,Paris: the others get a mean of their own; default: all"
+        ),
+    ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="processes; default: settings.ini's, where there are enough chips"
+        ),
+    ] = None,
 ) -> None:
     "Score roads against labels, chip by chip. A chip without a proposal scores 0."
     from spacenet5_nb.apls import score_folder
-    folder = _scores_folder(proposal, out)
-    check_place(folder/"scores.csv")
-    if protocol not in ("spacenet", "cosmiq"): raise StageError(f"--protocol {protocol}", "is unknown", "Use spacenet or cosmiq.")
-    if explain and protocol != "spacenet": raise StageError(f"--protocol {protocol}", "cannot be explained", "Leave out --explain, or use spacenet.")
-    config = {"snap_m": snap, "midpoint_spacing_m": midpoint_spacing, "min_path_length_m": min_path_length}
-    found = score_folder(truth, proposal, images=images or None, pixel_m=pixel_m, config={k: v for k, v in config.items() if v is not None}, protocol=protocol, topo=topo,
-                         extra="ignore" if ignore_extra else "error", pictures=explain > 0, workers=workers,
-                         trained_cities=[c.strip() for c in trained_cities.split(",")] if trained_cities else None)
-    _report_scores(found, folder, explain, workers, truth=str(Path(truth).resolve()), proposal=str(Path(proposal).resolve()))
 
-def _report_scores(found: Any, folder: Path, explain: int, workers: int | None, **named: str) -> None:
+    folder = _scores_folder(proposal, out)
+    check_place(folder / "scores.csv")
+    if protocol not in ("spacenet", "cosmiq"):
+        raise StageError(f"--protocol {protocol}", "is unknown", "Use spacenet or cosmiq.")
+    if explain and protocol != "spacenet":
+        raise StageError(
+            f"--protocol {protocol}", "cannot be explained", "Leave out --explain, or use spacenet."
+        )
+    config = {
+        "snap_m": snap,
+        "midpoint_spacing_m": midpoint_spacing,
+        "min_path_length_m": min_path_length,
+    }
+    found = score_folder(
+        truth,
+        proposal,
+        images=images or None,
+        pixel_m=pixel_m,
+        config={k: v for k, v in config.items() if v is not None},
+        protocol=protocol,
+        topo=topo,
+        extra="ignore" if ignore_extra else "error",
+        pictures=explain > 0,
+        workers=workers,
+        trained_cities=[c.strip() for c in trained_cities.split(",")] if trained_cities else None,
+    )
+    _report_scores(
+        found,
+        folder,
+        explain,
+        workers,
+        truth=str(Path(truth).resolve()),
+        proposal=str(Path(proposal).resolve()),
+    )
+
+
+def _report_scores(
+    found: Any, folder: Path, explain: int, workers: int | None, **named: str
+) -> None:
     "Write scores, say them, and explain the worst chips."
     import matplotlib
-    matplotlib.use("Agg")   # files, no windows
+
+    matplotlib.use("Agg")  # files, no windows
     from spacenet5_nb.apls import explain_worst, write_scores
     from spacenet5_nb.judge.folder_scores import forget_explained, worst
     from spacenet5_nb.judge.score_summary import describe
-    chips, files = [job.chip for job in worst(found, explain)], [folder/f"scores.{kind}" for kind in ("csv", "json", "png")]
+
+    chips, files = (
+        [job.chip for job in worst(found, explain)],
+        [folder / f"scores.{kind}" for kind in ("csv", "json", "png")],
+    )
     forget_explained(folder, chips)
     write_scores(found, files[0], files[1], plot=files[2], more=dict(**named, explained=chips))
-    for line in describe(found.summary): say(line)
+    for line in describe(found.summary):
+        say(line)
     explain_worst(found, explain, folder, workers=workers)
-    say("  written: " + ", ".join(map(str, [*files, *(folder/chip for chip in chips)])))
+    say("  written: " + ", ".join(map(str, [*files, *(folder / chip for chip in chips)])))
+
 
 def _scores_folder(proposal: str, out: str) -> Path:
     "Where scores go: a folder of the proposal's name, unless another proposal's scores are there."
-    if out: return Path(out)
+    if out:
+        return Path(out)
     path = Path(proposal).resolve()
     name = path.stem if path.is_file() else path.name
-    folder = Path(load_settings().outputs_root)/"scores"/(f"{path.parent.name}-{name}" if name in ("solution", "graphs", "roads") else name)   # every run has these
-    if not (before := folder/"scores.json").is_file(): return folder
+    folder = (
+        Path(load_settings().outputs_root)
+        / "scores"
+        / (f"{path.parent.name}-{name}" if name in ("solution", "graphs", "roads") else name)
+    )  # every run has these
+    if not (before := folder / "scores.json").is_file():
+        return folder
     other = json.loads(before.read_text()).get("proposal", "others")
-    if other != str(path): raise StageError(folder, f"holds the scores of {other}", "Name another folder: --out.")
+    if other != str(path):
+        raise StageError(folder, f"holds the scores of {other}", "Name another folder: --out.")
     return folder
 
 # %% ../../nbs/workflow/file_commands.ipynb #09e00007
 @tools.command("vectorize")
 def _vectorize_command(
-    raster: Annotated[str, typer.Argument(help="GeoTIFF of probabilities, one band a channel, of any size")],
+    raster: Annotated[
+        str, typer.Argument(help="GeoTIFF of probabilities, one band a channel, of any size")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
-    preset: Annotated[str, typer.Option(help="whose vectorizer and speeds: a name in configs/ or a path; its channels, too, where the bands' names are not known")] = "best",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="whose vectorizer and speeds: a name in configs/ or a path; its channels, too, where the bands' names are not known"
+        ),
+    ] = "best",
     window_px: Annotated[int, typer.Option(min=256, help="side of a window: memory")] = 4096,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes [default: settings.ini's]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes [default: settings.ini's]")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     "Roads with speeds from a raster of probabilities, in windows."
@@ -97,15 +214,40 @@ def _vectorize_command(
     from spacenet5_nb.workflow.dry_runs import plan_vectorize
     from spacenet5_nb.raster import open_raster
     from spacenet5_nb.roads.windowed_tracing import vectorize_windows
-    if Path(out).suffix not in WRITERS: raise StageError(f"--out {out}", "is of no kind that is known", f"Use a name that ends in {', '.join(WRITERS)}.")
+
+    if Path(out).suffix not in WRITERS:
+        raise StageError(
+            f"--out {out}",
+            "is of no kind that is known",
+            f"Use a name that ends in {', '.join(WRITERS)}.",
+        )
     p = load_preset(preset)
     check_place(out)
-    if dry_run: return plan_vectorize(raster, out, window_px, workers or load_settings().n_workers, say)
-    with open_raster(raster) as source: names = list(source.descriptions)
-    channels = next((c for c in (p.channels, Channels.best(), Channels.selim_sef(), Channels.cresi()) if list(c.names) == names), p.channels)
-    g = vectorize_windows(raster, config=p.vectorize, speed=p.speed, channels=channels, window_px=window_px, workers=workers)
+    if dry_run:
+        return plan_vectorize(raster, out, window_px, workers or load_settings().n_workers, say)
+    with open_raster(raster) as source:
+        names = list(source.descriptions)
+    channels = next(
+        (
+            c
+            for c in (p.channels, Channels.best(), Channels.selim_sef(), Channels.cresi())
+            if list(c.names) == names
+        ),
+        p.channels,
+    )
+    g = vectorize_windows(
+        raster,
+        config=p.vectorize,
+        speed=p.speed,
+        channels=channels,
+        window_px=window_px,
+        workers=workers,
+    )
     save(g, out)
-    say(f"{out}: {g.number_of_edges()} edges, {sum(d['length'] for *_, d in g.edges(data=True))/1000:.2f} km")
+    say(
+        f"{out}: {g.number_of_edges()} edges, {sum(d['length'] for *_, d in g.edges(data=True)) / 1000:.2f} km"
+    )
+
 
 @tools.command("stitch")
 def _stitch_command(
@@ -113,7 +255,12 @@ def _stitch_command(
     city: Annotated[str, typer.Option(help="one city alone [default: each]")] = "",
     out: Annotated[str, typer.Option(help="folder [default: outputs/<run>/cities]")] = "",
     kind: Annotated[str, typer.Option(help="gpkg, graphml, geojson or osm")] = "gpkg",
-    preset: Annotated[str, typer.Option(help="the run's preset [default: the run's name, where there is such a preset]")] = "",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="the run's preset [default: the run's name, where there is such a preset]"
+        ),
+    ] = "",
     dry_run: DryRun = False,
 ) -> None:
     "Make one road graph of each city's chips."
@@ -121,178 +268,344 @@ def _stitch_command(
 
     from spacenet5_nb.roads.formats import WRITERS, save
     from spacenet5_nb.roads.stitch import stitch
-    if f".{kind}" not in WRITERS: raise StageError(f"--kind {kind}", "is unknown", f"Use {', '.join(w[1:] for w in WRITERS)}.")
+
+    if f".{kind}" not in WRITERS:
+        raise StageError(
+            f"--kind {kind}", "is unknown", f"Use {', '.join(w[1:] for w in WRITERS)}."
+        )
     r = open_run(run, preset or (run if run in preset_names() else ""))
     chips = pd.read_parquet(r.need(r.chips, "01_explore"))
     chips = chips[[r.graph(c).is_file() for c in chips["chip"]]]
-    if city: chips = chips[chips["city"] == city]
-    if chips.empty: raise StageError(r.folder/"graphs", f"has no graph{' of ' + city if city else ''}", "Run 06_vectorize first, or name another --city.")
+    if city:
+        chips = chips[chips["city"] == city]
+    if chips.empty:
+        raise StageError(
+            r.folder / "graphs",
+            f"has no graph{' of ' + city if city else ''}",
+            "Run 06_vectorize first, or name another --city.",
+        )
     for name, part in chips.groupby("city"):
-        path = Path(out or r.folder/"cities")/f"{name}.{kind}"
+        path = Path(out or r.folder / "cities") / f"{name}.{kind}"
         check_place(path)
-        if dry_run: say(f"{name}: would stitch {len(part)} chips into {path}{' (replacing it)' if path.exists() else ''}"); continue
+        if dry_run:
+            say(
+                f"{name}: would stitch {len(part)} chips into {path}{' (replacing it)' if path.exists() else ''}"
+            )
+            continue
         turns = iter(progress(range(len(part)), f"stitch {name}"))
-        g = stitch([(partial(_graph_of, r.graph(c), turns), image) for c, image in zip(part["chip"], part["image"], strict=True)])
-        next(turns, None)   # the bar ends
+        g = stitch(
+            [
+                (partial(_graph_of, r.graph(c), turns), image)
+                for c, image in zip(part["chip"], part["image"], strict=True)
+            ]
+        )
+        next(turns, None)  # the bar ends
         save(g, path)
-        say(f"{name}: {len(part)} chips, {g.number_of_edges()} edges, {sum(d['length'] for *_, d in g.edges(data=True))/1000:.2f} km: {path}")
+        say(
+            f"{name}: {len(part)} chips, {g.number_of_edges()} edges, {sum(d['length'] for *_, d in g.edges(data=True)) / 1000:.2f} km: {path}"
+        )
+
 
 def _graph_of(path: Path, turns: Iterator[int]) -> Any:
     "A chip's graph, when its turn has come."
     from spacenet5_nb.graph import read
+
     next(turns, None)
     return read(path, speeds=False)
 
+
 @tools.command("check")
-def _check_command(solution: Annotated[str, typer.Argument(help="CSV: ImageId, WKT_Pix, length_m, travel_time_s")]) -> None:
+def _check_command(
+    solution: Annotated[str, typer.Argument(help="CSV: ImageId, WKT_Pix, length_m, travel_time_s")],
+) -> None:
     "Hold a submission against the scorer's rules. Every problem is a line, and the exit code is 1."
     from spacenet5_nb.roads.formats import read_rows, solution_problems
-    if not Path(solution).is_file(): raise DataError(solution, "no such file", "Check the path.")
+
+    if not Path(solution).is_file():
+        raise DataError(solution, "no such file", "Check the path.")
     found = solution_problems(solution)
-    for row in found.head(50).itertuples(): say(f"line {row.line}, {row.chip}: {row.problem}")
-    if len(found) > 50: say(f"... {len(found)} problems in all")
-    if len(found): raise typer.Exit(1)
+    for row in found.head(50).itertuples():
+        say(f"line {row.line}, {row.chip}: {row.problem}")
+    if len(found) > 50:
+        say(f"... {len(found)} problems in all")
+    if len(found):
+        raise typer.Exit(1)
     rows = read_rows(solution)
-    say(f"{solution}: {len(rows)} rows of {rows['ImageId'].nunique()} chips, as the scorer wants them")
+    say(
+        f"{solution}: {len(rows)} rows of {rows['ImageId'].nunique()} chips, as the scorer wants them"
+    )
 
 # %% ../../nbs/workflow/file_commands.ipynb #09e00009
 @tools.command("bins")
 def _bins_command(
     labels: Annotated[str, typer.Option(help="a label file, or a folder of chips")],
     n: Annotated[int, typer.Option("-n", min=1, max=60, help="how many bins")] = 10,
-    out: Annotated[str, typer.Option(help="CSV to write; a preset takes it as `channels: bins.csv`")] = "bins.csv",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing file")] = False,
+    out: Annotated[
+        str, typer.Option(help="CSV to write; a preset takes it as `channels: bins.csv`")
+    ] = "bins.csv",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace an existing file")
+    ] = False,
 ) -> None:
     "Make speed bins that hold about equal lengths of road. They are a table in the original's form."
     from spacenet5_nb.explore import find_chips
     from spacenet5_nb.graph import utm_of
     from spacenet5_nb.base.labels import move_lines, read_rows
     from spacenet5_nb.speed_limits import equal_frequency_edges, speed_of, write_bin_csv
-    if Path(out).exists() and not overwrite: raise StageError(out, "exists already", "Choose another --out, or say --overwrite.")
+
+    if Path(out).exists() and not overwrite:
+        raise StageError(out, "exists already", "Choose another --out, or say --overwrite.")
     check_place(out)
-    paths = [p for p in find_chips(labels, chip_m=0)["label"].unique() if p] if Path(labels).is_dir() else [labels]
+    paths = (
+        [p for p in find_chips(labels, chip_m=0)["label"].unique() if p]
+        if Path(labels).is_dir()
+        else [labels]
+    )
     mph, metres = [], []
     for rows in map(read_rows, progress(paths, "labels") if len(paths) > 1 else paths):
-        if not len(rows.lines): continue
+        if not len(rows.lines):
+            continue
         mph += [speed_of(tags).mph for tags in rows.tags]
-        metres += [line.length for line in move_lines(rows.lines, "EPSG:4326", utm_of(*rows.lines[0].coords[0][:2]))]
-    if not mph: raise StageError(labels, "holds no labelled road", "Give a label file, or a folder with images and labels.")
+        metres += [
+            line.length
+            for line in move_lines(rows.lines, "EPSG:4326", utm_of(*rows.lines[0].coords[0][:2]))
+        ]
+    if not mph:
+        raise StageError(
+            labels,
+            "holds no labelled road",
+            "Give a label file, or a folder with images and labels.",
+        )
     edges = equal_frequency_edges(mph, n, weights=metres)
     write_bin_csv(out, edges)
-    share = np.histogram(mph, [0, *(e + 1e-6 for e in edges)], weights=metres)[0]/sum(metres)
-    for low, high, part in zip((0, *edges), edges, share, strict=False): say(f"  {low:g} to {high:g} mph: {100*part:.1f} % of {sum(metres)/1000:.1f} km")
+    share = np.histogram(mph, [0, *(e + 1e-6 for e in edges)], weights=metres)[0] / sum(metres)
+    for low, high, part in zip((0, *edges), edges, share, strict=False):
+        say(f"  {low:g} to {high:g} mph: {100 * part:.1f} % of {sum(metres) / 1000:.1f} km")
     say(f"{len(edges)} bins: {out}")
 
 # %% ../../nbs/workflow/file_commands.ipynb #09e0000a
 @tools.command("labels")
 def _labels_command(
-    osm: Annotated[str, typer.Option(help="OpenStreetMap extract: .osm.pbf, .osm, .osm.gz or .osm.bz2")],
+    osm: Annotated[
+        str, typer.Option(help="OpenStreetMap extract: .osm.pbf, .osm, .osm.gz or .osm.bz2")
+    ],
     image: Annotated[str, typer.Option(help="a GeoTIFF, or a folder of chips")],
-    out: Annotated[str, typer.Option(help="label file, or folder [default: where the chips' labels are looked for]")] = "",
-    country: Annotated[str, typer.Option(help="code such as RU, FR or US-MD: its law gives the speed of roads without a posted one")] = "",
-    legal_speeds: Annotated[str, typer.Option(help="legal_default_speeds.json, for countries that the small table does not have")] = "",
-    rural: Annotated[bool, typer.Option("--rural", help="roads that do not say where they run are rural, not urban")] = False,
+    out: Annotated[
+        str,
+        typer.Option(
+            help="label file, or folder [default: where the chips' labels are looked for]"
+        ),
+    ] = "",
+    country: Annotated[
+        str,
+        typer.Option(
+            help="code such as RU, FR or US-MD: its law gives the speed of roads without a posted one"
+        ),
+    ] = "",
+    legal_speeds: Annotated[
+        str,
+        typer.Option(
+            help="legal_default_speeds.json, for countries that the small table does not have"
+        ),
+    ] = "",
+    rural: Annotated[
+        bool,
+        typer.Option("--rural", help="roads that do not say where they run are rural, not urban"),
+    ] = False,
     keep_tunnels: Annotated[bool, typer.Option("--keep-tunnels", help="label tunnels too")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace labels that are there")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace labels that are there")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     "Make labels with speeds from an OpenStreetMap extract. They are in SpaceNet's format, with bridges and layers."
     from spacenet5_nb.acquire.osm import make_labels, summary
+
     targets = _label_targets(image, out, overwrite)
-    for path in targets.values(): check_place(path)
-    if dry_run: return _plan_labels(osm, targets, overwrite)
-    made = make_labels(osm, targets, overwrite=overwrite, say=say, country=country, legal_speeds=legal_speeds or None,
-                       keep_tunnels=keep_tunnels, zone="rural" if rural else "urban")
-    for line in summary(made.values()): say(line)
+    for path in targets.values():
+        check_place(path)
+    if dry_run:
+        return _plan_labels(osm, targets, overwrite)
+    made = make_labels(
+        osm,
+        targets,
+        overwrite=overwrite,
+        say=say,
+        country=country,
+        legal_speeds=legal_speeds or None,
+        keep_tunnels=keep_tunnels,
+        zone="rural" if rural else "urban",
+    )
+    for line in summary(made.values()):
+        say(line)
+
 
 def _label_targets(image: str, out: str, overwrite: bool) -> dict[str, Path]:
     "The label file of each image."
     from spacenet5_nb.explore import find_chips
     from spacenet5_nb.acquire.osm import label_path
+
     images = [image]
     if Path(image).is_dir():
         chips = find_chips(image, chip_m=0)
         images, labelled = chips["image"].tolist(), chips[chips["label"] != ""]
         if len(labelled) and not (out or overwrite):
-            raise StageError(labelled["label"].iloc[0], f"is the label of {labelled['chip'].iloc[0]} already", "Give --overwrite, or another folder as --out.")
-    if not out.lower().endswith((".geojson", ".json")): return {i: Path(out)/label_path(i).name if out else label_path(i) for i in images}
-    if len(images) > 1: raise StageError(out, f"is one file for {len(images)} images", "Name a folder as --out.")
+            raise StageError(
+                labelled["label"].iloc[0],
+                f"is the label of {labelled['chip'].iloc[0]} already",
+                "Give --overwrite, or another folder as --out.",
+            )
+    if not out.lower().endswith((".geojson", ".json")):
+        return {i: Path(out) / label_path(i).name if out else label_path(i) for i in images}
+    if len(images) > 1:
+        raise StageError(out, f"is one file for {len(images)} images", "Name a folder as --out.")
     return {images[0]: Path(out)}
+
 
 def _plan_labels(osm: str, targets: dict[str, Path], overwrite: bool) -> None:
     "What `labels` would do."
     from spacenet5_nb.acquire.osm import check_memory, footprint
     from spacenet5_nb.acquire.s3_transfer import size_text
+
     check_memory(osm, None)
     for image, path in targets.items():
         footprint(image)
-        if path.exists() and not overwrite: raise StageError(path, "is there already", "Remove it, choose another --out, or give --overwrite.")
+        if path.exists() and not overwrite:
+            raise StageError(
+                path, "is there already", "Remove it, choose another --out, or give --overwrite."
+            )
     say(f"would read {osm} ({size_text(Path(osm).stat().st_size)})")
-    for path in list(targets.values())[:10]: say(f"would make {path}{' (replacing it)' if path.exists() else ''}")
-    if len(targets) > 10: say(f"... {len(targets)} label files in all")
+    for path in list(targets.values())[:10]:
+        say(f"would make {path}{' (replacing it)' if path.exists() else ''}")
+    if len(targets) > 10:
+        say(f"... {len(targets)} label files in all")
 
 # %% ../../nbs/workflow/file_commands.ipynb #09e0000e
 @tools.command("node")
 def _node_command(
-    streets: Annotated[str, typer.Argument(help="GeoJSON or GeoPackage of road lines, or a folder of such")],
+    streets: Annotated[
+        str, typer.Argument(help="GeoJSON or GeoPackage of road lines, or a folder of such")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="GeoJSON to write, or a folder")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count, and write nothing")] = False,
 ) -> None:
     "Give roads that just cross a common vertex. Roads that a tag puts on a bridge, into a tunnel or on another layer stay apart."
     from spacenet5_nb.acquire.street_topology import count_places, node_file, read_streets, unshared
+
     check_place(out)
     for path, made in progress(_street_files(streets, out, overwrite), "node"):
-        if dry_run: say(f"{path}: {count_places(unshared(read_streets(path)))} places without a common vertex; would be written to {made}")
-        else: say(f"{made}: {node_file(path, made)} places have a common vertex now")
+        if dry_run:
+            say(
+                f"{path}: {count_places(unshared(read_streets(path)))} places without a common vertex; would be written to {made}"
+            )
+        else:
+            say(f"{made}: {node_file(path, made)} places have a common vertex now")
+
 
 def _street_files(streets: str, out: str, overwrite: bool) -> list[tuple[Path, Path]]:
     "Each street map and its noded copy."
     folder = Path(streets)
-    found = sorted(p for kind in ("geojson", "json", "gpkg") for p in folder.rglob(f"*.{kind}")) if folder.is_dir() else [folder]
-    if not found: raise StageError(streets, "holds no .geojson, .json or .gpkg", "Name a street map, or a folder of such.")
-    pairs = [(p, (Path(out)/p.relative_to(folder)).with_suffix(".geojson") if folder.is_dir() else Path(out)) for p in found]
-    if there := [made for _, made in pairs if made.exists() and not overwrite]: raise StageError(there[0], "exists already", "Choose another --out, or say --overwrite.")
+    found = (
+        sorted(p for kind in ("geojson", "json", "gpkg") for p in folder.rglob(f"*.{kind}"))
+        if folder.is_dir()
+        else [folder]
+    )
+    if not found:
+        raise StageError(
+            streets, "holds no .geojson, .json or .gpkg", "Name a street map, or a folder of such."
+        )
+    pairs = [
+        (
+            p,
+            (Path(out) / p.relative_to(folder)).with_suffix(".geojson")
+            if folder.is_dir()
+            else Path(out),
+        )
+        for p in found
+    ]
+    if there := [made for _, made in pairs if made.exists() and not overwrite]:
+        raise StageError(there[0], "exists already", "Choose another --out, or say --overwrite.")
     return pairs
 
 # %% ../../nbs/workflow/file_commands.ipynb #09e0000c
 @tools.command("download")
 def _download_command(
-    weights: Annotated[str, typer.Option(help="published weights instead of chips: selim_sef; they become members in <to>/weights/<name>/members")] = "",
-    aoi: Annotated[list[str] | None, typer.Option(help="number or city: 7, moscow or 2,3,4,5; repeatable")] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="published weights instead of chips: selim_sef; they become members in <to>/weights/<name>/members"
+        ),
+    ] = "",
+    aoi: Annotated[
+        list[str] | None, typer.Option(help="number or city: 7, moscow or 2,3,4,5; repeatable")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, test_public or all")] = "train",
     to: Annotated[str, typer.Option(help="data folder [default: settings.ini's data_root]")] = "",
-    show: Annotated[bool, typer.Option("--list", help="show what there is, with sizes, and fetch nothing")] = False,
-    keep_archives: Annotated[bool, typer.Option(help="keep tarballs once they are unpacked")] = False,
+    show: Annotated[
+        bool, typer.Option("--list", help="show what there is, with sizes, and fetch nothing")
+    ] = False,
+    keep_archives: Annotated[
+        bool, typer.Option(help="keep tarballs once they are unpacked")
+    ] = False,
     extract: Annotated[bool, typer.Option(help="unpack, or only fetch and check")] = True,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask (nor without a terminal)")] = False,
     dry_run: DryRun = False,
 ) -> None:
     "Fetch SpaceNet 3 and 5 roads from the public bucket. Tarballs are checked and unpacked; what was interrupted goes on."
-    if weights and dry_run: return _plan_weights(weights, to)
-    if weights: return _get_weights(weights, to)
+    if weights and dry_run:
+        return _plan_weights(weights, to)
+    if weights:
+        return _get_weights(weights, to)
     from spacenet5_nb.acquire import download
-    if show: download.list_tarballs(); return
+
+    if show:
+        download.list_tarballs()
+        return
     if dry_run:
-        download.download(aoi or [], split, to, extract=extract, keep_archives=keep_archives, ask=lambda: False)
+        download.download(
+            aoi or [], split, to, extract=extract, keep_archives=keep_archives, ask=lambda: False
+        )
         return
     ask = None if yes or not sys.stdin.isatty() else lambda: typer.confirm("Go on?", default=True)
-    folders = download.download(aoi or [], split, to, extract=extract, keep_archives=keep_archives, ask=ask)
-    if folders and extract: say(f"Next: spacenet5 run 01_explore -p preset small -p data_root {folders[0].parents[1]}")
+    folders = download.download(
+        aoi or [], split, to, extract=extract, keep_archives=keep_archives, ask=ask
+    )
+    if folders and extract:
+        say(f"Next: spacenet5 run 01_explore -p preset small -p data_root {folders[0].parents[1]}")
+
 
 def _get_weights(entrant: str, to: str) -> None:
     "Fetch an entrant's weights; the original's become members that `extract` takes."
     from spacenet5_nb.acquire.published_weights import download_weights
+
     files = download_weights(entrant, to)
-    if entrant != "selim_sef": return
+    if entrant != "selim_sef":
+        return
     from spacenet5_nb.model import import_selim_sef
-    members = [import_selim_sef(f, None, f.parent/"members"/f"{f.stem}.safetensors") for f in files if f.suffix in (".pth", ".pt", "")]
-    if not members: raise StageError(files[0].parent, "holds no .pth file", "Unpack what was fetched, then: model.import_selim_sef(file, network, out).")
-    say(f"{len(members)} members: spacenet5 extract IMAGE.tif --members {members[0].parent} -o roads.gpkg")
+
+    members = [
+        import_selim_sef(f, None, f.parent / "members" / f"{f.stem}.safetensors")
+        for f in files
+        if f.suffix in (".pth", ".pt", "")
+    ]
+    if not members:
+        raise StageError(
+            files[0].parent,
+            "holds no .pth file",
+            "Unpack what was fetched, then: model.import_selim_sef(file, network, out).",
+        )
+    say(
+        f"{len(members)} members: spacenet5 extract IMAGE.tif --members {members[0].parent} -o roads.gpkg"
+    )
+
 
 def _plan_weights(entrant: str, to: str) -> None:
     "What fetching weights would take."
     from spacenet5_nb.acquire.s3_transfer import s3_client, size_text
     from spacenet5_nb.acquire.published_weights import list_weights
+
     found = list_weights(s3_client(), entrant)
-    say(f"would fetch {len(found)} files, {size_text(sum(r.size for r in found))}, to {Path(to or load_settings().data_root)/'weights'/entrant}")
+    say(
+        f"would fetch {len(found)} files, {size_text(sum(r.size for r in found))}, to {Path(to or load_settings().data_root) / 'weights' / entrant}"
+    )

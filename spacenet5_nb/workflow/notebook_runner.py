@@ -26,24 +26,32 @@ __all__ = ['Parameter', 'notebooks_folder', 'find_notebook', 'read_parameters', 
 @dataclass(frozen=True)
 class Parameter:
     "One line of a `parameters` cell."
+
     name: str
-    kind: type       # int, float, bool or str
+    kind: type  # int, float, bool or str
     default: Any
     comment: str = ""
 
+
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 
-def notebooks_folder() -> Path: return workspace_root()/"nbs"
+
+def notebooks_folder() -> Path:
+    return workspace_root() / "nbs"
+
 
 def find_notebook(
     name: str | Path,  # `04_train`, `04_train.ipynb` or a path
 ) -> Path:
     "The notebook of a stage."
-    path = Path(name) if Path(name).suffix == ".ipynb" else notebooks_folder()/f"{name}.ipynb"
-    path = path if path.is_file() else notebooks_folder()/path.name
-    if path.is_file(): return path.resolve()
+    path = Path(name) if Path(name).suffix == ".ipynb" else notebooks_folder() / f"{name}.ipynb"
+    path = path if path.is_file() else notebooks_folder() / path.name
+    if path.is_file():
+        return path.resolve()
     stages = sorted(p.stem for p in notebooks_folder().glob("0[1-8]_*.ipynb"))
-    raise StageError(name, f"is not a notebook in {notebooks_folder()}", f"Stages: {', '.join(stages)}.")
+    raise StageError(
+        name, f"is not a notebook in {notebooks_folder()}", f"Stages: {', '.join(stages)}."
+    )
 
 # %% ../../nbs/workflow/notebook_runner.ipynb #1bcd19ec
 def read_parameters(
@@ -51,135 +59,209 @@ def read_parameters(
 ) -> dict[str, Parameter]:  # in the order of the cell
     "The typed parameters that a notebook declares, without running anything."
     import nbformat  # of the [lab] extra: scoring and `--help` must not need it
+
     path = find_notebook(notebook)
-    try: cells = nbformat.read(path, as_version=4).cells
-    except Exception as e: raise StageError(path, f"is not a readable notebook ({e})", "Restore it from git.") from e
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception as e:
+        raise StageError(path, f"is not a readable notebook ({e})", "Restore it from git.") from e
     tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
-        raise StageError(path, f"has {len(tagged)} cells tagged 'parameters', not one",
-                         "Tag the cell in JupyterLab (property inspector); nbdev-clean keeps it with allowed_cell_metadata_keys=['tags'].")
+        raise StageError(
+            path,
+            f"has {len(tagged)} cells tagged 'parameters', not one",
+            "Tag the cell in JupyterLab (property inspector); nbdev-clean keeps it with allowed_cell_metadata_keys=['tags'].",
+        )
     lines = tagged[0].source.splitlines()
-    return {p.name: p for p in (_parameter(path, node, lines) for node in ast.parse(tagged[0].source).body)}
+    return {
+        p.name: p
+        for p in (_parameter(path, node, lines) for node in ast.parse(tagged[0].source).body)
+    }
+
 
 def _parameter(path: Path, node: ast.stmt, lines: list[str]) -> Parameter:
     "One typed assignment of the cell."
     kind = getattr(getattr(node, "annotation", None), "id", "")
     if not isinstance(node, ast.AnnAssign) or kind not in _KINDS or node.value is None:
-        raise StageError(path, f"parameters cell: '{lines[node.lineno - 1].strip()}' is not `name: type = value` with type {', '.join(_KINDS)}")
-    comment = lines[node.end_lineno - 1][node.end_col_offset:].strip(" #")
+        raise StageError(
+            path,
+            f"parameters cell: '{lines[node.lineno - 1].strip()}' is not `name: type = value` with type {', '.join(_KINDS)}",
+        )
+    comment = lines[node.end_lineno - 1][node.end_col_offset :].strip(" #")
     return Parameter(node.target.id, _KINDS[kind], ast.literal_eval(node.value), comment)
 
 # %% ../../nbs/workflow/notebook_runner.ipynb #787beabb
 def check_parameters(
     notebook: str | Path,
     values: Mapping[str, Any],  # text is read as the declared type
-) -> dict[str, Any]:            # only what was given, typed
+) -> dict[str, Any]:  # only what was given, typed
     "Refuse a name that the notebook does not declare and a value of another type."
     declared = read_parameters(notebook)
     for name in values:
         if name not in declared:
-            raise StageError(f"{Path(notebook).stem} -p {name!r}", "unknown parameter", f"It takes: {', '.join(declared)}.")
+            raise StageError(
+                f"{Path(notebook).stem} -p {name!r}",
+                "unknown parameter",
+                f"It takes: {', '.join(declared)}.",
+            )
     return {name: _typed(notebook, declared[name], value) for name, value in values.items()}
+
 
 def _typed(notebook: str | Path, p: Parameter, value: Any) -> Any:
     "`value` as the parameter's type."
-    wrong = StageError(f"{Path(notebook).stem} -p {p.name} {value!r}", f"must be {p.kind.__name__}", f"For example: -p {p.name} {p.default!r}")
+    wrong = StageError(
+        f"{Path(notebook).stem} -p {p.name} {value!r}",
+        f"must be {p.kind.__name__}",
+        f"For example: -p {p.name} {p.default!r}",
+    )
     if isinstance(value, bool) or p.kind is bool:
         known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if p.kind is not bool or str(value).lower() not in known: raise wrong
+        if p.kind is not bool or str(value).lower() not in known:
+            raise wrong
         return known[str(value).lower()]
-    if p.kind is str and isinstance(value, (str, Path)): return str(value)
+    if p.kind is str and isinstance(value, (str, Path)):
+        return str(value)
     if isinstance(value, str) or (p.kind is float and isinstance(value, int)):
-        try: value = p.kind(value)
-        except ValueError: raise wrong from None
-    if type(value) is not p.kind: raise wrong
+        try:
+            value = p.kind(value)
+        except ValueError:
+            raise wrong from None
+    if type(value) is not p.kind:
+        raise wrong
     return value
 
 # %% ../../nbs/workflow/notebook_runner.ipynb #3ad4a2c3
 def stale_modules() -> list[str]:
     "Modules whose text is not what their notebook exports now; empty when all agree."
     from nbdev.export import nb_export
+
     with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder)/"spacenet5_nb"; fresh.mkdir()
-        for notebook in notebooks(): nb_export(str(notebook), lib_path=str(fresh))
-        package = workspace_root()/"spacenet5_nb"
-        made = {p.relative_to(fresh) for p in fresh.rglob("*.py") if p.name not in ("_modidx.py", "__init__.py")}
-        return sorted(str(p.with_suffix("")) for p in made if _code(fresh/p) != _code(package/p))
+        fresh = Path(folder) / "spacenet5_nb"
+        fresh.mkdir()
+        for notebook in notebooks():
+            nb_export(str(notebook), lib_path=str(fresh))
+        package = workspace_root() / "spacenet5_nb"
+        made = {
+            p.relative_to(fresh)
+            for p in fresh.rglob("*.py")
+            if p.name not in ("_modidx.py", "__init__.py")
+        }
+        return sorted(
+            str(p.with_suffix("")) for p in made if _code(fresh / p) != _code(package / p)
+        )
+
 
 def notebooks() -> list[Path]:
     "The workspace's notebooks: those at the top and those in rooms, but none whose name begins with `_` or `.`."
     found = notebooks_folder().rglob("*.ipynb")
-    return sorted(p for p in found if not any(part[0] in "._" for part in p.relative_to(notebooks_folder()).parts))
+    return sorted(
+        p
+        for p in found
+        if not any(part[0] in "._" for part in p.relative_to(notebooks_folder()).parts)
+    )
+
 
 def _code(path: Path) -> str | None:
     "A module's text without the lines that say where each cell came from."
-    if not path.is_file(): return None
+    if not path.is_file():
+        return None
     return re.sub(r"^# (%%|AUTOGENERATED).*$", "", path.read_text(), flags=re.MULTILINE)
+
 
 def check_exported() -> None:
     "Stop when a notebook was edited and not exported."
     if stale := stale_modules():
-        raise StageError(", ".join(f"spacenet5_nb/{m}.py" for m in stale), "differs from its notebook", "Run nbdev-export, then again.")
+        raise StageError(
+            ", ".join(f"spacenet5_nb/{m}.py" for m in stale),
+            "differs from its notebook",
+            "Run nbdev-export, then again.",
+        )
 
 # %% ../../nbs/workflow/notebook_runner.ipynb #09b00002
 @lru_cache
 def _manager() -> type:
     "A kernel manager that asks before it interrupts."
     from jupyter_client.manager import AsyncKernelManager
+
     class Polite(AsyncKernelManager):
         "jupyter_client's, with another first step of an ending."
+
         async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
             if self.has_kernel:
                 self.shutting_down = True
                 self.stop_restarter()
                 await self.request_shutdown(restart=restart)
                 for _ in range(_PATIENCE):
-                    if not await self.is_alive(): break
+                    if not await self.is_alive():
+                        break
                     await asyncio.sleep(0.05)
             await super().shutdown_kernel(now=now, restart=restart)
+
     return Polite
 
-_PATIENCE = 20   # looks at a kernel that was asked to go, 50 ms apart: an idle one is gone by then
+
+_PATIENCE = 20  # looks at a kernel that was asked to go, 50 ms apart: an idle one is gone by then
 
 # %% ../../nbs/workflow/notebook_runner.ipynb #423dce05
 def run_notebook(
-    name: str | Path,             # `04_train`, or a path
+    name: str | Path,  # `04_train`, or a path
     parameters: Mapping[str, Any],
-    out: str | Path,              # executed copy, under outputs_root
+    out: str | Path,  # executed copy, under outputs_root
     *,
-    progress: bool | None = None, # papermill's bar over cells; None: where stderr is a terminal
-) -> Path:                        # `out`
+    progress: bool | None = None,  # papermill's bar over cells; None: where stderr is a terminal
+) -> Path:  # `out`
     "Execute a notebook with checked parameters and keep its record; a failing cell is a StageError that names the kept copy."
     import sys
 
     import papermill
     from traitlets.config import Config
+
     notebook, out = find_notebook(name), check_out(out)
     values = check_parameters(notebook, parameters)
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="kernel-") as private:  # a socket that only this user can reach, not a TCP port
-            papermill.execute_notebook(str(notebook), str(running), values, cwd=str(notebook.parent), kernel_name="python3", kernel_manager_class=_manager(),
-                                       progress_bar=sys.stderr.isatty() if progress is None else progress,
-                                       config=Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/s"}}))
+        with tempfile.TemporaryDirectory(
+            prefix="kernel-"
+        ) as private:  # a socket that only this user can reach, not a TCP port
+            papermill.execute_notebook(
+                str(notebook),
+                str(running),
+                values,
+                cwd=str(notebook.parent),
+                kernel_name="python3",
+                kernel_manager_class=_manager(),
+                progress_bar=sys.stderr.isatty() if progress is None else progress,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/s"}}),
+            )
     except papermill.PapermillExecutionError as e:
         os.replace(running, failed)
-        raise StageError(notebook.stem, f"failed in cell {e.cell_index}: {_reason(e)}", f"Its executed copy with the traceback: {failed}") from e
+        raise StageError(
+            notebook.stem,
+            f"failed in cell {e.cell_index}: {_reason(e)}",
+            f"Its executed copy with the traceback: {failed}",
+        ) from e
     except BaseException:
-        if running.exists(): os.replace(running, failed)
+        if running.exists():
+            os.replace(running, failed)
         raise
     os.replace(running, out)
     failed.unlink(missing_ok=True)
     return out
 
+
 def _reason(error: Any) -> str:
     "A cell's exception in one line."
     return f"{error.ename.rsplit('.')[-1]}: {' '.join(str(error.evalue).split())}"
+
 
 def check_out(out: str | Path) -> Path:
     "An executed copy may only be written under outputs_root."
     out, root = Path(out).expanduser().resolve(), Path(load_settings().outputs_root)
     if out.suffix != ".ipynb" or not out.is_relative_to(root):
-        raise StageError(out, f"is not an .ipynb under {root}", "Executed notebooks stay under outputs_root (settings.ini or $SPACENET5_OUTPUTS).")
+        raise StageError(
+            out,
+            f"is not an .ipynb under {root}",
+            "Executed notebooks stay under outputs_root (settings.ini or $SPACENET5_OUTPUTS).",
+        )
     return out

@@ -21,51 +21,88 @@ __all__ = ['LEFT_OUT', 'make_score', 'score_probs', 'summarize', 'say_remarks', 
 # %% ../../nbs/workflow/run_summary.ipynb #b22706d0
 def make_score(
     r: Run,
-) -> Callable[[str, np.ndarray], dict[str, float]]:  # (chip, probs uint8 (bands, H, W)) -> apls_length, apls_time
+) -> Callable[
+    [str, np.ndarray], dict[str, float]
+]:  # (chip, probs uint8 (bands, H, W)) -> apls_length, apls_time
     "Compose the preset's vectorizer, speeds and judge into the score of one chip's probabilities."
     from spacenet5_nb.explore import load_chips
+
     chips, truths = load_chips(r).set_index("chip"), {}
-    def score(chip: str, probs: np.ndarray) -> dict[str, float]: return score_probs(r, chips.loc[chip], probs, truths)
+
+    def score(chip: str, probs: np.ndarray) -> dict[str, float]:
+        return score_probs(r, chips.loc[chip], probs, truths)
+
     return score
+
 
 def score_probs(r: Run, row: pd.Series, probs: np.ndarray, truths: dict) -> dict[str, float]:
     "One chip: probabilities to graph with speeds, APLS against its label; `truths` remembers label graphs."
     from spacenet5_nb import apls, graph, raster, vectorize
+
     g = vectorize.make_graph(probs, raster.target_grid(row["image"], r.preset.data.gsd_m), r.preset)
-    if row.name not in truths: truths[row.name] = graph.from_labels(row["label"], crs=g.graph["crs"])
+    if row.name not in truths:
+        truths[row.name] = graph.from_labels(row["label"], crs=g.graph["crs"])
     judge = r.preset.apls
-    both = apls.apls_both(truths[row.name], g, midpoint_spacing=judge.midpoint_spacing_m, snap=judge.snap_m, min_path_length=judge.min_path_length_m)
-    return {name: found.score for name, found in zip(("apls_length", "apls_time"), both, strict=True)}
+    both = apls.apls_both(
+        truths[row.name],
+        g,
+        midpoint_spacing=judge.midpoint_spacing_m,
+        snap=judge.snap_m,
+        min_path_length=judge.min_path_length_m,
+    )
+    return {
+        name: found.score for name, found in zip(("apls_length", "apls_time"), both, strict=True)
+    }
 
 # %% ../../nbs/workflow/run_summary.ipynb #8e50c6e0
 def summarize(r: Run) -> None:
     "Where the map, the scores and the CSV are, and what the scores say."
     if r.scores_csv.is_file():
         table = pd.read_csv(r.scores_csv)
-        for trained, word in ((True, "held-out chips of trained cities"), (False, "cities never trained on")):
+        for trained, word in (
+            (True, "held-out chips of trained cities"),
+            (False, "cities never trained on"),
+        ):
             part = table[table["trained_city"] == trained] if "trained_city" in table else table[:0]
-            if len(part): say(f"  {word}: dice {part['dice'].mean():.3f}  APLS_length {part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  ({len(part)} chips, mean over chips)")
-    for word, path in (("map", r.map_html), ("picture", r.map_png), ("scores", r.scores_csv), ("roads, SpaceNet CSV", r.solution),
-                       ("roads, GeoJSON", r.roads), ("integrity of the chips", r.integrity), ("notebooks", r.folder/"runs")):
-        if path.exists(): say(f"  {word}: {path}")
+            if len(part):
+                say(
+                    f"  {word}: dice {part['dice'].mean():.3f}  APLS_length {part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  ({len(part)} chips, mean over chips)"
+                )
+    for word, path in (
+        ("map", r.map_html),
+        ("picture", r.map_png),
+        ("scores", r.scores_csv),
+        ("roads, SpaceNet CSV", r.solution),
+        ("roads, GeoJSON", r.roads),
+        ("integrity of the chips", r.integrity),
+        ("notebooks", r.folder / "runs"),
+    ):
+        if path.exists():
+            say(f"  {word}: {path}")
 
 # %% ../../nbs/workflow/run_summary.ipynb #09i00009
 def say_remarks(r: Run) -> None:
     "What 01_explore says of chips that are used all the same, by the first of them: what spoils a training is read before it, not after."
     found = json.loads(r.report.read_text()).get("problems", {}) if r.report.is_file() else {}
-    for chip, text in list(found.items())[:1]: say(f"   remarks on {len(found)} of the chips, such as {chip}: {text}. All: {r.integrity}")
+    for chip, text in list(found.items())[:1]:
+        say(f"   remarks on {len(found)} of the chips, such as {chip}: {text}. All: {r.integrity}")
 
 # %% ../../nbs/workflow/run_summary.ipynb #09i00010
 def left_out(r: Run) -> list[str]:
     "Chips that 01_explore was told to leave out."
-    if not r.report.is_file(): return []
+    if not r.report.is_file():
+        return []
     return [row["chip"] for row in json.loads(r.report.read_text()).get("left_out", [])]
 
 # %% ../../nbs/workflow/run_summary.ipynb #09i00011
-LEFT_OUT = 3   # exit code: done, but without some chips
+LEFT_OUT = 3  # exit code: done, but without some chips
+
 
 def report_left_out(r: Run) -> None:
     "Say which chips were left out; the exit code says so too."
-    if not (chips := left_out(r)): return
-    say(f"  {len(chips)} {'chips were' if len(chips) > 1 else 'chip was'} left out: {', '.join(chips[:5])}{', ...' if len(chips) > 5 else ''}; {r.report} and {r.integrity} say why (exit code {LEFT_OUT})")
+    if not (chips := left_out(r)):
+        return
+    say(
+        f"  {len(chips)} {'chips were' if len(chips) > 1 else 'chip was'} left out: {', '.join(chips[:5])}{', ...' if len(chips) > 5 else ''}; {r.report} and {r.integrity} say why (exit code {LEFT_OUT})"
+    )
     raise typer.Exit(LEFT_OUT)

@@ -21,7 +21,12 @@ import pandas as pd
 
 from ..core import Run, StageError, load_settings, write_bytes
 from . import dry_runs
-from .notebook_runner import check_exported, check_parameters, read_parameters, run_notebook
+from spacenet5_nb.workflow.notebook_runner import (
+    check_exported,
+    check_parameters,
+    read_parameters,
+    run_notebook,
+)
 from .file_commands import say
 from .stage_table import Stage, begin, check_reads, finish, stage_inputs
 
@@ -34,66 +39,110 @@ def run_stage(
     r: Run,
     stage: Stage,
     parameters: Mapping[str, Any],  # text or typed; run, preset and data_root are filled in
-) -> Path:                          # the executed notebook
+) -> Path:  # the executed notebook
     "Check inputs and parameters, execute the notebook, stamp its outputs."
     values = check_parameters(stage.name, parameters)
-    fold = values.get("fold", read_parameters(stage.name)["fold"].default) if stage.per_fold else None
-    if stage.per_fold: values["fold"] = fold
+    fold = (
+        values.get("fold", read_parameters(stage.name)["fold"].default) if stage.per_fold else None
+    )
+    if stage.per_fold:
+        values["fold"] = fold
     check_reads(r, stage, values)
     inputs, start = stage_inputs(r, stage, values, fold), time.monotonic()
     begin(r, stage, inputs, fold)
     out = run_notebook(stage.name, values, r.notebook(stage.name, fold))
     # the first stage may have generated the data that it depends on; a fold may have been stopped by its budget
-    finish(r, stage, stage_inputs(r, stage, values, fold) if stage.name == "01_explore" or stage.per_fold else inputs, time.monotonic() - start, fold)
-    if stage.name == "01_explore" and r.preset.data.source == "folder": _look_at_streets(r)
+    finish(
+        r,
+        stage,
+        stage_inputs(r, stage, values, fold)
+        if stage.name == "01_explore" or stage.per_fold
+        else inputs,
+        time.monotonic() - start,
+        fold,
+    )
+    if stage.name == "01_explore" and r.preset.data.source == "folder":
+        _look_at_streets(r)
     return out
+
 
 def _look_at_streets(r: Run) -> None:
     "Warn of labels whose roads cross without meeting, before anything is trained on them."
     from spacenet5_nb.acquire.street_topology import warn_streets
+
     warn_streets(r, say)
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00004
 def base_parameters(r: Run, preset: str, device: str = "auto") -> dict[str, str]:
     "What every stage notebook is told; a preset file by its whole path, because notebooks run in nbs/."
-    return {"run": r.name, "preset": str(Path(preset).resolve()) if preset.endswith((".yaml", ".yml")) else preset,
-            "data_root": str(r.data_root), "device": device}
+    return {
+        "run": r.name,
+        "preset": str(Path(preset).resolve()) if preset.endswith((".yaml", ".yml")) else preset,
+        "data_root": str(r.data_root),
+        "device": device,
+    }
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #aed85091
 def check_ready(r: Run, stages: list[Stage], preset: str, dry_run: bool = False) -> None:
     "Everything that can be known to fail is found before anything runs."
-    if not os.environ.get("SPACENET5_CHILD"): check_exported()
-    for stage in stages: check_parameters(stage.name, base_parameters(r, preset) | ({"fold": 0} if stage.per_fold else {}))
-    if not r.preset.folds: raise StageError(f"preset '{r.preset.name}'", "has no folds", "List at least one under `folds:`.")
+    if not os.environ.get("SPACENET5_CHILD"):
+        check_exported()
+    for stage in stages:
+        check_parameters(
+            stage.name, base_parameters(r, preset) | ({"fold": 0} if stage.per_fold else {})
+        )
+    if not r.preset.folds:
+        raise StageError(
+            f"preset '{r.preset.name}'", "has no folds", "List at least one under `folds:`."
+        )
     if r.preset.data.source == "folder" and not r.data_root.is_dir():
-        raise StageError(r.data_root, "is not a folder of chips", "Give one with --data-root, settings.ini or $SPACENET5_DATA.")
-    if stages[0].name != "01_explore": check_reads(r, stages[0], {})
-    if dry_run: dry_runs.check_place(r.chips)
-    else: check_writable(r.folder)
+        raise StageError(
+            r.data_root,
+            "is not a folder of chips",
+            "Give one with --data-root, settings.ini or $SPACENET5_DATA.",
+        )
+    if stages[0].name != "01_explore":
+        check_reads(r, stages[0], {})
+    if dry_run:
+        dry_runs.check_place(r.chips)
+    else:
+        check_writable(r.folder)
     if load_settings().scheduler:
         from spacenet5_nb.base.cluster import connect
-        with connect(): pass
+
+        with connect():
+            pass
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00007
 def check_writable(folder: Path) -> None:
     "Writing a byte tells more than permission bits do."
-    probe = write_bytes(folder/f".writable-{os.getpid()}", b"x")   # folds start side by side
+    probe = write_bytes(folder / f".writable-{os.getpid()}", b"x")  # folds start side by side
     probe.unlink()
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00010
-_LOCKS: list[int] = []  # inherited by the folds' processes: the lock is free when the last of them has ended, however the pipeline ended
+_LOCKS: list[
+    int
+] = []  # inherited by the folds' processes: the lock is free when the last of them has ended, however the pipeline ended
+
 
 @contextlib.contextmanager
 def only_one(r: Run) -> Iterator[None]:
     "One writer a run folder; the lock goes with its processes."
     r.folder.mkdir(parents=True, exist_ok=True)
-    with open(r.folder/".lock", "w") as lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open(r.folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StageError(r.folder, "another pipeline, or a fold that it started, is writing to this run", "Wait for it, or choose another --run.") from None
+            raise StageError(
+                r.folder,
+                "another pipeline, or a fold that it started, is writing to this run",
+                "Wait for it, or choose another --run.",
+            ) from None
         _LOCKS.append(lock.fileno())
-        try: yield
-        finally: _LOCKS.remove(lock.fileno())
+        try:
+            yield
+        finally:
+            _LOCKS.remove(lock.fileno())
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00011
 @contextlib.contextmanager
@@ -101,38 +150,64 @@ def only_one_of(r: Run, fold: int, patience_s: float = 60.0) -> Iterator[None]:
     "One writer a fold: the process that a dead worker has left needs a moment to end."
     r.fold(fold).mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with open(r.fold(fold).parent/f".lock-{fold}", "w") as lock:
+    with open(r.fold(fold).parent / f".lock-{fold}", "w") as lock:
         while True:
-            try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB); break
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             except BlockingIOError:
-                if time.monotonic() - began > patience_s: raise StageError(r.fold(fold), "another process is training this fold", "Wait for it, or end it.") from None
+                if time.monotonic() - began > patience_s:
+                    raise StageError(
+                        r.fold(fold),
+                        "another process is training this fold",
+                        "Wait for it, or end it.",
+                    ) from None
                 time.sleep(0.5)
         yield
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #56e9ba4e
 def find_devices(
-    text: str = "",   # `0,1,2,3`, `cuda:0,cuda:1`, `cpu`, `cpu,cpu`; empty: every GPU, else a share of the cores each
+    text: str = "",  # `0,1,2,3`, `cuda:0,cuda:1`, `cpu`, `cpu,cpu`; empty: every GPU, else a share of the cores each
     n_folds: int = 4,
-) -> list[str]:       # one slot each
+) -> list[str]:  # one slot each
     "The slots in which folds run side by side."
     import torch
+
     n_gpus = torch.cuda.device_count()
     if not text:
-        cores, memory = len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_AVPHYS_PAGES")/3e9
-        return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"]*max(1, min(n_folds, cores, int(memory)))
-    slots = [f"cuda:{part}" if part.isdigit() else part for part in text.replace(" ", "").split(",")]
+        cores, memory = (
+            len(os.sched_getaffinity(0)),
+            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 3e9,
+        )
+        return [f"cuda:{i}" for i in range(n_gpus)] or ["cpu"] * max(
+            1, min(n_folds, cores, int(memory))
+        )
+    slots = [
+        f"cuda:{part}" if part.isdigit() else part for part in text.replace(" ", "").split(",")
+    ]
     for slot in slots:
         index = slot.removeprefix("cuda:")
-        if slot != "cpu" and not (slot.startswith("cuda:") and index.isdigit() and int(index) < n_gpus):
-            raise StageError(f"--devices {text}", f"'{slot}' is not a device of this machine ({n_gpus} GPUs)", "Use GPU numbers such as 0,1 or cpu.")
+        if slot != "cpu" and not (
+            slot.startswith("cuda:") and index.isdigit() and int(index) < n_gpus
+        ):
+            raise StageError(
+                f"--devices {text}",
+                f"'{slot}' is not a device of this machine ({n_gpus} GPUs)",
+                "Use GPU numbers such as 0,1 or cpu.",
+            )
     return slots
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00013
 def _slot_environment(slots: list[str]) -> dict[str, str]:
     "Each slot's share of the cores, unless the user has set one."
-    share = str(max(1, len(os.sched_getaffinity(0))//len(slots)))
+    share = str(max(1, len(os.sched_getaffinity(0)) // len(slots)))
     workers = {} if load_settings().workers else {"SPACENET5_WORKERS": share}
-    return {"OMP_NUM_THREADS": share, "SPACENET5_THREADS": share} | workers | dict(os.environ) | {"SPACENET5_CHILD": "1"}
+    return (
+        {"OMP_NUM_THREADS": share, "SPACENET5_THREADS": share}
+        | workers
+        | dict(os.environ)
+        | {"SPACENET5_CHILD": "1"}
+    )
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00014
 def visible_gpu(index: int) -> str:
@@ -143,13 +218,23 @@ def visible_gpu(index: int) -> str:
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00021
 def _show_rows(r: Run, job: _Job) -> None:
     "Print what a fold has added to its metrics since last time."
-    path = r.fold(job.fold)/"metrics.csv"
-    if not path.is_file(): return
-    try: table = pd.read_csv(path)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError): return  # being written; the next look will do
+    path = r.fold(job.fold) / "metrics.csv"
+    if not path.is_file():
+        return
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError):
+        return  # being written; the next look will do
     wanted = [c for c in ("epoch", "loss", "dice", "apls_length", "apls_time") if c in table]
-    for _, row in table.iloc[job.rows:].iterrows():
-        say(f"   fold {job.fold}: " + "  ".join(f"{c} {row[c]:.0f}" if c == "epoch" else f"{c} {row[c]:.3f}" for c in wanted if pd.notna(row[c])))
+    for _, row in table.iloc[job.rows :].iterrows():
+        say(
+            f"   fold {job.fold}: "
+            + "  ".join(
+                f"{c} {row[c]:.0f}" if c == "epoch" else f"{c} {row[c]:.3f}"
+                for c in wanted
+                if pd.notna(row[c])
+            )
+        )
     job.rows = max(job.rows, len(table))
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00022
@@ -157,19 +242,27 @@ def _show_rows(r: Run, job: _Job) -> None:
 def _showing(r: Run, folds: list[int]) -> Iterator[None]:
     "Print what folds add to their metrics until the block ends."
     seen, over = [_Shown(k) for k in folds], threading.Event()
+
     def look() -> None:
         while not over.wait(0.5):
-            for s in seen: _show_rows(r, s)
+            for s in seen:
+                _show_rows(r, s)
+
     thread = threading.Thread(target=look)
     thread.start()
-    try: yield
+    try:
+        yield
     finally:
-        over.set(); thread.join()
-        for s in seen: _show_rows(r, s)
+        over.set()
+        thread.join()
+        for s in seen:
+            _show_rows(r, s)
+
 
 @dataclass
 class _Shown:
     "A fold and how many of its epochs were printed."
+
     fold: int
     rows: int = 0
 
@@ -177,6 +270,7 @@ class _Shown:
 @dataclass
 class _Job:
     "A fold in a slot."
+
     fold: int
     slot: int
     process: subprocess.Popen
@@ -184,60 +278,131 @@ class _Job:
     log: Path
     rows: int = 0
 
-def run_folds(r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, Any], devices: list[str]) -> None:
+
+def run_folds(
+    r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, Any], devices: list[str]
+) -> None:
     "Run a per-fold stage for these folds, one to a device or to a worker of the cluster, and raise the first failure when all that started have ended."
-    if load_settings().scheduler: return _folds_on_cluster(r, stage, folds, parameters)
+    if load_settings().scheduler:
+        return _folds_on_cluster(r, stage, folds, parameters)
     waiting, running, failures = list(folds), [], []
     try:
         while waiting or running:
             free = [i for i in range(len(devices)) if i not in {j.slot for j in running}]
-            while waiting and free and not failures: running.append(_start(r, stage, waiting.pop(0), free.pop(0), parameters, devices))
-            if failures: waiting.clear()
+            while waiting and free and not failures:
+                running.append(_start(r, stage, waiting.pop(0), free.pop(0), parameters, devices))
+            if failures:
+                waiting.clear()
             time.sleep(0.2)
-            for job in running: _show_rows(r, job)
+            for job in running:
+                _show_rows(r, job)
             for job in [j for j in running if j.process.poll() is not None]:
                 running.remove(job)
-                if job.process.returncode: failures.append(job)
-                else: say(f"   fold {job.fold}: done in {time.monotonic() - job.start:.0f} s")
+                if job.process.returncode:
+                    failures.append(job)
+                else:
+                    say(f"   fold {job.fold}: done in {time.monotonic() - job.start:.0f} s")
     finally:
-        for job in running: job.process.terminate()
-        for job in running: job.process.wait()
-    if failures: raise StageError(f"{stage.name} fold {failures[0].fold}", _last_line(failures[0].log), f"Its log: {failures[0].log}")
+        for job in running:
+            job.process.terminate()
+        for job in running:
+            job.process.wait()
+    if failures:
+        raise StageError(
+            f"{stage.name} fold {failures[0].fold}",
+            _last_line(failures[0].log),
+            f"Its log: {failures[0].log}",
+        )
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #a810d2d8
-def _start(r: Run, stage: Stage, fold: int, slot: int, parameters: Mapping[str, Any], devices: list[str]) -> _Job:
+def _start(
+    r: Run, stage: Stage, fold: int, slot: int, parameters: Mapping[str, Any], devices: list[str]
+) -> _Job:
     "Start a fold's process in a slot; its output goes to a log beside its notebook."
     device, environment = devices[slot], _slot_environment(devices)
-    if device.startswith("cuda:"): environment["CUDA_VISIBLE_DEVICES"], device = visible_gpu(int(device.removeprefix("cuda:"))), "cuda"
-    command = [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *_fold_arguments(stage, fold, parameters, device)]
+    if device.startswith("cuda:"):
+        environment["CUDA_VISIBLE_DEVICES"], device = (
+            visible_gpu(int(device.removeprefix("cuda:"))),
+            "cuda",
+        )
+    command = [
+        sys.executable,
+        "-c",
+        "from spacenet5_nb.pipeline import main; main()",
+        *_fold_arguments(stage, fold, parameters, device),
+    ]
     log = r.notebook(stage.name, fold).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as f:
-        process = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, env=environment, stdin=subprocess.DEVNULL, pass_fds=_LOCKS)
-    say(f"   fold {fold}: {r.preset.folds[fold].encoder}, {r.preset.folds[fold].bands} bands, on {devices[slot]}")
+        process = subprocess.Popen(
+            command,
+            stdout=f,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            pass_fds=_LOCKS,
+        )
+    say(
+        f"   fold {fold}: {r.preset.folds[fold].encoder}, {r.preset.folds[fold].bands} bands, on {devices[slot]}"
+    )
     return _Job(fold, slot, process, time.monotonic(), log)
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00016
-def _fold_arguments(stage: Stage, fold: int, parameters: Mapping[str, Any], device: str) -> list[str]:
+def _fold_arguments(
+    stage: Stage, fold: int, parameters: Mapping[str, Any], device: str
+) -> list[str]:
     "A fold as arguments of the `spacenet5` command."
     values = {**parameters, "fold": fold, "device": device}
-    return ["run", stage.name, *(text for name, value in values.items() for text in ("-p", name, str(value)))]
+    return [
+        "run",
+        stage.name,
+        *(text for name, value in values.items() for text in ("-p", name, str(value))),
+    ]
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00017
 def _last_line(log: Path) -> str:
     "The last thing that a process said."
-    return next((line.strip() for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "ended without a word")
+    return next(
+        (
+            line.strip()
+            for line in reversed(log.read_text(errors="replace").splitlines())
+            if line.strip()
+        ),
+        "ended without a word",
+    )
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #c1a50010
-def _folds_on_cluster(r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, Any]) -> None:
+def _folds_on_cluster(
+    r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, Any]
+) -> None:
     "Run folds on a cluster's workers; what they add to their metrics is shown while they run."
     from spacenet5_nb.base.cluster import on_cluster
+
     logs = [r.notebook(stage.name, k).with_suffix(".log") for k in folds]
     environment = {"SPACENET5_CHILD": "1", "SPACENET5_SCHEDULER": ""}
-    calls = [(_fold_arguments(stage, k, parameters, "auto"), environment, str(log), str(r.folder/".lock")) for k, log in zip(folds, logs, strict=True)]
-    def died(i: int) -> int: raise StageError(f"{stage.name} fold {folds[i]}", "ended three workers", f"Its log: {logs[i]}")
-    for k in folds: say(f"   fold {k}: {r.preset.folds[k].encoder}, {r.preset.folds[k].bands} bands, on the cluster")
+    calls = [
+        (
+            _fold_arguments(stage, k, parameters, "auto"),
+            environment,
+            str(log),
+            str(r.folder / ".lock"),
+        )
+        for k, log in zip(folds, logs, strict=True)
+    ]
+
+    def died(i: int) -> int:
+        raise StageError(
+            f"{stage.name} fold {folds[i]}", "ended three workers", f"Its log: {logs[i]}"
+        )
+
+    for k in folds:
+        say(
+            f"   fold {k}: {r.preset.folds[k].encoder}, {r.preset.folds[k].bands} bands, on the cluster"
+        )
     with _showing(r, folds):
         for i, code in on_cluster("base.cluster", "run_spacenet5", calls, died=died, gpu=True):
-            if code: raise StageError(f"{stage.name} fold {folds[i]}", _last_line(logs[i]), f"Its log: {logs[i]}")
+            if code:
+                raise StageError(
+                    f"{stage.name} fold {folds[i]}", _last_line(logs[i]), f"Its log: {logs[i]}"
+                )
             say(f"   fold {folds[i]}: done")

@@ -15,7 +15,15 @@ from typing import Any
 
 from ..core import Run, StageError, load_settings, set_aside, walk
 from .notebook_runner import find_notebook, notebooks_folder, read_parameters
-from .completion_stamps import contents, describe, digest, file_digest, is_complete, read_stamp, write_stamp
+from spacenet5_nb.workflow.completion_stamps import (
+    contents,
+    describe,
+    digest,
+    file_digest,
+    is_complete,
+    read_stamp,
+    write_stamp,
+)
 
 # %% auto #0
 __all__ = ['STAGES', 'Stage', 'find_stage', 'stage_inputs', 'was_stopped', 'data_listing', 'code_digest', 'module_path',
@@ -25,72 +33,173 @@ __all__ = ['STAGES', 'Stage', 'find_stage', 'stage_inputs', 'was_stopped', 'data
 @dataclass(frozen=True)
 class Stage:
     "One notebook of the pipeline."
+
     name: str
-    sections: tuple[str, ...]                     # parts of the preset that matter to it
-    reads: Callable[[Run], list[tuple[Path, str]]]    # files, each with the stage that makes it
-    writes: Callable[[Run, int | None], list[Path]]   # existing outputs
+    sections: tuple[str, ...]  # parts of the preset that matter to it
+    reads: Callable[[Run], list[tuple[Path, str]]]  # files, each with the stage that makes it
+    writes: Callable[[Run, int | None], list[Path]]  # existing outputs
     uses_data: bool = True
     per_fold: bool = False
-    editable: tuple[str, ...] = ()                # outputs that a person may change by hand
-    clears: bool = False                          # its files are named after chips: those of an earlier run must not stay
+    editable: tuple[str, ...] = ()  # outputs that a person may change by hand
+    clears: bool = False  # its files are named after chips: those of an earlier run must not stay
 
-def _glob(folder: Path, *patterns: str) -> list[Path]: return sorted(p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith("."))
 
-def _checkpoints(r: Run, k: int) -> list[Path]: return [r.fold(k)/f"{c}.safetensors" for c in r.preset.ensemble.checkpoints]
+def _glob(folder: Path, *patterns: str) -> list[Path]:
+    return sorted(
+        p for pattern in patterns for p in folder.glob(pattern) if not p.name.startswith(".")
+    )
 
-def _some(paths: list[Path], otherwise: Path, stage: str) -> list[tuple[Path, str]]: return [(p, stage) for p in paths or [otherwise]]
+
+def _checkpoints(r: Run, k: int) -> list[Path]:
+    return [r.fold(k) / f"{c}.safetensors" for c in r.preset.ensemble.checkpoints]
+
+
+def _some(paths: list[Path], otherwise: Path, stage: str) -> list[tuple[Path, str]]:
+    return [(p, stage) for p in paths or [otherwise]]
 
 # %% ../../nbs/workflow/stage_table.ipynb #ad8b9046
-STAGES = {s.name: s for s in (
-    Stage("01_explore", ("data", "folds"), lambda r: [], lambda r, k: [r.chips, r.folds, r.report, r.integrity], editable=("folds.csv",)),
-    Stage("02_masks", ("data", "channels", "masks"), lambda r: [(r.chips, "01_explore")], lambda r, k: [r.folder/"masks.json", *_glob(r.folder, "masks/*.tif")], clears=True),
-    Stage("03_model", ("folds", "decoder", "channels"), lambda r: [], lambda r, k: [], uses_data=False),
-    Stage("04_train", ("data", "channels", "folds", "decoder", "train", "loss", "vectorize", "speed", "apls"),
-          lambda r: [(r.chips, "01_explore"), (r.folds, "01_explore"), *_some(_glob(r.folder, "masks/*.tif"), r.folder/"masks", "02_masks")],
-          lambda r, k: [*_checkpoints(r, k), r.fold(k)/"metrics.csv"], per_fold=True),
-    Stage("05_ensemble", ("data", "channels", "folds", "ensemble"),
-          lambda r: [(r.chips, "01_explore"), *((p, "04_train") for k in range(len(r.preset.folds)) for p in _checkpoints(r, k))],
-          lambda r, k: _glob(r.folder, "probs/*.tif"), clears=True),
-    Stage("06_vectorize", ("channels", "vectorize", "speed"),
-          lambda r: [(r.chips, "01_explore"), *_some(_glob(r.folder, "probs/*.tif"), r.folder/"probs", "05_ensemble")],
-          lambda r, k: [r.solution, r.roads, *_glob(r.folder, "graphs/*.gpkg", "graphs/*.graphml")], uses_data=False, clears=True),
-    Stage("07_apls", ("apls",),
-          lambda r: [(r.chips, "01_explore"), *_some(_glob(r.folder, "graphs/*.gpkg"), r.folder/"graphs", "06_vectorize")],
-          lambda r, k: [r.scores_csv, r.scores_json]),
-    Stage("08_maps", ("maps",), lambda r: [(r.roads, "06_vectorize"), (r.scores_csv, "07_apls")], lambda r, k: [r.map_html, r.map_png]),
-)}
+STAGES = {
+    s.name: s
+    for s in (
+        Stage(
+            "01_explore",
+            ("data", "folds"),
+            lambda r: [],
+            lambda r, k: [r.chips, r.folds, r.report, r.integrity],
+            editable=("folds.csv",),
+        ),
+        Stage(
+            "02_masks",
+            ("data", "channels", "masks"),
+            lambda r: [(r.chips, "01_explore")],
+            lambda r, k: [r.folder / "masks.json", *_glob(r.folder, "masks/*.tif")],
+            clears=True,
+        ),
+        Stage(
+            "03_model",
+            ("folds", "decoder", "channels"),
+            lambda r: [],
+            lambda r, k: [],
+            uses_data=False,
+        ),
+        Stage(
+            "04_train",
+            ("data", "channels", "folds", "decoder", "train", "loss", "vectorize", "speed", "apls"),
+            lambda r: [
+                (r.chips, "01_explore"),
+                (r.folds, "01_explore"),
+                *_some(_glob(r.folder, "masks/*.tif"), r.folder / "masks", "02_masks"),
+            ],
+            lambda r, k: [*_checkpoints(r, k), r.fold(k) / "metrics.csv"],
+            per_fold=True,
+        ),
+        Stage(
+            "05_ensemble",
+            ("data", "channels", "folds", "ensemble"),
+            lambda r: [
+                (r.chips, "01_explore"),
+                *((p, "04_train") for k in range(len(r.preset.folds)) for p in _checkpoints(r, k)),
+            ],
+            lambda r, k: _glob(r.folder, "probs/*.tif"),
+            clears=True,
+        ),
+        Stage(
+            "06_vectorize",
+            ("channels", "vectorize", "speed"),
+            lambda r: [
+                (r.chips, "01_explore"),
+                *_some(_glob(r.folder, "probs/*.tif"), r.folder / "probs", "05_ensemble"),
+            ],
+            lambda r, k: [
+                r.solution,
+                r.roads,
+                *_glob(r.folder, "graphs/*.gpkg", "graphs/*.graphml"),
+            ],
+            uses_data=False,
+            clears=True,
+        ),
+        Stage(
+            "07_apls",
+            ("apls",),
+            lambda r: [
+                (r.chips, "01_explore"),
+                *_some(_glob(r.folder, "graphs/*.gpkg"), r.folder / "graphs", "06_vectorize"),
+            ],
+            lambda r, k: [r.scores_csv, r.scores_json],
+        ),
+        Stage(
+            "08_maps",
+            ("maps",),
+            lambda r: [(r.roads, "06_vectorize"), (r.scores_csv, "07_apls")],
+            lambda r, k: [r.map_html, r.map_png],
+        ),
+    )
+}
+
 
 def find_stage(name: str) -> Stage:
     "A stage by its notebook's name; the number alone will do."
-    found = [s for s in STAGES.values() if name.removesuffix(".ipynb") == s.name or name == s.name[:2]]
-    if not found: raise StageError(name, "is not a stage", f"Stages: {', '.join(STAGES)}.")
+    found = [
+        s for s in STAGES.values() if name.removesuffix(".ipynb") == s.name or name == s.name[:2]
+    ]
+    if not found:
+        raise StageError(name, "is not a stage", f"Stages: {', '.join(STAGES)}.")
     return found[0]
 
 # %% ../../nbs/workflow/stage_table.ipynb #1925db43
 def stage_inputs(r: Run, stage: Stage, parameters: dict[str, Any], fold: int | None = None) -> str:
     "Hash of everything that decides a stage's result."
     preset = asdict(r.preset)
-    budget = preset["train"].pop("max_hours")   # more time changes a fold only where it was stopped for lack of it
-    if stage.per_fold: preset["folds"] = [len(r.preset.folds), preset["folds"][fold]]
+    budget = preset["train"].pop(
+        "max_hours"
+    )  # more time changes a fold only where it was stopped for lack of it
+    if stage.per_fold:
+        preset["folds"] = [len(r.preset.folds), preset["folds"][fold]]
     extra = [r.folds] if stage.name == "05_ensemble" and r.folds.exists() else []
-    logs = _glob(r.folder, "folds/*/metrics.csv", "probs/*.tif", "masks/*.tif") if stage.name == "07_apls" else []
+    logs = (
+        _glob(r.folder, "folds/*/metrics.csv", "probs/*.tif", "masks/*.tif")
+        if stage.name == "07_apls"
+        else []
+    )
     files = [p for p, _ in stage.reads(r)] + extra + logs
-    known = {n: e for p in _glob(r.folder/"runs", "*.json") for n, e in (read_stamp(p) or {"outputs": {}})["outputs"].items()}
+    known = {
+        n: e
+        for p in _glob(r.folder / "runs", "*.json")
+        for n, e in (read_stamp(p) or {"outputs": {}})["outputs"].items()
+    }
     declared = {name: p.default for name, p in read_parameters(stage.name).items()}
-    free = {k: v for k, v in (declared | parameters).items() if k not in ("run", "preset", "data_root", "device", "devices", "fresh")}
-    return digest({"stage": stage.name, "sections": {s: preset[s] for s in stage.sections}, "parameters": free, "seed": r.seed,
-                   "files": contents(describe([p for p in files if p.is_file()], r.folder, known)),
-                   "data": data_listing(r.data_root) if stage.uses_data else None,
-                   "code": None if stage.per_fold else code_digest(stage.name),
-                   "budget": budget if stage.per_fold and was_stopped(r.fold(fold)/"metrics.csv") else None})
+    free = {
+        k: v
+        for k, v in (declared | parameters).items()
+        if k not in ("run", "preset", "data_root", "device", "devices", "fresh")
+    }
+    return digest(
+        {
+            "stage": stage.name,
+            "sections": {s: preset[s] for s in stage.sections},
+            "parameters": free,
+            "seed": r.seed,
+            "files": contents(describe([p for p in files if p.is_file()], r.folder, known)),
+            "data": data_listing(r.data_root) if stage.uses_data else None,
+            "code": None if stage.per_fold else code_digest(stage.name),
+            "budget": budget
+            if stage.per_fold and was_stopped(r.fold(fold) / "metrics.csv")
+            else None,
+        }
+    )
+
 
 def was_stopped(metrics: Path) -> bool:
     "Whether a fold's training ended because its time was up."
-    if not metrics.is_file(): return False
-    with open(metrics, newline="") as f: rows = list(csv.DictReader(f))
+    if not metrics.is_file():
+        return False
+    with open(metrics, newline="") as f:
+        rows = list(csv.DictReader(f))
     return bool(rows and rows[-1].get("note"))
 
+
 _DATA_SUFFIXES = (".tif", ".tiff", ".geojson", ".json")
+
 
 def data_listing(root: Path) -> str:
     "Hash of names, sizes and times of the images and labels under the data root; outputs and hidden folders are no data."
@@ -106,8 +215,13 @@ def data_listing(root: Path) -> str:
 def code_digest(stage: str) -> str:
     "Hash of a stage notebook's code and of every module of the package that it reaches."
     import nbformat
-    code = [c.source for c in nbformat.read(find_notebook(stage), as_version=4).cells if c.cell_type == "code"]
-    package, seen = notebooks_folder().parent/"spacenet5_nb", set()
+
+    code = [
+        c.source
+        for c in nbformat.read(find_notebook(stage), as_version=4).cells
+        if c.cell_type == "code"
+    ]
+    package, seen = notebooks_folder().parent / "spacenet5_nb", set()
     todo = {m for source in code for m in imported_modules(source, package)}
     while todo:
         seen.add(module := todo.pop())
@@ -115,60 +229,88 @@ def code_digest(stage: str) -> str:
         todo |= imported_modules(path.read_text(), package, module) - seen
     return digest([code, {m: file_digest(module_path(m, package)) for m in sorted(seen)}])
 
+
 def module_path(
-    module: str,     # `graph`, `roads.joins`
-    package: Path,   # the folder of spacenet5_nb
+    module: str,  # `graph`, `roads.joins`
+    package: Path,  # the folder of spacenet5_nb
 ) -> Path:
     "The file of a module of this package."
-    return package/f"{module.replace('.', '/')}.py"
+    return package / f"{module.replace('.', '/')}.py"
+
 
 def imported_modules(
     source: str,
-    package: Path,      # the folder of spacenet5_nb
-    module: str = "",   # whose code it is, for its relative imports; empty: a notebook's
-) -> set[str]:          # `graph`, `roads.joins`
+    package: Path,  # the folder of spacenet5_nb
+    module: str = "",  # whose code it is, for its relative imports; empty: a notebook's
+) -> set[str]:  # `graph`, `roads.joins`
     "Modules of this package that a piece of code imports, at its top or inside functions."
-    lines = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+    lines = "\n".join(
+        line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))
+    )
     here = ["spacenet5_nb", *module.split(".")]
     named = set()
     for node in ast.walk(ast.parse(lines)):
         if isinstance(node, ast.ImportFrom):
-            base = ".".join([*here[:len(here) - node.level], *filter(None, [node.module])]) if node.level else node.module
+            base = (
+                ".".join([*here[: len(here) - node.level], *filter(None, [node.module])])
+                if node.level
+                else node.module
+            )
             named |= {base, *(f"{base}.{a.name}" for a in node.names)}
-        elif isinstance(node, ast.Import): named |= {a.name for a in node.names}
+        elif isinstance(node, ast.Import):
+            named |= {a.name for a in node.names}
     ours = {n.removeprefix("spacenet5_nb.") for n in named if n.startswith("spacenet5_nb.")}
     return {m for m in ours if module_path(m, package).is_file()}
 
 # %% ../../nbs/workflow/stage_table.ipynb #0bbd6a4a
-def stamp_path(r: Run, stage: Stage, fold: int | None = None) -> Path: return r.notebook(stage.name, fold).with_suffix(".json")
+def stamp_path(r: Run, stage: Stage, fold: int | None = None) -> Path:
+    return r.notebook(stage.name, fold).with_suffix(".json")
+
 
 def is_done(r: Run, stage: Stage, parameters: dict[str, Any], fold: int | None = None) -> bool:
     "Whether a stage's outputs are what it would make now."
-    if any(not p.exists() for p, _ in stage.reads(r)): return False
-    return is_complete(stamp_path(r, stage, fold), stage_inputs(r, stage, parameters, fold), r.folder, stage.editable)
+    if any(not p.exists() for p, _ in stage.reads(r)):
+        return False
+    return is_complete(
+        stamp_path(r, stage, fold),
+        stage_inputs(r, stage, parameters, fold),
+        r.folder,
+        stage.editable,
+    )
+
 
 def check_reads(r: Run, stage: Stage, parameters: dict[str, Any]) -> None:
     "The first missing input is an error that names the stage which makes it."
-    for path, maker in stage.reads(r): r.need(path, maker)
+    for path, maker in stage.reads(r):
+        r.need(path, maker)
     k, n = parameters.get("fold"), len(r.preset.folds)
     if stage.per_fold and not 0 <= (k or 0) < n:
-        raise StageError(f"fold={k}", f"preset '{r.preset.name}' has folds 0 to {n - 1}", "Choose one of them.")
+        raise StageError(
+            f"fold={k}", f"preset '{r.preset.name}' has folds 0 to {n - 1}", "Choose one of them."
+        )
+
 
 def begin(r: Run, stage: Stage, inputs: str, fold: int | None = None) -> None:
     "Before a stage runs: clear what an earlier run of it may have left; a fold that was trained from other inputs is set aside, not lost."
     started = stamp_path(r, stage, fold).with_suffix(".started")
     before = started.read_text() if started.is_file() else None
     # a fold that papermill itself trained has no such file: training then decides by its own fingerprint
-    if stage.per_fold and before not in (None, inputs) and r.fold(fold).exists(): set_aside(r.fold(fold))
+    if stage.per_fold and before not in (None, inputs) and r.fold(fold).exists():
+        set_aside(r.fold(fold))
     if stage.clears:
-        for path in stage.writes(r, fold): path.unlink(missing_ok=True)
+        for path in stage.writes(r, fold):
+            path.unlink(missing_ok=True)
     stamp_path(r, stage, fold).unlink(missing_ok=True)
     started.parent.mkdir(parents=True, exist_ok=True)
     started.write_text(inputs)
+
 
 def finish(r: Run, stage: Stage, inputs: str, seconds: float, fold: int | None = None) -> None:
     "After a stage ran: check that its outputs exist, and stamp them."
     outputs = stage.writes(r, fold)
     missing = [p for p in outputs if not p.is_file()]
-    if missing: raise StageError(stage.name, f"ended without writing {missing[0]}", "Look at its executed notebook.")
+    if missing:
+        raise StageError(
+            stage.name, f"ended without writing {missing[0]}", "Look at its executed notebook."
+        )
     write_stamp(stamp_path(r, stage, fold), inputs, outputs, r.folder, seconds)

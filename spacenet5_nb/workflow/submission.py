@@ -27,17 +27,18 @@ __all__ = ['submit', 'chips_of', 'parts_folder', 'chip_rows']
 
 # %% ../../nbs/workflow/submission.ipynb #08a70005
 def submit(
-    folders: Sequence[str | Path],           # of chips, labelled or not
-    members: str | Path | Sequence[str | Path],   # see extract.find_members
-    out: str | Path,                         # solution.csv
+    folders: Sequence[str | Path],  # of chips, labelled or not
+    members: str | Path | Sequence[str | Path],  # see extract.find_members
+    out: str | Path,  # solution.csv
     *,
-    preset: str | Preset = "",               # how probabilities become roads; empty: the members' own
-    tta: str = "",                           # empty: the preset's
+    preset: str | Preset = "",  # how probabilities become roads; empty: the members' own
+    tta: str = "",  # empty: the preset's
     device: str = "auto",
     say: Callable[[str], Any] = print,
-) -> pd.DataFrame:                           # its rows: ImageId, WKT_Pix, length_m, travel_time_s
+) -> pd.DataFrame:  # its rows: ImageId, WKT_Pix, length_m, travel_time_s
     "Write the scorer's CSV for all chips of some folders."
-    set_threads(); keep_memory()
+    set_threads()
+    keep_memory()
     out, paths = Path(out), find_members(members)
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
@@ -45,32 +46,49 @@ def submit(
     chips, box = chips_of(folders, bands), parts_folder(out, paths, p, tta)
     opened = open_members(paths, device=device, **opening(p.ensemble, weights=None))
     for chip, image in progress(list(chips.items()), "submit"):
-        if not (box/f"{chip}.csv").is_file(): write_text(box/f"{chip}.csv", chip_rows(chip, image, opened, p, tta or p.ensemble.tta).to_csv(index=False))
-    rows = pd.concat([pd.read_csv(box/f"{chip}.csv") for chip in chips], ignore_index=True)
+        if not (box / f"{chip}.csv").is_file():
+            write_text(
+                box / f"{chip}.csv",
+                chip_rows(chip, image, opened, p, tta or p.ensemble.tta).to_csv(index=False),
+            )
+    rows = pd.concat([pd.read_csv(box / f"{chip}.csv") for chip in chips], ignore_index=True)
     check_solution(rows, chips=list(chips))
     write_text(out, rows.to_csv(index=False))
     shutil.rmtree(box.parent)
     say(f"{out}: {len(rows)} rows of {len(chips)} chips")
     return rows
 
+
 def chips_of(folders: Sequence[str | Path], bands: int) -> dict[str, str]:
     "Chip ids and images; a chip that is in two folders is an error."
     out: dict[str, str] = {}
     for folder in folders:
-        for chip, image in find_chips(folder, n_bands=bands, chip_m=0)[["chip", "image"]].itertuples(index=False):
-            if chip in out: raise DataError(image, f"is chip {chip}, as is {out[chip]}", "Name each chip's folder once.")
+        for chip, image in find_chips(folder, n_bands=bands, chip_m=0)[
+            ["chip", "image"]
+        ].itertuples(index=False):
+            if chip in out:
+                raise DataError(
+                    image, f"is chip {chip}, as is {out[chip]}", "Name each chip's folder once."
+                )
             out[chip] = image
     return dict(sorted(out.items()))
 
+
 def parts_folder(out: Path, members: Sequence[Path], preset: Preset, tta: str) -> Path:
     "Where the rows of single chips wait; of other members or another preset there is another folder, and the old one is removed."
-    name = hashlib.sha1(repr(([weights_hash(m) for m in members], preset.vectorize, preset.speed, tta)).encode()).hexdigest()[:12]
-    box = out.with_name(f".{out.name}.parts")/name
+    name = hashlib.sha1(
+        repr(([weights_hash(m) for m in members], preset.vectorize, preset.speed, tta)).encode()
+    ).hexdigest()[:12]
+    box = out.with_name(f".{out.name}.parts") / name
     for old in box.parent.glob("*"):
-        if old != box: shutil.rmtree(old)
+        if old != box:
+            shutil.rmtree(old)
     return box
 
-def chip_rows(chip: str, image: str, members: Sequence[Member], preset: Preset, tta: str) -> pd.DataFrame:
+
+def chip_rows(
+    chip: str, image: str, members: Sequence[Member], preset: Preset, tta: str
+) -> pd.DataFrame:
     "One chip's rows, in its own pixels."
     gsd_m = members[0].net.info.get("gsd_m")
     probs = predict(members, image, tta=tta, as_bytes=True)
