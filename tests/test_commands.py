@@ -15,6 +15,7 @@ import shapely
 import torch
 import typer
 from affine import Affine
+from reference_cases import label_files
 
 from spacenet5_nb import core, extract, graph, model, pipeline, raster
 from spacenet5_nb.base.console import EXITS, LineLog
@@ -604,12 +605,12 @@ def test_train_own_nodes_only_when_it_is_told_to(
     assert (took[0] == given) == (kind == "geojson" and not node)
 
 
-def test_real_labels_are_no_map_of_bridges(shared):
+def test_real_labels_are_no_map_of_bridges(reference):
     "SpaceNet's own labels keep their crossings, and nobody is warned of them."
     from spacenet5_nb.acquire.street_topology import junctions, not_noded, unshared
     from spacenet5_nb.base.labels import read_rows
 
-    rows = [read_rows(path) for path in sorted((shared / "data").rglob("*.geojson"))]
+    rows = [read_rows(path) for path in label_files(reference).values()]
     assert (
         len(rows) >= 9
         and not any(map(not_noded, rows))

@@ -1,7 +1,7 @@
 "TOPO and SP: toys worked out by hand, a plain networkx implementation, invariances, draws, bad input."
 
-import json
 import math
+import random
 import runpy
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_cases import graph_of, read_json
 
 from spacenet5_nb import topo as module
 from spacenet5_nb.core import GraphError
@@ -365,13 +366,18 @@ def test_drawn_routes_estimate_the_whole():
     assert math.isnan(shortest_paths(g, less, routes=1).standard_error)
 
 
-@pytest.mark.shared
-def test_draws_are_the_originals(shared):
-    folder = shared / "reference/apls"
-    loader = runpy.run_path(str(folder / "load.py"))
-    cases = loader["load"](folder / "cosmiq_cases.json.gz")[1]
-    for name, stored in json.loads((folder / "topo_sp.json").read_text())["cases"].items():
-        truth, proposal = (loader["graph_of"](cases[name][side]) for side in ("truth", "proposal"))
+@pytest.fixture(scope="module")
+def samples(reference) -> dict[str, tuple]:
+    "The original's sample pairs: truth, proposal, and its TOPO and SP."
+    cases = read_json(reference / "apls/cosmiq_cases.json")["cases"]
+    return {
+        name: (graph_of(cases[name]["truth"]), graph_of(cases[name]["proposal"]), stored)
+        for name, stored in read_json(reference / "apls/topo_sp.json")["cases"].items()
+    }
+
+
+def test_draws_are_the_originals(samples):
+    for name, (truth, proposal, stored) in samples.items():
         for seed in range(3):
             expected, sp = stored[f"topo_seed{seed}"], stored[f"sp_seed{seed}"]
             assert counts(topo(truth, proposal, origins=1000, seed=seed)) == tuple(
@@ -381,15 +387,9 @@ def test_draws_are_the_originals(shared):
             assert (r.score, r.counted) == (sp["sp"], sp["n_counted"]), (name, seed)
 
 
-@pytest.mark.shared
-def test_real_graphs_under_other_names(shared):
-    import random
-
-    folder = shared / "reference/apls"
-    loader, chance = runpy.run_path(str(folder / "load.py")), random.Random(0)
-    cases = loader["load"](folder / "cosmiq_cases.json.gz")[1]
-    for name in json.loads((folder / "topo_sp.json").read_text())["cases"]:
-        truth, proposal = (loader["graph_of"](cases[name][side]) for side in ("truth", "proposal"))
+def test_real_graphs_under_other_names(samples):
+    chance = random.Random(0)
+    for truth, proposal, _ in samples.values():
         one, other = (
             topo(truth, proposal, protocol="spacenet"),
             topo(renamed(truth, chance), renamed(proposal, chance), protocol="spacenet"),

