@@ -3,6 +3,7 @@
 import networkx as nx
 import numpy as np
 import pytest
+import shapely
 from reference_cases import graph_of, read_json
 
 from spacenet5_nb.apls import apls
@@ -64,12 +65,23 @@ def test_the_published_sample(stored):
     )
 
 
+def side_by_side(graphs: list[nx.MultiGraph], apart_m: float = 2000.0) -> nx.MultiGraph:
+    "One graph of many, none near another."
+    whole = nx.MultiGraph(crs="EPSG:32611")
+    for k, g in enumerate(graphs):
+        for n, d in g.nodes(data=True):
+            whole.add_node((k, n), x=d["x"] + k * apart_m, y=d["y"])
+        for u, v, d in g.edges(data=True):
+            line = shapely.affinity.translate(d["geometry"], k * apart_m)
+            whole.add_edge((k, u), (k, v), geometry=line, length=line.length)
+    return nx.convert_node_labels_to_integers(whole)
+
+
 def test_large_truths_are_sampled_with_a_seed(stored):
-    case = next(c for name, c in stored["cases"].items() if "gt_json_prop_wkt" in name)
-    truth, proposal = graph_of(case["truth"]), graph_of(case["proposal"])
+    g = side_by_side([graph_of(c["truth"]) for c in stored["cases"].values()][:20])
+    assert len(g) > 500, "the original samples from 500 nodes on"
     one, same, other = (
-        apls(truth, proposal, protocol="cosmiq", sources=20, seed=s).truth_to_proposal
-        for s in (0, 0, 1)
+        apls(g, g, protocol="cosmiq", sources=100, seed=s).truth_routes for s in (0, 0, 1)
     )
     assert one == same != other
 
