@@ -892,7 +892,7 @@ def test_a_server_without_ranges(server, moscow, published, tmp_path):
 
 
 def test_importing_takes_neither_boto3_nor_tqdm():
-    code = "import sys\nfrom spacenet5_nb import download\nprint(sorted({m.split('.')[0] for m in sys.modules} & {'boto3', 'botocore', 'tqdm', 'torch', 'rasterio'}))"
+    code = "import sys\nfrom spacenet5_nb.acquire import download\nprint(sorted({m.split('.')[0] for m in sys.modules} & {'boto3', 'botocore', 'tqdm', 'torch', 'rasterio'}))"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True

@@ -327,7 +327,7 @@ def test_hostile_files_are_data_errors(tmp_path):
     for name, data in HOSTILE.items():
         (tmp_path / name).write_bytes(data)
     code = (
-        "import resource, sys\nfrom spacenet5_nb import osm\nfrom spacenet5_nb.core import DataError\nresource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "import resource, sys\nfrom spacenet5_nb.acquire import osm\nfrom spacenet5_nb.core import DataError\nresource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
         "for path in sys.argv[1:]:\n    try: osm.read_osm(path)\n    except DataError as e: print(e)\n    else: print('accepted', path)"
     )
     out = subprocess.run(
