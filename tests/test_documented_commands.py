@@ -1,4 +1,4 @@
-"Every command in README runs, in a workspace whose presets are small; or stands in a list with the reason and the test that runs it instead."
+"Every command in README and docs runs, or stands in a list with the test that runs it instead."
 
 import os
 import re
@@ -30,9 +30,8 @@ ensemble: {tta: none}
 """
 DEMO = "data: {demo: {cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: 220.0, gsd_m: 1.0}}\n"
 ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
-    "make test": ("would run itself", "test_readme.py::test_command"),
-    "spacenet5 download --aoi": ("SpaceNet's bucket cannot be reached", "test_download.py"),
-    "spacenet5 download --weights": ("SpaceNet's bucket cannot be reached", "test_weights.py"),
+    "make test": ("would run itself", "test_documented_commands.py::test_command"),
+    "spacenet5 download": ("SpaceNet's bucket cannot be reached", "test_download.py"),
     "spacenet5 train --fold": (
         "full-size network; the same command trains small ones there",
         "test_training.py",
@@ -40,7 +39,7 @@ ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
     "torchrun": ("full-size network on four GPUs; two CPU processes there", "test_training.py"),
     "--scheduler": ("needs a running cluster; a local one there", "test_end_to_end.py"),
 }
-STANDS_FOR = {  # what README leaves to its reader
+STANDS_FOR = {  # what is left to the reader
     "train-own IMAGE.tif --osm extract.osm.pbf": "train-own own.tif --osm own.osm",
     "<folder>": "data/demo/SN5_roads",
     "<chips>": "data/demo/SN5_roads/train",
@@ -54,15 +53,19 @@ STANDS_FOR = {  # what README leaves to its reader
 }
 
 
-def commands() -> list[str]:
-    "The lines of README's shell blocks, without comments."
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    return [
-        line
-        for block in blocks
-        for line in (re.sub(r"\s{2,}#.*$", "", text).strip() for text in block.splitlines())
-        if line and not line.startswith("#")
-    ]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> dict[str, str]:
+    "The lines of the pages' shell blocks, without comments, each once: the page it stands on."
+    found = {}
+    for page in PAGES:
+        blocks = re.findall(r"^```(?:sh|bash|shell)\n(.*?)^```", page.read_text(), re.S | re.M)
+        for text in "".join(blocks).replace("\\\n", " ").splitlines():
+            line = re.sub(r"\s{2,}#.*$", "", text).strip()
+            if line and not line.startswith("#"):
+                found.setdefault(line, page.stem)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +143,7 @@ def run(home: Path, line: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", [pytest.param(c, id=f"{p}: {c}") for c, p in commands().items()])
 def test_command(line, workspace):
     for part, (why, where) in ELSEWHERE.items():
         if part not in line:
@@ -154,4 +157,4 @@ def test_command(line, workspace):
 
 def test_nothing_in_the_list_is_stale():
     for part in ELSEWHERE:
-        assert any(part in line for line in commands()), f"README has no command with '{part}'"
+        assert any(part in line for line in commands()), f"no page has a command with '{part}'"
