@@ -1,4 +1,5 @@
-"The house's structure: arrows between modules, two spines, stage notebooks as papermill and git want them, sizes."
+"""The house's structure: arrows between modules, two spines, stage notebooks as papermill and git
+want them, sizes."""
 
 import ast
 import json
@@ -51,7 +52,9 @@ PUBLIC = {  # what users import, with the stage it belongs to
     "pipeline": 9,
     "ablations": 10,
 }
-ROOMS = {  # in order, each with its stage: a room imports from rooms before it and from public modules of its own and earlier stages
+# In order, each with its stage: a room imports from rooms before it and from public modules of
+# its own and earlier stages.
+ROOMS = {
     "base": 0,
     "cities": 0,
     "acquire": 0,
@@ -175,7 +178,11 @@ def test_the_judge_does_not_know_the_contestant():
 
 
 def test_the_graph_spine_never_imports_torch():
-    code = f"import sys\nfrom spacenet5_nb import {', '.join(GRAPH_SPINE)}\nprint(sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'timm', 'lightning')))"
+    code = (
+        f"import sys\nfrom spacenet5_nb import {', '.join(GRAPH_SPINE)}\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'timm', "
+        "'lightning')))"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
@@ -267,7 +274,8 @@ def test_sizes_of_notebooks(path):
 
 @pytest.mark.parametrize("name", [p.stem for p in STAGES])
 def test_a_stage_begins_with_what_it_takes_makes_and_shows(name):
-    "A guided tour: title, one sentence, then what goes in, what comes out, what there is to see, before any code but the parameters."
+    """A guided tour: title, one sentence, then what goes in, what comes out, what there is to see,
+    before any code but the parameters."""
     first = cells(ROOT / "nbs" / f"{name}.ipynb")[:4]
     text = "\n".join(source(c) for c in first if c["cell_type"] == "markdown")
     assert all(f"**{word}**" in text for word in ("Takes", "Makes", "Shows")), (

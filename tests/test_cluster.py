@@ -1,4 +1,5 @@
-"A cluster on this machine: workers that are killed, and the whole pipeline on one; nothing is lost, nothing done twice."
+"""A cluster on this machine: workers that are killed, and the whole pipeline on one; nothing is
+lost, nothing done twice."""
 
 import contextlib
 import json
@@ -71,7 +72,8 @@ def when_there(path: Path, act) -> threading.Thread:
 
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, tmp_path):
-    "The first worker that takes the item `hold:...` is killed while it holds it; another one finishes it."
+    """The first worker that takes the item `hold:...` is killed while it holds it; another one
+    finishes it."""
     held = tmp_path / "pid"
     killer = when_there(held, lambda pid: os.kill(int(pid), signal.SIGKILL))
     jobs = [*range(8), f"hold:{held}", *range(8)]
@@ -208,7 +210,8 @@ def here(monkeypatch):
 
 
 class Killer(distributed.SchedulerPlugin):
-    "Sees every call of a function that a worker finishes, and kills one that holds calls when a few are done; the scheduler runs in this process."
+    """Sees every call of a function that a worker finishes, and kills one that holds calls when a
+    few are done; the scheduler runs in this process."""
 
     name = "killer"
 
@@ -244,7 +247,8 @@ def watched(cluster, prefix: str, kill: bool = True):
 
 
 def test_windows_with_a_worker_killed_are_the_same_file(cluster, here, tmp_path, monkeypatch):
-    "Begun on this machine, stopped, gone on with on the cluster, where a worker is killed: as if nothing had been."
+    """Begun on this machine, stopped, gone on with on the cluster, where a worker is killed: as if
+    nothing had been."""
     image, paths, made, most, real = (
         town(tmp_path / "town.tif"),
         members(tmp_path / "folds", TINY, std=0.5),
@@ -293,7 +297,8 @@ def test_windows_with_a_worker_killed_are_the_same_file(cluster, here, tmp_path,
 
 
 def check_killed(killer: Killer) -> None:
-    "A worker was killed while it held calls, and others made them; what was made twice was lost with it, before its result had been fetched."
+    """A worker was killed while it held calls, and others made them; what was made twice was lost
+    with it, before its result had been fetched."""
     assert (
         killer.killed
         and killer.lost

@@ -1,5 +1,7 @@
-"Every command of `spacenet5`, found in the program itself: its help is whole, what is wrong is one line and an exit code, `--dry-run` writes nothing, Ctrl-C leaves nothing half-written."
+"""Every command of `spacenet5`, found in the program itself: its help is whole, what is wrong is
+one line and an exit code, `--dry-run` writes nothing, Ctrl-C leaves nothing half-written."""
 
+import contextlib
 import json
 import os
 import re
@@ -93,7 +95,8 @@ DRY = {  # the same commands as they would work, and what they must say
     ),
     "extract": (
         ["town.tif", "--members", "members", "-o", "deep/roads.gpkg", "--preset", "tiny.yaml"],
-        r"200 x 200 px.*2 different members.*deep/roads.gpkg, deep/roads_probs.tif.*deep/roads.html",
+        r"200 x 200 px.*2 different members.*deep/roads.gpkg, "
+        r"deep/roads_probs.tif.*deep/roads.html",
     ),
     "train-own": (
         ["town.tif", "--labels", "streets.geojson", "--preset", "tiny.yaml"],
@@ -231,7 +234,7 @@ def is_one_line(text: str) -> bool:
     return text.startswith("error: ") and text.count("\n") == 1 and "Traceback" not in text
 
 
-# --- help -------------------------------------------------------------------------------------------------------------------------------------
+# --- help ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -262,7 +265,7 @@ def test_defaults_in_brackets_are_shown(spacenet5):
     assert "[default: the preset's name]" in " ".join(spacenet5("pipeline", "--help")[1].split())
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------
 
 
 def test_no_command_is_left_out_of_the_tables():
@@ -417,7 +420,7 @@ def test_a_full_disk(spacenet5, made, monkeypatch):
     assert not list(made.glob("*roads.gpkg"))
 
 
-# --- dry runs ---------------------------------------------------------------------------------------------------------------------------------
+# --- dry runs ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(DRY))
@@ -437,7 +440,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(name, spacenet5, mad
     assert listing(made) == before
 
 
-# --- progress, interrupts ---------------------------------------------------------------------------------------------------------------------
+# --- progress, interrupts ------------------------------------------------------------------------
 
 
 def test_a_pipe_gets_no_remains_of_bars(spacenet5, made, monkeypatch):
@@ -524,8 +527,10 @@ def test_ctrl_c_at_several_processes_is_one_line(made):
         text=True,
         start_new_session=True,
     )
-    while process.poll() is None and not ignoring(process.pid):
-        pass
+    while not ignoring(process.pid):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+            break
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert (
@@ -551,7 +556,7 @@ def ignoring(parent: int) -> bool:
     return sum(int(m[1], 16) >> (signal.SIGINT - 1) & 1 for m in masks) >= 2
 
 
-# --- street maps that are not noded -----------------------------------------------------------------------------------------------------------
+# --- street maps that are not noded --------------------------------------------------------------
 
 
 def test_node_makes_junctions_of_lines_that_cross(spacenet5, made):

@@ -24,11 +24,21 @@ folds:
   - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
   - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
 train:
-  stages: [{crop_px: 96, batch: 4, epochs: 1, steps_per_epoch: 2, lr: [[0, 1.0e-3]], schedule: steps, validate_every: 1}]
+  stages:
+    - crop_px: 96
+      batch: 4
+      epochs: 1
+      steps_per_epoch: 2
+      lr: [[0, 1.0e-3]]
+      schedule: steps
+      validate_every: 1
   validation_chips: 1
 ensemble: {tta: none}
 """
-DEMO = "data: {demo: {cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: 220.0, gsd_m: 1.0}}\n"
+DEMO = (
+    "data: {demo: {cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: "
+    "220.0, gsd_m: 1.0}}\n"
+)
 ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
     "make test": ("would run itself", "test_documented_commands.py::test_command"),
     "spacenet5 download": ("SpaceNet's bucket cannot be reached", "test_download.py"),
@@ -70,7 +80,8 @@ def commands() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    "This workspace in a folder of its own, with presets that take seconds, and the demo run through."
+    """This workspace in a folder of its own, with presets that take seconds, and the demo run
+    through."""
     home = tmp_path_factory.mktemp("workspace")
     for name in ("nbs", "spacenet5_nb", "configs"):
         shutil.copytree(
@@ -102,7 +113,8 @@ def workspace(tmp_path_factory):
 
 
 def draw_town(image: Path, osm: Path, side: int = 1300) -> None:
-    "A grid of bright streets, an image of more than a kilometre, and the same streets for OpenStreetMap."
+    """A grid of bright streets, an image of more than a kilometre, and the same streets for
+    OpenStreetMap."""
     grid, rng = (
         raster.Grid(
             (side, side), Affine(1, 0, 500_000, 0, -1, 4_000_000), raster.CRS.from_epsg(32611)

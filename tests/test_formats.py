@@ -1,4 +1,5 @@
-"Roads in other programs' files: the scorer's rules, round trips, overpasses that stay apart, osmnx and osmium as readers."
+"""Roads in other programs' files: the scorer's rules, round trips, overpasses that stay apart,
+osmnx and osmium as readers."""
 
 import csv
 from collections import Counter

@@ -1,4 +1,5 @@
-"The original's four networks, output for output, after filling their state dicts by the reference's rule."
+"""The original's four networks, output for output, after filling their state dicts by the
+reference's rule."""
 
 import zlib
 

@@ -1,4 +1,5 @@
-"TOPO and SP: toys worked out by hand, a plain networkx implementation, invariances, draws, bad input."
+"""TOPO and SP: toys worked out by hand, a plain networkx implementation, invariances, draws, bad
+input."""
 
 import math
 import random
@@ -52,7 +53,7 @@ def grid(side: int = 8, missing: int = 15) -> tuple[nx.MultiGraph, nx.MultiGraph
     return g, less
 
 
-# toys by hand ----------------------------------------------------------------------------------------------------------------
+# toys by hand ------------------------------------------------------------------------------------
 
 
 def test_a_straight_road_with_a_gap():
@@ -90,7 +91,8 @@ def test_a_missing_branch():
         road_graph(nodes, [(1, 2), (2, 3), (2, 4)]),
         road_graph({n: nodes[n] for n in (1, 2, 3)}, [(1, 2), (2, 3)]),
     )
-    # 1 and 3 see 5 marks on their road, the branch's end and its one mark; 2 and 4 see 4 nodes, 3 + 3 + 1 marks; near 4 the proposal has no node
+    # 1 and 3 see 5 marks on their road, the branch's end and its one mark; 2 and 4 see 4 nodes,
+    # 3 + 3 + 1 marks; near 4 the proposal has no node
     for protocol in ("cosmiq", "spacenet"):
         assert counts(topo(truth, without, protocol=protocol)) == (5 + 9 + 5, 0, 2 + 2 + 2 + 11)
     assert counts(topo(without, truth)) == (5 + 9 + 5, 2 + 2 + 2, 0)
@@ -127,12 +129,13 @@ def test_a_route_of_no_length():
     )
 
 
-# a plain implementation --------------------------------------------------------------------------------------------------------
+# a plain implementation --------------------------------------------------------------------------
 
 
 @st.composite
 def graphs(draw, distinct: bool = False):
-    "Bends, parallels, rings, detached parts on a 10 m lattice, so that ties happen; ids out of order, geometries drawn either way."
+    """Bends, parallels, rings, detached parts on a 10 m lattice, so that ties happen; ids out of
+    order, geometries drawn either way."""
     spot = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(
         lambda p: (500_000 + 10 * p[0], 4_000_000 + 10 * p[1])
     )
@@ -202,7 +205,7 @@ def test_a_town_as_networkx_has_it(plain):
     assert shortest_path_score(g, less) == pytest.approx(plain["plain_sp"](g, less))
 
 
-# invariances ------------------------------------------------------------------------------------------------------------------
+# invariances -------------------------------------------------------------------------------------
 
 
 def renamed(g: nx.MultiGraph, random) -> nx.MultiGraph:
@@ -320,7 +323,7 @@ def test_directed_graphs_and_missing_geometry():
         assert shortest_path_score(g, other) == shortest_path_score(g, less)
 
 
-# draws ------------------------------------------------------------------------------------------------------------------------
+# draws -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", ["cosmiq", "spacenet"])
@@ -400,7 +403,7 @@ def test_real_graphs_under_other_names(samples):
         )
 
 
-# large graphs -----------------------------------------------------------------------------------------------------------------
+# large graphs ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("block", [1, 200, 1000])
@@ -432,7 +435,7 @@ def test_only_sources_of_drawn_routes_are_searched(monkeypatch):
     assert 0 < len(searched) <= 2 * 5
 
 
-# the ends of the scale, bad input ---------------------------------------------------------------------------------------------
+# the ends of the scale, bad input ----------------------------------------------------------------
 
 
 def test_empty_graphs():

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.io import MemoryFile
 
 HERE = Path(__file__).parent
-CASES = (  # of the original judge: each kind of change once, on chips of different size; all samples
+CASES = (  # of the original judge: each kind of change, on chips of different size; all samples
     "gt_gt__img99",
     "gt_gt_sameids__img991",
     "empty_gt__img99",
