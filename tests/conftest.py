@@ -1,6 +1,10 @@
 "Fixtures that several test files share."
 
 import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,26 @@ def shared() -> Path:
 def reference(request) -> Path:
     "Results of the originals: the choice in tests/data, and the full sets where they are at hand."
     return request.param
+
+
+@pytest.fixture
+def program(monkeypatch, capsys) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    "`spacenet5` in this process: its exit code, stdout and stderr."
+    from spacenet5_nb import pipeline
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["spacenet5", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stderr", sys.stderr)
+        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+        with pytest.raises(SystemExit) as e:
+            pipeline.main()
+        return (e.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
 
 
 # a change is judged by the same examples each time; new ones are found on developers' machines

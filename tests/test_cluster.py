@@ -5,8 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -24,6 +22,8 @@ from spacenet5_nb.base.cluster import on_cluster
 from spacenet5_nb.base.parallel import Failure, parallel, rehearse
 from spacenet5_nb.core import StageError
 from spacenet5_nb.inference import tiled_inference, window_store
+
+pytestmark = pytest.mark.slow
 
 
 def start(n: int = 3) -> distributed.LocalCluster:
@@ -140,28 +140,13 @@ def test_folders_that_workers_lack_are_named(cluster, tmp_path, monkeypatch):
         parallel(rehearse, [1, 2], desc="rehearsal", module="base.parallel")
 
 
-def test_no_scheduler_is_one_line(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from spacenet5_nb.pipeline import main; main()",
-            "pipeline",
-            "--preset",
-            "demo",
-            "--scheduler",
-            "tcp://127.0.0.1:9",
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"SPACENET5_OUTPUTS": str(tmp_path / "o"), "SPACENET5_DATA": str(tmp_path / "d")},
-    )
-    assert (
-        done.returncode == 1
-        and "tcp://127.0.0.1:9 does not answer" in done.stderr.replace(": ", " ")
-        and len(done.stderr.strip().splitlines()) == 1
-    ), done.stderr
+def test_no_scheduler_is_one_line(tmp_path, monkeypatch, program):
+    monkeypatch.setenv("SPACENET5_SCHEDULER", "")  # the program sets it
+    monkeypatch.setenv("SPACENET5_OUTPUTS", str(tmp_path / "o"))
+    monkeypatch.setenv("SPACENET5_DATA", str(tmp_path / "d"))
+    code, _, err = program("pipeline", "--preset", "demo", "--scheduler", "tcp://127.0.0.1:9")
+    assert code == 1 and "tcp://127.0.0.1:9 does not answer" in err.replace(": ", " ")
+    assert len(err.strip().splitlines()) == 1, err
 
 
 # --- the windows of one raster, the chips of stage 05 ---

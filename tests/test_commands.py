@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +196,8 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def spacenet5(made, monkeypatch, capsys):
-    "The program in this process: its exit code, stdout and stderr."
+def spacenet5(made, monkeypatch, program):
+    "The program in this process, in that folder."
     monkeypatch.chdir(made)
     for name, value in {
         "OUTPUTS": made / "outputs",
@@ -209,18 +208,7 @@ def spacenet5(made, monkeypatch, capsys):
         "CHILD": 1,
     }.items():
         monkeypatch.setenv(f"SPACENET5_{name}", str(value))
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["spacenet5", *arguments])
-        monkeypatch.setattr(sys, "stderr", sys.stderr)
-        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-        with pytest.raises(SystemExit) as e:
-            pipeline.main()
-        return (e.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
+    return program
 
 
 def listing(folder: Path) -> dict[str, tuple]:

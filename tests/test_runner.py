@@ -2,7 +2,6 @@
 leaves its record."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -39,13 +38,6 @@ def notebook(path, parameters, *code, tags=("parameters",)):
     nb.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
     nbformat.write(nb, path)
     return path
-
-
-def spacenet5(*arguments, **environment):
-    command = [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment
-    )
 
 
 def test_every_shipped_preset_is_valid():
@@ -211,15 +203,11 @@ def test_unknown_preset_key_and_settings_key(tmp_path):
         (["pipeline", "--from", "07", "--to", "02"], "no stage to run"),
     ],
 )
-def test_the_command_line_refuses_before_anything_runs(tmp_path, arguments, words):
-    done = spacenet5(
-        *arguments,
-        SPACENET5_OUTPUTS=str(tmp_path / "outputs"),
-        SPACENET5_DATA=str(tmp_path / "data"),
-    )
-    assert (
-        done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    ), done.stderr
+def test_the_command_line_refuses_before_anything_runs(
+    outputs, tmp_path, program, arguments, words
+):
+    code, _, err = program(*arguments)
+    assert code == 1 and words in err and len(err.strip().splitlines()) == 1, err
     assert not list(tmp_path.rglob("*.ipynb"))
 
 

@@ -2,10 +2,7 @@
 refused, and why a chip lost."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import geopandas as gpd
@@ -636,29 +633,10 @@ def test_errors_say_what_to_do(truth, tmp_path):
     assert not (tmp_path / "outputs").exists(), "an error leaves nothing"
 
 
-def test_the_commands_error_is_one_line(truth, tmp_path):
-    found = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from spacenet5_nb.pipeline import main; main()",
-            "score",
-            "--truth",
-            truth,
-            "--proposal",
-            tmp_path / "nowhere.csv",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"SPACENET5_ROOT": str(ROOT)},
-    )
-    assert (
-        found.returncode == 1
-        and found.stderr.startswith("error: ")
-        and len(found.stderr.splitlines()) == 1
-        and found.stdout == ""
-    )
+def test_the_commands_error_is_one_line(truth, tmp_path, program):
+    code, out, err = program("score", "--truth", truth, "--proposal", tmp_path / "nowhere.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ") and len(err.splitlines()) == 1
 
 
 def test_an_error_names_the_chip_and_the_file_from_any_process(truth, tmp_path):
