@@ -8,11 +8,12 @@ LINKS := $(if $(filter cpu,$(TORCH)),$(CPU_LINKS:%=--find-links %))
 # torch's threads sleep while they wait: spinning ones starve whatever else runs (25 times slower beside one busy process on two cores)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help demo test lab install notebooks lint clean-venv
+.PHONY: help demo test test-all lab install notebooks lint clean-venv
 
 help:
 	@echo "make demo   train four folds on generated cities, score them, draw the map"
-	@echo "make test   run every notebook's assertions and the tests"
+	@echo "make test   run every notebook's assertions and the tests but the slow ones"
+	@echo "make test-all   the slow ones too: whole pipelines, clusters, JupyterLab, every documented command"
 	@echo "make lab    open JupyterLab in nbs/"
 	@echo "make lint   ruff; notebooks clean and exported"
 	@echo "TORCH=cpu   behind any of them, at the first one: PyTorch without CUDA, a smaller download"
@@ -35,7 +36,10 @@ demo: install
 
 test: install
 	$(BIN)/nbdev-test --n-workers 2
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow" --durations=10
+
+test-all: test
+	$(BIN)/pytest -m slow --durations=10
 
 lab: install
 	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements"   # no question about news at the first start

@@ -41,6 +41,7 @@ from spacenet5_nb.workflow.run_summary import (  # noqa: F401  (known by this mo
 from spacenet5_nb.workflow.notebook_runner import (  # noqa: F401
     check_parameters,
     find_notebook,
+    notebooks_folder,
     read_parameters,
     run_notebook,
 )
@@ -573,10 +574,13 @@ def _submit_command(
 @app.command("stages")
 def _stages_command() -> None:
     "List stages with their parameters, and presets."
+    at_hand = notebooks_folder().is_dir()
     for name in STAGES:
         say(name)
-        for q in read_parameters(name).values():
+        for q in read_parameters(name).values() if at_hand else ():
             say(f"  -p {q.name} {q.default!r} ({q.kind.__name__})  {q.comment}")
+    if not at_hand:
+        say(f"no notebooks in {notebooks_folder()}: parameters are listed in a clone's folder")
     say(f"presets: {', '.join(preset_names())}")
 
 

@@ -44,7 +44,7 @@ def straight(names: str, step: float = 100.0, kph: float = 36.0) -> nx.MultiGrap
     )
 
 
-# toys by hand ----------------------------------------------------------------------------------------------------------------
+# toys by hand ------------------------------------------------------------------------------------
 
 
 def test_a_block_that_lacks_one_side():
@@ -75,7 +75,8 @@ def test_speeds_that_differ():
 
 
 def test_a_split_road_keeps_its_own_speed():
-    # a fast road a-b-c beside a slow one at b: midpoints of the fast road must not drive at the slow one's speed
+    # a fast road a-b-c beside a slow one at b: midpoints of the fast road must not drive at the
+    # slow one's speed
     nodes = dict(a=(0, 0), b=(100, 0), c=(200, 0), d=(100, 100))
     g = road_graph(nodes, [("b", "d", 10), ("a", "b", 100), ("b", "c", 100)])
     table = apls(g, g, weight="travel_time", explain=True).routes
@@ -85,7 +86,7 @@ def test_a_split_road_keeps_its_own_speed():
     assert mids.truth.tolist() == pytest.approx([100 / (100 / 3.6)])
 
 
-# the ends of the scale, odd graphs --------------------------------------------------------------------------------------------
+# the ends of the scale, odd graphs ---------------------------------------------------------------
 
 
 def test_empty_cases():
@@ -158,7 +159,8 @@ def test_rings_and_parallel_roads_survive():
 
 
 def test_control_points_at_one_place_all_count():
-    # two dead ends 3 m apart beside one dead end of the proposal: both land on it, none takes the other's place
+    # two dead ends 3 m apart beside one dead end of the proposal: both land on it, none takes the
+    # other's place
     truth = road_graph(
         dict(a=(0, 0), b=(100, 1.5), c=(100, -1.5)), [("a", "b", 36), ("a", "c", 36)]
     )
@@ -188,7 +190,7 @@ def test_snap_distance():
     assert apls(truth, moved, snap=5).score == 1
 
 
-# osmnx's graphs ----------------------------------------------------------------------------------------------------------------
+# osmnx's graphs ----------------------------------------------------------------------------------
 
 
 def test_directed_graphs_and_missing_geometry_and_crs_objects():
@@ -208,12 +210,13 @@ def test_directed_graphs_and_missing_geometry_and_crs_objects():
     assert r.score == 1 and r.truth_points == r.proposal_points == 5
 
 
-# invariances ------------------------------------------------------------------------------------------------------------------
+# invariances -------------------------------------------------------------------------------------
 
 
 @st.composite
 def graphs(draw):
-    "Random roads: bends, parallels, self loops, isolated nodes, parts; coordinates on a 10 m lattice so that ties happen."
+    """Random roads: bends, parallels, self loops, isolated nodes, parts; coordinates on a 10 m
+    lattice so that ties happen."""
     n = draw(st.integers(2, 7))
     spot = st.tuples(st.integers(0, 25), st.integers(0, 25)).map(
         lambda p: (500_000 + 10 * p[0], 4_000_000 + 10 * p[1])
@@ -338,7 +341,7 @@ def test_sampled_sources_estimate_the_score():
     assert tries[3] == apls(g, less, sources=40, seed=3)
 
 
-# bad input --------------------------------------------------------------------------------------------------------------------
+# bad input ---------------------------------------------------------------------------------------
 
 
 def test_different_crs_names_both():
@@ -414,7 +417,7 @@ def test_a_city_is_not_explained_whole(monkeypatch):
         apls(straight("abc"), straight("ab"), explain=True)
 
 
-# many chips -------------------------------------------------------------------------------------------------------------------
+# many chips --------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_chips(tmp_path):
@@ -509,7 +512,8 @@ def test_the_last_cells_of_the_stage_without_labels(tmp_path, monkeypatch, capsy
     ]
     space = {"run": "", "preset": "", "data_root": ""}
     exec(
-        "from spacenet5_nb.apls import *\nimport pandas as pd\nfrom spacenet5_nb.judge.diagnosis import backdrop, plot_costs, plot_diagnosis",
+        "from spacenet5_nb.apls import *\nimport pandas as pd\nfrom "
+        "spacenet5_nb.judge.diagnosis import backdrop, plot_costs, plot_diagnosis",
         space,
     )
     for source in code:

@@ -81,7 +81,7 @@ def fatal(folder: Path, *words: str, bands: int = 3) -> None:
         explore.usable(found, on_problem="skip")
 
 
-# --- images -----------------------------------------------------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [0, 8, 100, 0.5, 0.95])
@@ -245,7 +245,7 @@ def test_empty_and_missing_folders(tmp_path):
             explore.find_chips(folder)
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------------------------------
+# --- labels --------------------------------------------------------------------------------------
 
 
 def test_image_and_label_that_do_not_overlap(tmp_path):
@@ -276,7 +276,8 @@ def test_empty_label_is_a_chip_without_roads(tmp_path, text):
         "\x00\x01",
         '{"features": 3, "type": "FeatureCollection"}',
         "[" * 200_000,
-        '{"type": "FeatureCollection", "features": [], "crs": {"type": "name", "properties": {"name": "+init=file:canary"}}}',
+        '{"type": "FeatureCollection", "features": [], "crs": {"type": "name", '
+        '"properties": {"name": "+init=file:canary"}}}',
     ],
 )
 def test_invalid_label(tmp_path, text):
@@ -380,7 +381,7 @@ def test_label_in_a_projected_crs(tmp_path):
     fatal(tmp_path, "chip.geojson", "outside longitude and latitude")
 
 
-# --- files that are not what they are called ----------------------------------------------------------------------------------------------------
+# --- files that are not what they are called -----------------------------------------------------
 
 
 class _Counter(BaseHTTPRequestHandler):
@@ -418,14 +419,20 @@ def digest(folder: Path) -> dict[str, str]:
 def disguises(secret: Path, out: Path, url: str) -> dict[str, str]:
     "Descriptions that make GDAL read, fetch or write something else."
     size = 'rasterXSize="64" rasterYSize="64"'
-    band = '<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename>{}</SourceFilename></SimpleSource></VRTRasterBand>'
+    source = "<SimpleSource><SourceFilename>{}</SourceFilename></SimpleSource>"
+    band = f'<VRTRasterBand dataType="Byte" band="1">{source}</VRTRasterBand>'
+    over_network = f"/vsicurl/{url}/a.tif"
     return {
         "vrt to a file": f"<VRTDataset {size}>{band.format(secret)}</VRTDataset>",
-        "vrt to the network": f"<VRTDataset {size}>{band.format(f'/vsicurl/{url}/a.tif')}</VRTDataset>",
-        "wms": f'<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl></Service><DataWindow><UpperLeftX>0</UpperLeftX>'
-        "<UpperLeftY>1</UpperLeftY><LowerRightX>1</LowerRightX><LowerRightY>0</LowerRightY><TileLevel>1</TileLevel></DataWindow>"
+        "vrt to the network": f"<VRTDataset {size}>{band.format(over_network)}</VRTDataset>",
+        "wms": '<GDAL_WMS><Service name="TMS">'
+        f"<ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl></Service>"
+        "<DataWindow><UpperLeftX>0</UpperLeftX><UpperLeftY>1</UpperLeftY>"
+        "<LowerRightX>1</LowerRightX><LowerRightY>0</LowerRightY><TileLevel>"
+        "1</TileLevel></DataWindow>"
         "<Projection>EPSG:4326</Projection><BandsCount>3</BandsCount></GDAL_WMS>",
-        "mrf": f'<MRF_META><Raster><Size x="64" y="64" c="1"/><DataFile>{out}</DataFile><IndexFile>{out}.idx</IndexFile></Raster>'
+        "mrf": '<MRF_META><Raster><Size x="64" y="64" c="1"/>'
+        f"<DataFile>{out}</DataFile><IndexFile>{out}.idx</IndexFile></Raster>"
         f"<CachedSource><Source>{secret}</Source></CachedSource></MRF_META>",
     }
 
@@ -457,7 +464,8 @@ def test_disguised_labels_read_and_fetch_nothing(tmp_path, server):
     image(tmp_path / "data/roads.tif")
     for source in (f"{tmp_path}/secret.csv", f"/vsicurl/{server}/roads.csv"):
         (tmp_path / "data/roads.geojson").write_text(
-            f'<OGRVRTDataSource><OGRVRTLayer name="secret"><SrcDataSource>{source}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>'
+            '<OGRVRTDataSource><OGRVRTLayer name="secret">'
+            f"<SrcDataSource>{source}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
         )
         before = digest(tmp_path)
         with pytest.raises(core.DataError) as e:
@@ -471,7 +479,8 @@ def test_disguised_labels_read_and_fetch_nothing(tmp_path, server):
 
 
 def test_street_maps_that_are_none(tmp_path):
-    "A GeoPackage without lines, with two tables of them, cut short, of another kind; each names the file and what to do."
+    """A GeoPackage without lines, with two tables of them, cut short, of another kind; each names
+    the file and what to do."""
     import geopandas as gpd
     from shapely.geometry import LineString, Point
 
@@ -573,7 +582,7 @@ def test_small_file_that_claims_a_huge_image(tmp_path, tiled):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 300_000, "KB"
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------------------------------
+# --- writing -------------------------------------------------------------------------------------
 
 
 def _write_mask(path: Path) -> None:
@@ -625,8 +634,10 @@ def test_full_disk_for_real_keeps_the_old_file(tmp_path):
     _write_mask(tmp_path / "mask.tif")
     before = digest(tmp_path)
     code = (
-        "import resource, signal, numpy as np, sys; sys.path.insert(0, 'tests'); import test_bad_input_data as t;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+        "import resource, signal, numpy as np, sys; sys.path.insert(0, 'tests'); "
+        "import test_bad_input_data as t;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
         f"t._write_mask(t.Path({str(tmp_path / 'mask.tif')!r}))"
     )
     done = subprocess.run(
@@ -662,7 +673,7 @@ def test_output_folder_not_writable(tmp_path, monkeypatch):
     assert "outputs_root" in e.value.cure and not list(tmp_path.iterdir())
 
 
-# --- folds --------------------------------------------------------------------------------------------------------------------------------------
+# --- folds ---------------------------------------------------------------------------------------
 
 
 def test_edited_folds_are_checked(tmp_path):

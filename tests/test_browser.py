@@ -1,4 +1,5 @@
-"The map in a real Chromium: no request leaves, nothing from data runs, hover, legend, units, layers, places and route work."
+"""The map in a real Chromium: no request leaves, nothing from data runs, hover, legend, units,
+layers, places and route work."""
 
 import io
 import os
@@ -25,7 +26,10 @@ FLAGS = [
     "--disable-component-update",
     "--no-first-run",
 ]
-TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"  # what was asked for has been drawn
+TWO_FRAMES = (
+    "() => new Promise(done => requestAnimationFrame(() => "
+    "requestAnimationFrame(done)))"
+)  # what was asked for has been drawn
 PAYLOAD = (
     '</script><script>alert(1)</script><img src=x onerror="alert(2)"><svg onload=alert(3)>{{ 7*7 }}'
 )
@@ -85,8 +89,10 @@ class Watched:
 
     def at(self, layer, i, part=0.5):
         "Pixel of a point part of the way along a road's first segment."
-        script = """([l, i, t]) => { const p = map_roads.spacenet5.layers[l].line(i), a = p[0], b = p[1];
-            const q = map_roads.latLngToContainerPoint([a[0] + t*(b[0]-a[0]), a[1] + t*(b[1]-a[1])]); return [q.x, q.y]; }"""
+        script = """([l, i, t]) => {
+            const p = map_roads.spacenet5.layers[l].line(i), a = p[0], b = p[1];
+            const there = [a[0] + t*(b[0]-a[0]), a[1] + t*(b[1]-a[1])];
+            const q = map_roads.latLngToContainerPoint(there); return [q.x, q.y]; }"""
         return self.page.evaluate(script, [layer, i, part])
 
     def hover(self, *xy):
@@ -114,7 +120,8 @@ def watch(browser):
 
 
 def square(x=411000.0, y=6178000.0, crs="EPSG:32637", **edge):
-    "A square of 300 m with two ways from corner 0 to corner 2: 0-1-2 at 60 km/h, 0-3-2 at 20 km/h; and an island."
+    """A square of 300 m with two ways from corner 0 to corner 2: 0-1-2 at 60 km/h, 0-3-2 at 20
+    km/h; and an island."""
     g, at = (
         nx.MultiGraph(crs=crs),
         {0: (0, 0), 1: (300, 0), 2: (300, 300), 3: (0, 300), 4: (600, 0), 5: (600, 300)},
@@ -267,7 +274,8 @@ def test_the_route_takes_the_quicker_way(watch, tmp_path):
     "evil", ["<script>alert(1)</script>", PAYLOAD], ids=["script", "everything"]
 )
 def test_text_from_data_never_runs(watch, tmp_path, evil):
-    "In tooltip, popup, layer names, places, legend, attribution, scores and pictures: seen as the text it is."
+    """In tooltip, popup, layer names, places, legend, attribution, scores and pictures: seen as
+    the text it is."""
     frame = maps.road_frame({f"AOI_7_Moscow_chip1{evil}": square(name=evil, highway=evil)}).assign(
         city=evil
     )
@@ -321,7 +329,8 @@ def test_even_an_injected_script_is_refused(watch, tmp_path):
     path.write_text(
         path.read_text().replace(
             "</body>",
-            "<script>alert(1)</script><img src='http://127.0.0.1:9/x.png' onerror='alert(2)'></body>",
+            "<script>alert(1)</script><img src='http://127.0.0.1:9/x.png' "
+            "onerror='alert(2)'></body>",
         )
     )
     w = watch(offline=False).open(path)
@@ -341,7 +350,8 @@ def test_no_roads_and_a_small_screen(watch, tmp_path):
 
 
 def test_a_route_goes_on_in_the_next_chip(watch, tmp_path):
-    "Two chips whose roads end 2 m apart: one way, of both lengths; at 20 m: none, and the map says why."
+    """Two chips whose roads end 2 m apart: one way, of both lengths; at 20 m: none, and the map
+    says why."""
 
     def chips(gap):
         out = {}
@@ -399,7 +409,8 @@ def test_the_reader_chooses_the_unit(watch, tmp_path):
 
 
 def test_page_and_python_agree_on_every_limit(watch, tmp_path):
-    "Whole miles and whole kilometres per hour lie on breaks: neither the page's rounding nor its arithmetic moves one."
+    """Whole miles and whole kilometres per hour lie on breaks: neither the page's rounding nor its
+    arithmetic moves one."""
     kph = [None, *np.arange(0, 131, 5).tolist(), *(np.arange(0, 85, 5) * 1.609344).tolist()]
     lines = [
         LineString([(37.5 + i * 1e-3, 55.7), (37.5 + i * 1e-3, 55.701)]) for i in range(len(kph))
@@ -424,7 +435,8 @@ def pixel(w, x, y):
 
 
 def test_what_is_switched_on_is_seen(watch, tmp_path):
-    "Roads, imagery and probabilities change the pixels under them; an overpass lies above a faster road it crosses."
+    """Roads, imagery and probabilities change the pixels under them; an overpass lies above a
+    faster road it crosses."""
     g = square()
     x, y = g.nodes[0]["x"], g.nodes[0]["y"]
     for n, dx, dy in ((6, 150, -100), (7, 150, 100)):
@@ -497,8 +509,11 @@ def test_twenty_thousand_roads_are_one_canvas_and_one_graph(watch, tmp_path):
                     speed_confidence=0.5,
                 )
     w = watch().open(maps.save(maps.speed_map(g), tmp_path / "map.html"))
-    script = """() => { const s = map_roads.spacenet5, layer = s.layers[0], end = i => ({i, part: 0, at: layer.line(i)[0]});
-        return {roads: layer.n, canvases: document.querySelectorAll(".leaflet-predicted-pane canvas").length, paths: document.querySelectorAll("path").length,
+    script = """() => { const s = map_roads.spacenet5, layer = s.layers[0];
+        const end = i => ({i, part: 0, at: layer.line(i)[0]});
+        return {roads: layer.n,
+                canvases: document.querySelectorAll(".leaflet-predicted-pane canvas").length,
+                paths: document.querySelectorAll("path").length,
                 seconds: new s.Graph(layer).route(end(0), end(layer.n - 1)).seconds}; }"""
     found = w.page.evaluate(script)
     frame = maps.road_frame(g)

@@ -1,11 +1,10 @@
-"A cluster on this machine: workers that are killed, and the whole pipeline on one; nothing is lost, nothing done twice."
+"""A cluster on this machine: workers that are killed, and the whole pipeline on one; nothing is
+lost, nothing done twice."""
 
 import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from spacenet5_nb.base.cluster import on_cluster
 from spacenet5_nb.base.parallel import Failure, parallel, rehearse
 from spacenet5_nb.core import StageError
 from spacenet5_nb.inference import tiled_inference, window_store
+
+pytestmark = pytest.mark.slow
 
 
 def start(n: int = 3) -> distributed.LocalCluster:
@@ -71,7 +72,8 @@ def when_there(path: Path, act) -> threading.Thread:
 
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster, tmp_path):
-    "The first worker that takes the item `hold:...` is killed while it holds it; another one finishes it."
+    """The first worker that takes the item `hold:...` is killed while it holds it; another one
+    finishes it."""
     held = tmp_path / "pid"
     killer = when_there(held, lambda pid: os.kill(int(pid), signal.SIGKILL))
     jobs = [*range(8), f"hold:{held}", *range(8)]
@@ -138,28 +140,13 @@ def test_folders_that_workers_lack_are_named(cluster, tmp_path, monkeypatch):
         parallel(rehearse, [1, 2], desc="rehearsal", module="base.parallel")
 
 
-def test_no_scheduler_is_one_line(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from spacenet5_nb.pipeline import main; main()",
-            "pipeline",
-            "--preset",
-            "demo",
-            "--scheduler",
-            "tcp://127.0.0.1:9",
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"SPACENET5_OUTPUTS": str(tmp_path / "o"), "SPACENET5_DATA": str(tmp_path / "d")},
-    )
-    assert (
-        done.returncode == 1
-        and "tcp://127.0.0.1:9 does not answer" in done.stderr.replace(": ", " ")
-        and len(done.stderr.strip().splitlines()) == 1
-    ), done.stderr
+def test_no_scheduler_is_one_line(tmp_path, monkeypatch, program):
+    monkeypatch.setenv("SPACENET5_SCHEDULER", "")  # the program sets it
+    monkeypatch.setenv("SPACENET5_OUTPUTS", str(tmp_path / "o"))
+    monkeypatch.setenv("SPACENET5_DATA", str(tmp_path / "d"))
+    code, _, err = program("pipeline", "--preset", "demo", "--scheduler", "tcp://127.0.0.1:9")
+    assert code == 1 and "tcp://127.0.0.1:9 does not answer" in err.replace(": ", " ")
+    assert len(err.strip().splitlines()) == 1, err
 
 
 # --- the windows of one raster, the chips of stage 05 ---
@@ -208,7 +195,8 @@ def here(monkeypatch):
 
 
 class Killer(distributed.SchedulerPlugin):
-    "Sees every call of a function that a worker finishes, and kills one that holds calls when a few are done; the scheduler runs in this process."
+    """Sees every call of a function that a worker finishes, and kills one that holds calls when a
+    few are done; the scheduler runs in this process."""
 
     name = "killer"
 
@@ -244,7 +232,8 @@ def watched(cluster, prefix: str, kill: bool = True):
 
 
 def test_windows_with_a_worker_killed_are_the_same_file(cluster, here, tmp_path, monkeypatch):
-    "Begun on this machine, stopped, gone on with on the cluster, where a worker is killed: as if nothing had been."
+    """Begun on this machine, stopped, gone on with on the cluster, where a worker is killed: as if
+    nothing had been."""
     image, paths, made, most, real = (
         town(tmp_path / "town.tif"),
         members(tmp_path / "folds", TINY, std=0.5),
@@ -293,7 +282,8 @@ def test_windows_with_a_worker_killed_are_the_same_file(cluster, here, tmp_path,
 
 
 def check_killed(killer: Killer) -> None:
-    "A worker was killed while it held calls, and others made them; what was made twice was lost with it, before its result had been fetched."
+    """A worker was killed while it held calls, and others made them; what was made twice was lost
+    with it, before its result had been fetched."""
     assert (
         killer.killed
         and killer.lost

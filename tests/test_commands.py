@@ -1,12 +1,13 @@
-"Every command of `spacenet5`, found in the program itself: its help is whole, what is wrong is one line and an exit code, `--dry-run` writes nothing, Ctrl-C leaves nothing half-written."
+"""Every command of `spacenet5`, found in the program itself: its help is whole, what is wrong is
+one line and an exit code, `--dry-run` writes nothing, Ctrl-C leaves nothing half-written."""
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import shapely
 import torch
 import typer
 from affine import Affine
+from reference_cases import label_files
 
 from spacenet5_nb import core, extract, graph, model, pipeline, raster
 from spacenet5_nb.base.console import EXITS, LineLog
@@ -92,7 +94,8 @@ DRY = {  # the same commands as they would work, and what they must say
     ),
     "extract": (
         ["town.tif", "--members", "members", "-o", "deep/roads.gpkg", "--preset", "tiny.yaml"],
-        r"200 x 200 px.*2 different members.*deep/roads.gpkg, deep/roads_probs.tif.*deep/roads.html",
+        r"200 x 200 px.*2 different members.*deep/roads.gpkg, "
+        r"deep/roads_probs.tif.*deep/roads.html",
     ),
     "train-own": (
         ["town.tif", "--labels", "streets.geojson", "--preset", "tiny.yaml"],
@@ -193,8 +196,8 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def spacenet5(made, monkeypatch, capsys):
-    "The program in this process: its exit code, stdout and stderr."
+def spacenet5(made, monkeypatch, program):
+    "The program in this process, in that folder."
     monkeypatch.chdir(made)
     for name, value in {
         "OUTPUTS": made / "outputs",
@@ -205,18 +208,7 @@ def spacenet5(made, monkeypatch, capsys):
         "CHILD": 1,
     }.items():
         monkeypatch.setenv(f"SPACENET5_{name}", str(value))
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["spacenet5", *arguments])
-        monkeypatch.setattr(sys, "stderr", sys.stderr)
-        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-        with pytest.raises(SystemExit) as e:
-            pipeline.main()
-        return (e.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
+    return program
 
 
 def listing(folder: Path) -> dict[str, tuple]:
@@ -230,7 +222,7 @@ def is_one_line(text: str) -> bool:
     return text.startswith("error: ") and text.count("\n") == 1 and "Traceback" not in text
 
 
-# --- help -------------------------------------------------------------------------------------------------------------------------------------
+# --- help ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -261,7 +253,7 @@ def test_defaults_in_brackets_are_shown(spacenet5):
     assert "[default: the preset's name]" in " ".join(spacenet5("pipeline", "--help")[1].split())
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------
 
 
 def test_no_command_is_left_out_of_the_tables():
@@ -416,7 +408,7 @@ def test_a_full_disk(spacenet5, made, monkeypatch):
     assert not list(made.glob("*roads.gpkg"))
 
 
-# --- dry runs ---------------------------------------------------------------------------------------------------------------------------------
+# --- dry runs ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(DRY))
@@ -436,7 +428,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(name, spacenet5, mad
     assert listing(made) == before
 
 
-# --- progress, interrupts ---------------------------------------------------------------------------------------------------------------------
+# --- progress, interrupts ------------------------------------------------------------------------
 
 
 def test_a_pipe_gets_no_remains_of_bars(spacenet5, made, monkeypatch):
@@ -523,8 +515,10 @@ def test_ctrl_c_at_several_processes_is_one_line(made):
         text=True,
         start_new_session=True,
     )
-    while process.poll() is None and not ignoring(process.pid):
-        pass
+    while not ignoring(process.pid):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+            break
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert (
@@ -550,7 +544,7 @@ def ignoring(parent: int) -> bool:
     return sum(int(m[1], 16) >> (signal.SIGINT - 1) & 1 for m in masks) >= 2
 
 
-# --- street maps that are not noded -----------------------------------------------------------------------------------------------------------
+# --- street maps that are not noded --------------------------------------------------------------
 
 
 def test_node_makes_junctions_of_lines_that_cross(spacenet5, made):
@@ -604,12 +598,12 @@ def test_train_own_nodes_only_when_it_is_told_to(
     assert (took[0] == given) == (kind == "geojson" and not node)
 
 
-def test_real_labels_are_no_map_of_bridges(shared):
+def test_real_labels_are_no_map_of_bridges(reference):
     "SpaceNet's own labels keep their crossings, and nobody is warned of them."
     from spacenet5_nb.acquire.street_topology import junctions, not_noded, unshared
     from spacenet5_nb.base.labels import read_rows
 
-    rows = [read_rows(path) for path in sorted((shared / "data").rglob("*.geojson"))]
+    rows = [read_rows(path) for path in label_files(reference).values()]
     assert (
         len(rows) >= 9
         and not any(map(not_noded, rows))

@@ -1,4 +1,5 @@
-"CosmiQ's protocol: points put in all at once against the same points put in one by one, on graphs made to be awkward."
+"""CosmiQ's protocol: points put in all at once against the same points put in one by one, on
+graphs made to be awkward."""
 
 import networkx as nx
 import numpy as np
@@ -24,7 +25,8 @@ def graph_of(
 
 
 def awkward(rng: np.random.Generator, n: int = 14) -> tuple[nx.MultiGraph, nx.MultiGraph]:
-    "A lattice with exact ties, roads drawn twice, rings, stubs, bends, crossings and lone nodes; and a copy that is moved, torn and renumbered."
+    """A lattice with exact ties, roads drawn twice, rings, stubs, bends, crossings and lone nodes;
+    and a copy that is moved, torn and renumbered."""
     xy = rng.choice(np.arange(0, 401, 40.0), (n, 2)) + rng.choice([0, 0, 0.5, 3.0], (n, 2))
     pairs = rng.integers(0, n, (int(1.7 * n), 2)).tolist()
     edges = []
@@ -88,7 +90,8 @@ def test_all_at_once_is_one_by_one(seed, monkeypatch):
 
 
 def test_midpoints_of_large_graphs_look_at_all_edges():
-    "Control points of large graphs look only at edges near 20 nodes; midpoints, at every edge: lone nodes beside a long road hide it from the former alone."
+    """Control points of large graphs look only at edges near 20 nodes; midpoints, at every edge:
+    lone nodes beside a long road hide it from the former alone."""
     road = [(0, 1, None)]
     alone = np.stack([np.linspace(100, 900, MANY_NODES), np.full(MANY_NODES, 1.0)], 1)
     net = net_of(

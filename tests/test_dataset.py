@@ -1,4 +1,5 @@
-"Chips as training crops: windows only, the original's crops, rare classes, continuous speed, any number of workers."
+"""Chips as training crops: windows only, the original's crops, rare classes, continuous speed, any
+number of workers."""
 
 from dataclasses import replace
 

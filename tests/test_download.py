@@ -1,4 +1,5 @@
-"Tarballs come whole, checked and unpacked from a real S3 server on the loopback interface, whatever interrupts, corrupts or attacks them."
+"""Tarballs come whole, checked and unpacked from a real S3 server on the loopback interface,
+whatever interrupts, corrupts or attacks them."""
 
 import gzip
 import hashlib
@@ -40,7 +41,8 @@ VEGAS, VEGAS_SPEED, VEGAS_TEST = (
     "SN3_roads_train_AOI_2_Vegas_geojson_roads_speed",
     "SN3_roads_test_public_AOI_2_Vegas",
 )
-DISK = "nfs/data/cosmiq/spacenet/competitions/SN5_roads/tiles_upload/"  # what SpaceNet 5's tarballs begin with
+# what SpaceNet 5's tarballs begin with
+DISK = "nfs/data/cosmiq/spacenet/competitions/SN5_roads/tiles_upload/"
 
 
 def key(name):
@@ -61,7 +63,8 @@ def pack(*members):
 
 
 def chips(name, folder, *products, kind="chip", n=3, size=40_000):
-    "The members of a small SpaceNet tarball; bytes that do not shrink, so that it has several parts."
+    """The members of a small SpaceNet tarball; bytes that do not shrink, so that it has several
+    parts."""
     return [
         (
             f"{folder}/{p}/{name}_{p}_{kind}{i}.{'geojson' if 'geojson' in p else 'tif'}",
@@ -192,10 +195,14 @@ def published(monkeypatch):
 
 
 def spacenet5(*arguments, before="", start=False):
-    "The command in a process of its own, with no published sums and small parts, deaf to nothing (jobs in the background are born deaf to Ctrl-C); `before` runs first."
+    """The command in a process of its own, with no published sums and small parts, deaf to nothing
+    (jobs in the background are born deaf to Ctrl-C); `before` runs first."""
     code = (
-        "import dataclasses, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport spacenet5_nb.acquire.download as d\nd.CATALOGUE = tuple(dataclasses.replace(t, md5='') for t in d.CATALOGUE)\n"
-        f"d.download.__kwdefaults__.update(part_bytes={PART}, threads=2)\n{before}\nfrom spacenet5_nb.pipeline import main\nmain()"
+        "import dataclasses, signal, sys\nsignal.signal(signal.SIGINT, "
+        "signal.default_int_handler)\nimport spacenet5_nb.acquire.download as d\n"
+        "d.CATALOGUE = tuple(dataclasses.replace(t, md5='') for t in d.CATALOGUE)\n"
+        f"d.download.__kwdefaults__.update(part_bytes={PART}, threads=2)\n"
+        f"{before}\nfrom spacenet5_nb.pipeline import main\nmain()"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     if start:
@@ -456,7 +463,8 @@ def test_unpacking_that_was_killed_starts_again_without_the_network(server, mosc
     server.put(MOSCOW, moscow)
     before = (
         "import spacenet5_nb.acquire.unpack as u\nwrite = u._write_file\n"
-        "def slow(*a):\n    write(*a)\n    if 'chip2' in str(a[3]): print('now', flush=True); sys.stdin.readline()\nu._write_file = slow"
+        "def slow(*a):\n    write(*a)\n    if 'chip2' in str(a[3]): print('now', "
+        "flush=True); sys.stdin.readline()\nu._write_file = slow"
     )
     process = spacenet5("download", "--aoi", "7", "--to", tmp_path, before=before, start=True)
     assert any(line == "now\n" for line in iter(process.stdout.readline, "")), process.stderr.read()
@@ -752,7 +760,8 @@ def test_a_full_disk_is_found_before_anything_is_fetched(
     with pytest.raises(DownloadError) as e:
         d.download(["7"], to=tmp_path)
     assert (
-        f"about {len(moscow) / 1024:.1f} KiB for tarballs and {2 * len(moscow) / 1024:.1f} KiB for their files"
+        f"about {len(moscow) / 1024:.1f} KiB for tarballs and "
+        f"{2 * len(moscow) / 1024:.1f} KiB for their files"
         in str(e.value)
         and "are free" in str(e.value)
     )
@@ -767,11 +776,17 @@ def test_a_disk_that_refuses_in_the_middle(server, moscow, tmp_path):
         "7",
         "--to",
         tmp_path,
-        before=f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({PART}, {resource.RLIM_INFINITY}))",
+        before=(
+            f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({PART}, "
+            f"{resource.RLIM_INFINITY}))"
+        ),
     )
     assert (
         out.returncode == 1
-        and f"error: {tmp_path}/tarballs/{MOSCOW}.tar.gz.part: could not be written (File too large)"
+        and (
+            f"error: {tmp_path}/tarballs/{MOSCOW}.tar.gz.part: could not be written "
+            "(File too large)"
+        )
         in out.stderr
     )
     assert not (tmp_path / "SN5_roads").exists()
@@ -892,7 +907,11 @@ def test_a_server_without_ranges(server, moscow, published, tmp_path):
 
 
 def test_importing_takes_neither_boto3_nor_tqdm():
-    code = "import sys\nfrom spacenet5_nb import download\nprint(sorted({m.split('.')[0] for m in sys.modules} & {'boto3', 'botocore', 'tqdm', 'torch', 'rasterio'}))"
+    code = (
+        "import sys\nfrom spacenet5_nb.acquire import download\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'boto3', 'botocore', "
+        "'tqdm', 'torch', 'rasterio'}))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True

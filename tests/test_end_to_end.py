@@ -1,4 +1,5 @@
-"The whole house on a miniature world: every stage and fold through the command line, killed and resumed, run twice; truth masks; nothing predicted."
+"""The whole house on a miniature world: every stage and fold through the command line, killed and
+resumed, run twice; truth masks; nothing predicted."""
 
 import json
 import os
@@ -27,7 +28,14 @@ folds:
 data:
   demo: {MINIATURE}
 train:
-  stages: [{crop_px: 96, batch: 4, epochs: 3, steps_per_epoch: 3, lr: [[0, 1.0e-3]], schedule: steps, validate_every: 1}]
+  stages:
+    - crop_px: 96
+      batch: 4
+      epochs: 3
+      steps_per_epoch: 3
+      lr: [[0, 1.0e-3]]
+      schedule: steps
+      validate_every: 1
   validation_chips: 2
 ensemble: {tta: flips}
 """
@@ -165,7 +173,8 @@ def test_a_second_run_skips_everything(world):
 
 
 def test_killed_while_training_and_resumed_gives_the_same(world):
-    "A second world, killed after an epoch and started again: equal to the uninterrupted run, byte for byte."
+    """A second world, killed after an epoch and started again: equal to the uninterrupted run,
+    byte for byte."""
     folder, _ = world
     call = dict(cwd=folder, env=environment(folder, "again"), text=True)
     process = subprocess.Popen(
@@ -194,7 +203,8 @@ def test_killed_while_training_and_resumed_gives_the_same(world):
 
 
 def test_on_a_cluster_with_a_worker_killed_while_training(world, monkeypatch):
-    "A third world, its folds and chips on two workers of a cluster; the one that trains fold 0 is killed: equal to the first, byte for byte."
+    """A third world, its folds and chips on two workers of a cluster; the one that trains fold 0
+    is killed: equal to the first, byte for byte."""
     distributed = pytest.importorskip("distributed")
     folder, killed = world[0], []
     for key, value in environment(folder, "spread").items():
@@ -235,7 +245,8 @@ def test_on_a_cluster_with_a_worker_killed_while_training(world, monkeypatch):
 
 
 def test_truth_masks_score_and_nothing_scores_nothing(tiny):
-    "The vectorizer and the judge give a truth mask its due; overpasses beside junctions and streets that end 5 m before a road (Enigma) cost some of it."
+    """The vectorizer and the judge give a truth mask its due; overpasses beside junctions and
+    streets that end 5 m before a road (Enigma) cost some of it."""
     chips, score = load_chips(tiny), make_score(tiny)
     chips = chips[chips.road_km > 0.2]
     perfect = pd.DataFrame(

@@ -1,4 +1,5 @@
-"The two one-liners: an image and an ensemble to roads on a map, and imagery with a street map to an ensemble of one's own."
+"""The two one-liners: an image and an ensemble to roads on a map, and imagery with a street map to
+an ensemble of one's own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,9 @@ def test_devices_of_the_command_line_share_the_windows(tmp_path, monkeypatch):
     )
     image, folds = town(tmp_path / "town.tif"), members(tmp_path / "folds")
     (tmp_path / "own.yaml").write_text(
-        "base: small\ndata: {gsd_m: 1.0}\nvectorize: {threshold: 0.5, low_threshold: null, min_component_m: 0.0}\nensemble: {tta: none, window_px: 320}\n"
+        "base: small\ndata: {gsd_m: 1.0}\nvectorize: {threshold: 0.5, "
+        "low_threshold: null, min_component_m: 0.0}\nensemble: {tta: none, "
+        "window_px: 320}\n"
     )
     for name, devices in (("one", "cpu"), ("two", "cpu,cpu")):
         done = CliRunner().invoke(
@@ -218,7 +221,11 @@ def test_what_cannot_be_done_is_said_before_anything_is_computed(tmp_path, monke
 
 
 def labels(path: Path) -> Path:
-    road = '{{"type": "Feature", "properties": {{"highway": "residential", "lanes": "2"}}, "geometry": {{"type": "LineString", "coordinates": [[{}, {}], [{}, {}]]}}}}'
+    road = (
+        '{{"type": "Feature", "properties": {{"highway": "residential", "lanes": '
+        '"2"}}, "geometry": {{"type": "LineString", "coordinates": [[{}, {}], [{}, '
+        "{}]]}}}}"
+    )
     features = ", ".join(
         road.format(-116.9995 + a, 36.143 + b, -116.997 + a, 36.144 + b)
         for a, b in ((0, 0), (0.0002, 0.0003))
@@ -243,7 +250,8 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACENET5_OUTPUTS", str(tmp_path / "outputs"))
     preset = tmp_path / "mine.yaml"
     preset.write_text(
-        "base: small\ndata: {gsd_m: 1.0}\nvectorize: {threshold: 0.5, low_threshold: null, min_component_m: 0.0}\nensemble: {tta: none}\n"
+        "base: small\ndata: {gsd_m: 1.0}\nvectorize: {threshold: 0.5, "
+        "low_threshold: null, min_component_m: 0.0}\nensemble: {tta: none}\n"
     )
     return tmp_path, str(preset)
 
@@ -284,7 +292,8 @@ def test_own_imagery_and_labels_give_an_ensemble_and_roads(workplace):
 
 
 def test_own_imagery_and_openstreetmap(workplace):
-    "The label file is made once, again where the extract is newer, and a user's own labels are never written over."
+    """The label file is made once, again where the extract is newer, and a user's own labels are
+    never written over."""
     folder, preset = workplace
     image, train = town(folder / "town.tif"), Pipeline(folder / "outputs")
     lon, lat = (-117.0, 36.1446)
@@ -297,7 +306,10 @@ def test_own_imagery_and_openstreetmap(workplace):
                 ((0.0005, -0.0003), (0.003, -0.0018), (0.0005, -0.0018)), 1
             )
         )
-        + '<way id="9" version="1"><nd ref="1"/><nd ref="2"/><nd ref="3"/><tag k="highway" v="residential"/></way></osm>'
+        + (
+            '<way id="9" version="1"><nd ref="1"/><nd ref="2"/><nd ref="3"/><tag '
+            'k="highway" v="residential"/></way></osm>'
+        )
     )
     own = labels(folder / "mine.geojson")
     before = own.read_bytes()

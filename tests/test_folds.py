@@ -1,4 +1,5 @@
-"What must hold of folds whatever the chips: whole, filled, blind to the files' order, never the same ground twice; even on the generated cities."
+"""What must hold of folds whatever the chips: whole, filled, blind to the files' order, never the
+same ground twice; even on the generated cities."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ MPH = (15.0, 20.0, 25.0, 35.0, 65.0)
 
 @st.composite
 def layouts(draw):
-    "Chips of one to three cities on lattices with holes, some shifted onto a neighbour, some given again under another city's name."
+    """Chips of one to three cities on lattices with holes, some shifted onto a neighbour, some
+    given again under another city's name."""
     rng, rows = np.random.default_rng(draw(st.integers(0, 2**32 - 1))), []
     for city in draw(st.sampled_from([["Moscow"], ["Moscow", "Mumbai"], ["A", "B", "C"]])):
         side, hole, shift = (
@@ -117,7 +119,8 @@ def test_seeds_differ_and_repeat():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_motorway_at_one_side_is_shared(seed):
-    "A motorway along one side of a city of 400 chips, slow lanes in a corner: each fold has some of both, and stays in few pieces."
+    """A motorway along one side of a city of 400 chips, slow lanes in a corner: each fold has some
+    of both, and stays in few pieces."""
     chips = lattice(
         20,
         20,

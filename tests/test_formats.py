@@ -1,4 +1,5 @@
-"Roads in other programs' files: the scorer's rules, round trips, overpasses that stay apart, osmnx and osmium as readers."
+"""Roads in other programs' files: the scorer's rules, round trips, overpasses that stay apart,
+osmnx and osmium as readers."""
 
 import csv
 from collections import Counter
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from reference_cases import CHOICE, SHARED
 from shapely.geometry import LineString
 
 from spacenet5_nb import graph
@@ -250,20 +252,25 @@ def test_the_header_is_checked_to_the_letter(tmp_path):
         formats.check_solution(tmp_path / "empty.csv")
 
 
-@pytest.mark.shared
-def test_the_originals_submissions_are_taken(shared):
-    for path in sorted((shared / "reference/vectorize").glob("*_solution_reference.csv")):
+def test_the_originals_submissions_are_taken():
+    paths = sorted((CHOICE / "vectorize").glob("*_solution_reference.csv"))
+    assert len(paths) == 4
+    for path in paths:
         found = formats.solution_problems(path)
         assert set(found["problem"].str.replace(r"[\d.]+", "", regex=True)) <= {
             "repeats a section of line "
         }, (path.name, found)
 
 
-@pytest.mark.shared
-def test_a_winners_submission_is_taken(shared):
-    "4,000 rows that the contest's scorer took, with lengths and times put in, which it did not ask for then."
-    rows = pd.read_csv(
-        shared / "data/submissions/albu_sn3_test_4000rows.csv", keep_default_na=False
-    )
+def winners_rows() -> list:
+    "The first 400 rows that the contest's scorer took, and 4,000 where they are at hand."
+    full = SHARED / "data/submissions/albu_sn3_test_4000rows.csv"
+    return [CHOICE / "submissions/albu_sn3_test_400rows.csv", *[full] * full.exists()]
+
+
+@pytest.mark.parametrize("path", winners_rows(), ids=lambda p: p.stem)
+def test_a_winners_submission_is_taken(path):
+    "With lengths and times put in, which the contest did not ask for then."
+    rows = pd.read_csv(path, keep_default_na=False)
     number = np.where(rows["WKT_Pix"].str.contains("EMPTY"), 0.0, 1.0)
     assert formats.solution_problems(rows.assign(length_m=number, travel_time_s=number)).empty

@@ -12,7 +12,8 @@ from shapely.geometry import LineString
 
 
 def random_network(seed: int, n: int = 30) -> tuple[nx.MultiGraph, list[LineString]]:
-    "Lines on a lattice of 40 m: shared vertices, crossings, parallel roads, rings, repeated pieces."
+    """Lines on a lattice of 40 m: shared vertices, crossings, parallel roads, rings, repeated
+    pieces."""
     rng = np.random.default_rng(seed)
     lines, speeds, levels = [], [], []
     for _ in range(n):
@@ -43,7 +44,8 @@ def test_no_metre_is_lost_or_made_when_lines_become_a_graph(seed):
         if pair[0] != pair[1]
     }
     by_piece = sum(np.hypot(*np.subtract(*p)) for p in pieces)
-    # a piece that two roads of different level share is there once a level, unless an end joins them
+    # a piece that two roads of different level share is there once a level, unless an end joins
+    # them
     assert by_piece - 1e-6 <= totals(g)[0] <= sum(line.length for line in lines) + 1e-6
     assert all(
         g.degree(n) != 2

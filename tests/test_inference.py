@@ -1,4 +1,5 @@
-"Ensembles on chips and on rasters of any size: members that fit together, windows that agree with the whole, resume, memory, damage."
+"""Ensembles on chips and on rasters of any size: members that fit together, windows that agree
+with the whole, resume, memory, damage."""
 
 import json
 import os
@@ -53,7 +54,8 @@ def inside(a, border=64):
 
 
 def test_twelve_members_rgb_and_eight_band_together(tmp_path):
-    "Four folds of two encoders, one on eight bands, three checkpoints each, in windows as in the whole."
+    """Four folds of two encoders, one on eight bands, three checkpoints each, in windows as in the
+    whole."""
     p = preset(("test_resnet", 3), ("test_resnet", 3), ("test_convnext", 8), ("test_convnext", 3))
     paths = members(tmp_path, p, ("last", "best_dice", "best_apls"))
     assert len(ensemble.open_members(paths, device="cpu")) == 12
@@ -108,7 +110,8 @@ def test_any_size_and_pixel_agrees_with_one_window(tmp_path, shape, gsd_m):
 
 
 def test_seams_of_a_network_that_sees_everything_do_not_show(tmp_path):
-    "An encoder with global pooling differs from window to window: the blend must leave no step at a seam."
+    """An encoder with global pooling differs from window to window: the blend must leave no step
+    at a seam."""
     paths = members(tmp_path, preset(("test_efficientnet", 3)))
     image = scene(tmp_path / "a.tif", (320, 1200))
     config = EnsembleConfig(tta="none", window_px=448)
@@ -169,7 +172,8 @@ def counting(*a, **k):
     done.append(1)
     return real(*a, **k)
 tiled_inference.mean_of_members = counting
-tiled_inference.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[4], config=core.EnsembleConfig(tta="none", window_px=320), devices="cpu")
+options = dict(config=core.EnsembleConfig(tta="none", window_px=320), devices="cpu")
+tiled_inference.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[4], **options)
 print(len(done))
 """
 
@@ -267,7 +271,8 @@ def test_two_devices_divide_the_windows(tmp_path):
 
 
 def test_many_hands_make_the_same_file(tmp_path, monkeypatch):
-    "As beside a GPU: four threads look at values, three read, three write, two windows are computed at once; each cell is made once."
+    """As beside a GPU: four threads look at values, three read, three write, two windows are
+    computed at once; each cell is made once."""
     paths, image = (
         members(tmp_path / "m", preset(("test_resnet", 3))),
         scene(tmp_path / "a.tif", (1100, 1300)),
@@ -390,14 +395,19 @@ def test_a_list_of_tiles_is_one_raster(tmp_path):
         rows += (
             f'<VRTRasterBand dataType="UInt16" band="{b}">'
             + "".join(
-                f'<SimpleSource><SourceFilename relativeToVRT="1">{c}.tif</SourceFilename><SourceBand>{b}</SourceBand><SrcRect xOff="0" yOff="0" xSize="320" ySize="400"/>'
+                '<SimpleSource><SourceFilename relativeToVRT="1">'
+                f"{c}.tif</SourceFilename><SourceBand>{b}</SourceBand><SrcRect "
+                'xOff="0" yOff="0" xSize="320" ySize="400"/>'
                 f'<DstRect xOff="{c}" yOff="0" xSize="320" ySize="400"/></SimpleSource>'
                 for c in (0, 320)
             )
             + "</VRTRasterBand>"
         )
     (tmp_path / "a.vrt").write_text(
-        f'<VRTDataset rasterXSize="640" rasterYSize="400"><SRS>{UTM.to_wkt()}</SRS><GeoTransform>{", ".join(map(str, grid.transform.to_gdal()))}</GeoTransform>{rows}</VRTDataset>'
+        f'<VRTDataset rasterXSize="640" rasterYSize="400"><SRS>{UTM.to_wkt()}</SRS>'
+        "<GeoTransform>"
+        f"{', '.join(map(str, grid.transform.to_gdal()))}</GeoTransform>"
+        f"{rows}</VRTDataset>"
     )
     config = EnsembleConfig(tta="none", window_px=320)
     one, two = (
@@ -415,14 +425,16 @@ PEAK = """
 import sys
 from spacenet5_nb import core
 from spacenet5_nb.inference import tiled_inference
-tiled_inference._CACHE = 16_000_000   # GDAL's own cache fills up with any raster; it is not what is measured
-tiled_inference.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[3], config=core.EnsembleConfig(tta="none", window_px=512), devices="cpu")
+tiled_inference._CACHE = 16_000_000   # GDAL's own, which fills up with any raster, is not measured
+options = dict(config=core.EnsembleConfig(tta="none", window_px=512), devices="cpu")
+tiled_inference.predict_raster([sys.argv[1]], sys.argv[2], sys.argv[3], **options)
 print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
 def test_memory_does_not_grow_with_the_raster(tmp_path):
-    "Five times the pixels (65 MB of probabilities more, 260 as 32-bit numbers) within 40 MB of the same peak."
+    """Five times the pixels (65 MB of probabilities more, 260 as 32-bit numbers) within 40 MB of
+    the same peak."""
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc to read a process's peak memory")
     (path,) = members(tmp_path, preset(("test_resnet", 3)))
@@ -448,7 +460,8 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
     st.sampled_from([32, 64]),
 )
 def test_windows_cover_an_axis_once(n, window, blend, multiple):
-    "Cells tile the axis, weights add up to 1, windows begin in phase and hold what they answer for, with a margin."
+    """Cells tile the axis, weights add up to 1, windows begin in phase and hold what they answer
+    for, with a margin."""
     try:
         found = sliding_windows.spans(n, window=window, margin=32, blend=blend, multiple=multiple)
     except StageError:

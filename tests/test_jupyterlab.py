@@ -1,4 +1,5 @@
-"The notebooks in JupyterLab, in a real Chromium: each opens; the tour 01, 06, 07, 08 runs by Run All on the demo's data, and what it shows can be seen."
+"""The notebooks in JupyterLab, in a real Chromium: each opens; the tour 01, 06, 07, 08 runs by Run
+All on the demo's data, and what it shows can be seen."""
 
 import os
 import re
@@ -27,11 +28,18 @@ EVERY = os.environ.get("SPACENET5_RUN_EVERY_NOTEBOOK")  # also run those that nb
 TOUR = ("01_explore", "02_masks", "06_vectorize", "07_apls", "08_maps")
 PATIENCE_MS = 300_000  # a limit for a machine that hangs, not a measure
 PROGRESS = """() => { const cells = jupyterapp.shell.currentWidget.content.model.cells, out = [];
-    for (let i = 0; i < cells.length; i++) { const c = cells.get(i); if (c.type !== 'code' || !c.sharedModel.source.trim()) continue;
-        const outputs = c.outputs.toJSON(); out.push({i, done: c.executionCount !== null && c.executionState !== 'running', kinds: outputs.map(o => o.output_type),
-                      error: outputs.filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue).join()}); }
+    for (let i = 0; i < cells.length; i++) {
+        const c = cells.get(i);
+        if (c.type !== 'code' || !c.sharedModel.source.trim()) continue;
+        const outputs = c.outputs.toJSON(), errors = outputs.filter(o => o.output_type === 'error');
+        out.push({i, done: c.executionCount !== null && c.executionState !== 'running',
+                  kinds: outputs.map(o => o.output_type),
+                  error: errors.map(o => o.ename + ': ' + o.evalue).join()}); }
     return out; }"""
-ENDED = f"() => {{ const cells = ({PROGRESS})(); return cells.length && (cells.every(c => c.done) || cells.some(c => c.error)); }}"
+ENDED = (
+    f"() => {{ const cells = ({PROGRESS})(); return cells.length && (cells.every(c => "
+    f"c.done) || cells.some(c => c.error)); }}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +123,8 @@ def wait_for(url, process, log, seconds=60):
 
 @pytest.fixture
 def page(browser, lab):  # noqa: F811
-    "JupyterLab in a fresh browser context; afterwards: nothing was asked of another address and no dialog or error appeared."
+    """JupyterLab in a fresh browser context; afterwards: nothing was asked of another address and
+    no dialog or error appeared."""
     address, token = lab
     w = Watched(browser, offline=False)
     w.page.goto(f"{address}/lab?token={token}&reset")
@@ -129,8 +138,11 @@ def page(browser, lab):  # noqa: F811
 
 
 def open_notebook(page, name, *, kernel=True):
-    script = """async ([path, kernel]) => { const w = await jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook',
-        kernelPreference: kernel ? {name: 'python3', shouldStart: true, autoStartDefault: true} : {shouldStart: false, canStart: false}});
+    script = """async ([path, kernel]) => {
+        const started = {name: 'python3', shouldStart: true, autoStartDefault: true};
+        const kernelPreference = kernel ? started : {shouldStart: false, canStart: false};
+        const w = await jupyterapp.commands.execute(
+            'docmanager:open', {path, factory: 'Notebook', kernelPreference});
         await w.context.ready; await w.revealed; if (kernel) await w.sessionContext.ready; }"""
     page.evaluate(script, [f"nbs/{name}", kernel])
 
@@ -138,12 +150,14 @@ def open_notebook(page, name, *, kernel=True):
 def close_notebook(page):
     "Close it without saving, and end its kernel."
     page.evaluate(
-        """async () => { const w = jupyterapp.shell.currentWidget; await w.sessionContext.shutdown(); w.dispose(); }"""
+        """async () => { const w = jupyterapp.shell.currentWidget;
+            await w.sessionContext.shutdown(); w.dispose(); }"""
     )
 
 
 def test_every_notebook_opens(page):
-    "Rendered title, every cell, no dialog: a notebook of a newer format, a broken one, or one whose cells lack ids would say so here."
+    """Rendered title, every cell, no dialog: a notebook of a newer format, a broken one, or one
+    whose cells lack ids would say so here."""
     for name in NOTEBOOKS:
         open_notebook(page, name, kernel=False)
         cells = nbformat.read(ROOT / "nbs" / name, as_version=4).cells
@@ -179,17 +193,20 @@ def run_all(page, name):
 
 
 def see(page, cells):
-    "Scroll to each output as a reader would; its kinds and whether it has a place on the screen; pictures must have loaded."
+    """Scroll to each output as a reader would; its kinds and whether it has a place on the screen;
+    pictures must have loaded."""
     seen = []
     for c in cells:
         if not c["kinds"]:
             continue
         page.evaluate(
-            "i => { const n = jupyterapp.shell.currentWidget.content; n.activeCellIndex = i; return n.scrollToItem(i, 'start'); }",
+            "i => { const n = jupyterapp.shell.currentWidget.content; "
+            "n.activeCellIndex = i; return n.scrollToItem(i, 'start'); }",
             c["i"],
         )
         output = page.locator(
-            f".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell[data-windowed-list-index='{c['i']}'] .jp-OutputArea-output"
+            ".jp-NotebookPanel:not(.lm-mod-hidden) "
+            f".jp-Cell[data-windowed-list-index='{c['i']}'] .jp-OutputArea-output"
         ).first
         output.wait_for(state="visible")
         output.scroll_into_view_if_needed()
@@ -207,7 +224,8 @@ def see(page, cells):
 
 
 def prepare(world, name):
-    "What the notebook needs of earlier ones, where it is run alone; the truth's masks stand for an ensemble's probabilities, so that only 05 needs training."
+    """What the notebook needs of earlier ones, where it is run alone; the truth's masks stand for
+    an ensemble's probabilities, so that only 05 needs training."""
     folder, environment = world
     run = folder / "outputs" / "tiny"
     made = {

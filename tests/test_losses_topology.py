@@ -1,4 +1,5 @@
-"Losses on logits of any type, continuous speed and directions, topology losses in heads, persistence against slow routes and finite differences."
+"""Losses on logits of any type, continuous speed and directions, topology losses in heads,
+persistence against slow routes and finite differences."""
 
 import gudhi
 import numpy as np

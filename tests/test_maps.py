@@ -137,7 +137,8 @@ def test_a_page_knows_both_units(full):
 
 
 def test_probabilities_are_drawn_where_they_are(tmp_path):
-    "A road band of one bright row: its picture is opaque there, transparent elsewhere; another band is not taken for it."
+    """A road band of one bright row: its picture is opaque there, transparent elsewhere; another
+    band is not taken for it."""
     grid = raster.Grid((40, 60), from_origin(411000, 6178000, 2, 2), "EPSG:32637")
     probs = np.zeros((2, 40, 60), np.uint8)
     probs[0] = 200
@@ -239,7 +240,8 @@ def test_geojson_gives_the_same_roads_as_the_graph(tmp_path):
 
 
 def test_graphml_keeps_names_and_classes(tmp_path):
-    "Ours is read with every attribute; osmnx's, directed and without a line where a street is straight, is drawn once."
+    """Ours is read with every attribute; osmnx's, directed and without a line where a street is
+    straight, is drawn once."""
     from spacenet5_nb import graph
 
     g = street(name="Арбат", highway="primary")
@@ -346,7 +348,8 @@ BLIND = {
 
 @pytest.mark.parametrize("eye", BLIND)
 def test_speeds_are_told_apart_by_every_eye(eye):
-    "In CIELAB as a colour-blind reader sees them, neighbours differ well beyond the eye's threshold (about 2), and lightness rises with speed."
+    """In CIELAB as a colour-blind reader sees them, neighbours differ well beyond the eye's
+    threshold (about 2), and lightness rises with speed."""
     from skimage.color import rgb2lab
 
     rgb = np.array(

@@ -160,15 +160,19 @@ def test_labels_by_path_table_rows_and_source_give_the_same_target(tmp_path):
         by_path == masks.make_masks(labels.read_rows(tmp_path / "a.geojson"), grid, Channels.best())
     ).all()
     west, south, east, north = table.total_bounds + (-1e-4, -1e-4, 1e-4, 1e-4)
-    source = f"{tmp_path / 'a.geojson'}#within={west} {south},{east} {south},{east} {north},{west} {north}"
+    source = (
+        f"{tmp_path / 'a.geojson'}#within={west} {south},{east} {south},{east} "
+        f"{north},{west} {north}"
+    )
     assert (by_path == masks.make_masks(source, grid, Channels.best())).all() and by_path[12].any()
 
 
-# --- the reference ----------------------------------------------------------------------------------------------------------------------------
+# --- the reference -------------------------------------------------------------------------------
 
 
 def test_reference_style_repeats_the_documented_rules():
-    "Diamond ends, ascending order with higher speeds over lower ones, 275 clipped into the last bin."
+    """Diamond ends, ascending order with higher speeds over lower ones, 275 clipped into the last
+    bin."""
     grid = utm_grid(0.25, (80, 80))
     made = masks.make_masks(
         frame(
@@ -200,7 +204,7 @@ def test_reference_junctions_are_the_originals_bars():
     assert not target_shapes.reference_junctions(paths[:2], (120, 120)).any()
 
 
-# --- a thousand chips -------------------------------------------------------------------------------------------------------------------------
+# --- a thousand chips ----------------------------------------------------------------------------
 
 
 def thousand(folder, n: int) -> None:
@@ -305,7 +309,7 @@ def test_without_skipping_the_stage_stops_and_the_page_is_there(tmp_path, monkey
     assert "c0003" in (tmp_path / "out/small/integrity.html").read_text()
 
 
-# --- large images -----------------------------------------------------------------------------------------------------------------------------
+# --- large images --------------------------------------------------------------------------------
 
 
 def test_one_large_image_and_one_label_file_are_chips(tmp_path):

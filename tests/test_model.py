@@ -53,7 +53,8 @@ def test_the_originals_encoders_at_odd_sizes(name, parameters, bands):
 
 
 def as_written(net: unet.RoadUNet, x: torch.Tensor) -> torch.Tensor:
-    "The original's forward pass, step by step: double, convolve, put the skip beside, convolve; at last double and convolve 1x1."
+    """The original's forward pass, step by step: double, convolve, put the skip beside, convolve;
+    at last double and convolve 1x1."""
     *skips, y = net.encoder(x)
     for block, skip in zip(net.decoder, skips[::-1], strict=False):
         y = block.merge(

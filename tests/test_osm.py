@@ -1,4 +1,5 @@
-"OpenStreetMap to labels: generated extracts for the grammar, real ones for scale, hostile ones for safety; the command."
+"""OpenStreetMap to labels: generated extracts for the grammar, real ones for scale, hostile ones
+for safety; the command."""
 
 import bz2
 import gzip
@@ -121,7 +122,8 @@ def test_a_bridge_passes_over_and_a_shared_node_joins(tmp_path):
 
 
 def test_clipping_neither_breaks_nor_makes_junctions(tmp_path):
-    "A star of roads around a node near the border, an overpass across the border, and a ramp that crosses itself."
+    """A star of roads around a node near the border, an overpass across the border, and a ramp
+    that crosses itself."""
     nodes = FRAME | {
         1: (398, 100),
         2: (450, 100),
@@ -258,7 +260,8 @@ def test_masks_are_made_of_them(tmp_path):
         (
             {"maxspeed": "999"},
             30,
-            "highway: tertiary, 1-2 lanes, surface unknown (maxspeed '999' is out of range 1-160 km/h, ignored)",
+            "highway: tertiary, 1-2 lanes, surface unknown (maxspeed '999' is out "
+            "of range 1-160 km/h, ignored)",
         ),
     ],
 )
@@ -301,13 +304,23 @@ def test_a_missing_package_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "osmium", None)
     with pytest.raises(StageError, match="pip install osmium"):
         osm.read_osm(path)
-    code = "import sys\nsys.modules['osmium'] = None\nimport spacenet5_nb.acquire.osm, spacenet5_nb.pipeline"
+    code = (
+        "import sys\nsys.modules['osmium'] = None\nimport spacenet5_nb.acquire.osm, "
+        "spacenet5_nb.pipeline"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 HOSTILE = {
-    "laughs.osm": b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><osm version="0.6"><node id="1" lon="0" lat="0"><tag k="a" v="&b;"/></node></osm>',
-    "external.osm": b'<!DOCTYPE x SYSTEM "file:///etc/hostname" [<!ENTITY a SYSTEM "file:///etc/hostname">]><osm version="0.6">&a;</osm>',
+    "laughs.osm": (
+        b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+        b'<osm version="0.6"><node id="1" lon="0" lat="0"><tag k="a" v="&b;"/></node>'
+        b"</osm>"
+    ),
+    "external.osm": (
+        b'<!DOCTYPE x SYSTEM "file:///etc/hostname" [<!ENTITY a SYSTEM '
+        b'"file:///etc/hostname">]><osm version="0.6">&a;</osm>'
+    ),
     "noise.osm.pbf": np.random.default_rng(1).bytes(20000),
     "empty.osm.pbf": b"",
     "length.osm.pbf": b"\xff\xff\xff\xff",
@@ -323,12 +336,16 @@ HOSTILE = {
 
 
 def test_hostile_files_are_data_errors(tmp_path):
-    "In a process of its own with limits on time and memory: a crash of the library must not be ours."
+    """In a process of its own with limits on time and memory: a crash of the library must not be
+    ours."""
     for name, data in HOSTILE.items():
         (tmp_path / name).write_bytes(data)
     code = (
-        "import resource, sys\nfrom spacenet5_nb import osm\nfrom spacenet5_nb.core import DataError\nresource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
-        "for path in sys.argv[1:]:\n    try: osm.read_osm(path)\n    except DataError as e: print(e)\n    else: print('accepted', path)"
+        "import resource, sys\nfrom spacenet5_nb.acquire import osm\nfrom "
+        "spacenet5_nb.core import DataError\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "for path in sys.argv[1:]:\n    try: osm.read_osm(path)\n    except "
+        "DataError as e: print(e)\n    else: print('accepted', path)"
     )
     out = subprocess.run(
         [sys.executable, "-c", code, *(str(tmp_path / name) for name in HOSTILE)],

@@ -150,7 +150,8 @@ def test_environment_and_dockerfile_install_from_the_same_pins():
 
 def test_the_dockerfile_names_the_cuda_that_the_pinned_torch_wants():
     assert f"torch {PINNED['torch']}" in (ROOT / "Dockerfile").read_text(), (
-        "read the new torch's requirements, and write them and the driver they ask for into the comment"
+        "read the new torch's requirements, and write them and the driver they ask "
+        "for into the comment"
     )
 
 

@@ -1,15 +1,13 @@
 "The losses against the original's own values, in float64."
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from reference_cases import read_json
 
 from spacenet5_nb.core import Channels, HeadConfig
 from spacenet5_nb.losses import HeadLoss, head_slices
 
-pytestmark = pytest.mark.shared
 TABLES = {  # the original's weight tables
     "road_stage1_rgb": HeadConfig(dice=0.5, focal=2.0, bce=0.1),
     "road_stage2": HeadConfig(dice=0.5, focal=2.0),
@@ -37,11 +35,11 @@ def inputs(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("seed", [1, 7])
-def test_losses_and_gradients_equal_the_originals(shared, seed):
-    reference = json.loads((shared / "reference/model/losses.json").read_text())[str(seed)]
+def test_losses_and_gradients_equal_the_originals(reference, seed):
+    stored = read_json(reference / "model/losses.json")[str(seed)]
     slices = head_slices(Channels.selim_sef())
-    assert len(reference) == 14
-    for name, expected in reference.items():
+    assert len(stored) == 14
+    for name, expected in stored.items():
         table, head = name.split("|")
         logits, targets = inputs(seed)
         loss = HeadLoss(TABLES[table])(logits[:, slices[head]], targets[:, slices[head]])

@@ -6,6 +6,7 @@ from collections import Counter
 import geopandas as gpd
 import numpy as np
 import pytest
+from reference_cases import label_files, read_json
 
 from spacenet5_nb import graph, masks, raster, speed_limits  # isort: skip
 import rasterio  # isort: skip
@@ -13,39 +14,36 @@ from affine import Affine
 from rasterio.crs import CRS
 from shapely.geometry import shape
 
-pytestmark = pytest.mark.shared
 CHIPS = ("AOI_2_Vegas_img0", "AOI_2_Vegas_img99", "AOI_2_Vegas_img990", "AOI_2_Vegas_img991")
 
 
-def test_speeds_of_every_real_label_file(shared):
-    expected = json.loads((shared / "reference/targets/speeds_mph.json").read_text())
+def test_speeds_of_every_real_label_file(reference):
+    expected = read_json(reference / "targets/speeds_mph.json")
     assert len(expected) >= 12
-    for name, counts in expected.items():
-        path = next((shared / "data").rglob(name))
-        features = json.loads(path.read_text())[
-            "features"
-        ]  # the original counts features, not the parts of MultiLineStrings
+    for name, path in label_files(reference).items():
+        # the original counts features, not the parts of MultiLineStrings
+        features = json.loads(path.read_text())["features"]
         roads = gpd.GeoDataFrame(
             [f["properties"] for f in features],
             geometry=[shape(f["geometry"]) for f in features],
             crs=4326,
         )
         got = Counter(speed_limits.add_speeds(roads, keep_existing=False)["inferred_speed_mph"])
-        assert got == {float(mph): n for mph, n in counts.items()}, name
+        assert got == {float(mph): n for mph, n in expected[name].items()}, name
 
 
 @pytest.fixture(scope="module", params=CHIPS)
-def case(request, shared):
+def case(request, reference):
     "Label file, grid and the original's 11 bands of one chip."
-    place = json.loads((shared / "reference/vectorize/reference.json").read_text())[request.param]
-    with rasterio.open(shared / f"reference/targets/{request.param}.tif", driver="GTiff") as source:
+    place = read_json(reference / "vectorize/reference.json")[request.param]
+    with rasterio.open(reference / f"targets/{request.param}.tif", driver="GTiff") as source:
         bands = source.read()
     grid = raster.Grid(
         bands.shape[1:],
         Affine.from_gdal(*place["gdal_geotransform"]),
         CRS.from_string(place["crs"]),
     )
-    return shared / f"reference/targets/{request.param}.geojson", grid, bands
+    return reference / f"targets/{request.param}.geojson", grid, bands
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -1,6 +1,7 @@
-"The strict runner: nothing runs unless names, types, tags, keys and inputs are right; a failure leaves its record."
+"""The strict runner: nothing runs unless names, types, tags, keys and inputs are right; a failure
+leaves its record."""
 
-import os
+import contextlib
 import signal
 import subprocess
 import sys
@@ -37,13 +38,6 @@ def notebook(path, parameters, *code, tags=("parameters",)):
     nb.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
     nbformat.write(nb, path)
     return path
-
-
-def spacenet5(*arguments, **environment):
-    command = [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment
-    )
 
 
 def test_every_shipped_preset_is_valid():
@@ -99,10 +93,11 @@ def test_a_failed_notebook_leaves_its_copy_and_traceback(outputs, tmp_path):
 HOLD = """
 import threading
 kernel = get_ipython().kernel
-asked, answer, end = threading.Event(), kernel.shell_handlers["kernel_info_request"], kernel.do_shutdown
+handlers, end = kernel.shell_handlers, kernel.do_shutdown
+asked, answer = threading.Event(), handlers["kernel_info_request"]
 async def slow(*message): await answer(*message); asked.wait(20)
 async def stop(restart): asked.set(); return await end(restart)
-kernel.shell_handlers["kernel_info_request"], kernel.do_shutdown = slow, stop
+handlers["kernel_info_request"], kernel.do_shutdown = slow, stop
 """
 
 
@@ -120,12 +115,20 @@ def test_a_kernel_that_is_still_leaving_its_last_request_is_not_interrupted(
 def test_a_cell_that_is_stopped_still_cleans_up(outputs, tmp_path):
     "Ctrl-C in the middle of a cell: the kernel is interrupted, so that its `finally` runs."
     there, gone = tmp_path / "there", tmp_path / "gone"
-    cell = f"import threading\ntry: open({str(there)!r}, 'w').close(); threading.Event().wait(60)\nfinally: open({str(gone)!r}, 'w').close()"
+    cell = (
+        f"import threading\ntry: open({str(there)!r}, 'w').close(); "
+        f"threading.Event().wait(60)\nfinally: open({str(gone)!r}, 'w').close()"
+    )
     nb = notebook(tmp_path / "t.ipynb", "fold: int = 0", cell)
-    code = f"from spacenet5_nb.workflow.notebook_runner import run_notebook; run_notebook({str(nb)!r}, {{}}, {str(outputs / 'r' / 't.ipynb')!r})"
+    code = (
+        "from spacenet5_nb.workflow.notebook_runner import run_notebook; "
+        f"run_notebook({str(nb)!r}, {{}}, {str(outputs / 'r' / 't.ipynb')!r})"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not there.exists():
-        pass
+    while not there.exists():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+            break
     process.send_signal(signal.SIGINT)
     assert process.wait(30) != 0 and gone.exists() and (outputs / "r" / "t.failed.ipynb").exists()
 
@@ -200,15 +203,11 @@ def test_unknown_preset_key_and_settings_key(tmp_path):
         (["pipeline", "--from", "07", "--to", "02"], "no stage to run"),
     ],
 )
-def test_the_command_line_refuses_before_anything_runs(tmp_path, arguments, words):
-    done = spacenet5(
-        *arguments,
-        SPACENET5_OUTPUTS=str(tmp_path / "outputs"),
-        SPACENET5_DATA=str(tmp_path / "data"),
-    )
-    assert (
-        done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    ), done.stderr
+def test_the_command_line_refuses_before_anything_runs(
+    outputs, tmp_path, program, arguments, words
+):
+    code, _, err = program(*arguments)
+    assert code == 1 and words in err and len(err.strip().splitlines()) == 1, err
     assert not list(tmp_path.rglob("*.ipynb"))
 
 
@@ -297,8 +296,10 @@ def test_files_that_are_no_data_do_not_wake_the_stages(tmp_path):
 
 def test_scoring_needs_neither_jupyter_nor_torch():
     code = (
-        "import sys\nfor m in ('nbformat', 'papermill', 'torch', 'timm', 'lightning', 'nbdev', 'IPython'): sys.modules[m] = None\n"
-        "sys.argv = ['spacenet5', 'score', '--help']\nfrom spacenet5_nb.pipeline import main; main()"
+        "import sys\nfor m in ('nbformat', 'papermill', 'torch', 'timm', "
+        "'lightning', 'nbdev', 'IPython'): sys.modules[m] = None\n"
+        "sys.argv = ['spacenet5', 'score', '--help']\nfrom spacenet5_nb.pipeline "
+        "import main; main()"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0

@@ -1,10 +1,8 @@
-"The score of anyone's roads: what a competitor's files look like, what is missing, what is refused, and why a chip lost."
+"""The score of anyone's roads: what a competitor's files look like, what is missing, what is
+refused, and why a chip lost."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import geopandas as gpd
@@ -139,7 +137,7 @@ def spacenet5_score(*arguments, fails: type[Exception] | None = None) -> str:
     return found.output
 
 
-# what a competitor brings --------------------------------------------------------------------------------------------------------
+# what a competitor brings ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("degrees", [True, False], ids=["degrees", "utm"])
@@ -230,7 +228,10 @@ def test_the_pixels_are_those_of_the_pansharpened_image(truth, tmp_path):
     }
     with pytest.raises(
         DataError,
-        match=r"a\.csv: takes AOI_7_Moscow_chip1 to column 250, row 50, but .*MS_chip1.tif has 75 columns",
+        match=(
+            r"a\.csv: takes AOI_7_Moscow_chip1 to column 250, row 50, but "
+            r".*MS_chip1.tif has 75 columns"
+        ),
     ):
         score_folder(truth, csv, images=only_ms)
 
@@ -280,7 +281,7 @@ def test_files_of_every_kind_score_alike(truth, tmp_path):
     ), "one file is one chip"
 
 
-# the CSV --------------------------------------------------------------------------------------------------------------------------
+# the CSV -----------------------------------------------------------------------------------------
 
 
 def dialect(kind: str) -> bytes:
@@ -403,7 +404,7 @@ def test_an_empty_proposal_is_given_and_a_missing_one_is_not(tmp_path):
     ), "a file without roads lies nowhere"
 
 
-# times ---------------------------------------------------------------------------------------------------------------------------------
+# times -------------------------------------------------------------------------------------------
 
 
 def test_nobody_invents_the_speeds_that_are_judged(truth, tmp_path):
@@ -516,7 +517,7 @@ def test_graphs_without_speeds(truth, tmp_path):
         score_folder(truth, tmp_path / "ours")
 
 
-# images, or pixels alone -------------------------------------------------------------------------------------------------------------------
+# images, or pixels alone -------------------------------------------------------------------------
 
 
 def test_two_csvs_without_images_need_the_width_of_a_pixel(tmp_path):
@@ -560,14 +561,17 @@ def test_what_the_width_of_a_pixel_cannot_cure(truth, tmp_path):
     next(truth.rglob("*PS-RGB_chip2.tif")).unlink()
     with pytest.raises(
         DataError,
-        match=r"a\.csv: is in pixels, and 1 chips have no image.*AOI_7_Moscow_chip2. .*\(--images\)\.$",
+        match=(
+            r"a\.csv: is in pixels, and 1 chips have no image.*AOI_7_Moscow_chip2. "
+            r".*\(--images\)\.$"
+        ),
     ):
         score_folder(truth, csv)
     with pytest.raises(DataError, match="nowhere: does not exist"):
         score_folder(truth, csv, images=tmp_path / "nowhere")
 
 
-# chips that are missing, extra, of another world ------------------------------------------------------------------------------------------------
+# chips that are missing, extra, of another world -------------------------------------------------
 
 
 def test_missing_chips_score_nothing_and_are_named(truth, tmp_path):
@@ -629,29 +633,10 @@ def test_errors_say_what_to_do(truth, tmp_path):
     assert not (tmp_path / "outputs").exists(), "an error leaves nothing"
 
 
-def test_the_commands_error_is_one_line(truth, tmp_path):
-    found = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from spacenet5_nb.pipeline import main; main()",
-            "score",
-            "--truth",
-            truth,
-            "--proposal",
-            tmp_path / "nowhere.csv",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"SPACENET5_ROOT": str(ROOT)},
-    )
-    assert (
-        found.returncode == 1
-        and found.stderr.startswith("error: ")
-        and len(found.stderr.splitlines()) == 1
-        and found.stdout == ""
-    )
+def test_the_commands_error_is_one_line(truth, tmp_path, program):
+    code, out, err = program("score", "--truth", truth, "--proposal", tmp_path / "nowhere.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ") and len(err.splitlines()) == 1
 
 
 def test_an_error_names_the_chip_and_the_file_from_any_process(truth, tmp_path):
@@ -675,7 +660,7 @@ def test_many_processes_find_the_same(truth, tmp_path):
     assert one.table.equals(two.table) and one.summary == two.summary
 
 
-# the judge's parameters -------------------------------------------------------------------------------------------------------------------------
+# the judge's parameters --------------------------------------------------------------------------
 
 
 def test_protocol_and_parameters(truth, tmp_path):
@@ -763,7 +748,7 @@ def test_trained_cities(truth, tmp_path):
     )
 
 
-# files -----------------------------------------------------------------------------------------------------------------------------------------
+# files -------------------------------------------------------------------------------------------
 
 
 def test_scores_go_to_a_folder_of_their_own(truth, tmp_path, outputs, monkeypatch):
@@ -831,7 +816,7 @@ def test_what_the_scores_are_about_is_said_by_who_knows(truth, tmp_path):
     ), "stage 07 says what its scores are"
 
 
-# why it lost --------------------------------------------------------------------------------------------------------------------------------------
+# why it lost -------------------------------------------------------------------------------------
 
 
 def coloured(path: Path) -> dict[str, int]:
@@ -935,7 +920,7 @@ def test_pixels_alone_and_missing_chips_are_explained_as_far_as_they_go(tmp_path
     )
 
 
-# real data ----------------------------------------------------------------------------------------------------------------------------------------
+# real data ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.shared

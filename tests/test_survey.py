@@ -1,4 +1,5 @@
-"What the survey of disagreements must find: labels that were moved, lines that are no roads, no-data; on generated chips and on real ones."
+"""What the survey of disagreements must find: labels that were moved, lines that are no roads,
+no-data; on generated chips and on real ones."""
 
 import math
 import pickle

@@ -1,7 +1,8 @@
-"TOPO and SP: toys worked out by hand, a plain networkx implementation, invariances, draws, bad input."
+"""TOPO and SP: toys worked out by hand, a plain networkx implementation, invariances, draws, bad
+input."""
 
-import json
 import math
+import random
 import runpy
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_cases import graph_of, read_json
 
 from spacenet5_nb import topo as module
 from spacenet5_nb.core import GraphError
@@ -51,7 +53,7 @@ def grid(side: int = 8, missing: int = 15) -> tuple[nx.MultiGraph, nx.MultiGraph
     return g, less
 
 
-# toys by hand ----------------------------------------------------------------------------------------------------------------
+# toys by hand ------------------------------------------------------------------------------------
 
 
 def test_a_straight_road_with_a_gap():
@@ -89,7 +91,8 @@ def test_a_missing_branch():
         road_graph(nodes, [(1, 2), (2, 3), (2, 4)]),
         road_graph({n: nodes[n] for n in (1, 2, 3)}, [(1, 2), (2, 3)]),
     )
-    # 1 and 3 see 5 marks on their road, the branch's end and its one mark; 2 and 4 see 4 nodes, 3 + 3 + 1 marks; near 4 the proposal has no node
+    # 1 and 3 see 5 marks on their road, the branch's end and its one mark; 2 and 4 see 4 nodes,
+    # 3 + 3 + 1 marks; near 4 the proposal has no node
     for protocol in ("cosmiq", "spacenet"):
         assert counts(topo(truth, without, protocol=protocol)) == (5 + 9 + 5, 0, 2 + 2 + 2 + 11)
     assert counts(topo(without, truth)) == (5 + 9 + 5, 2 + 2 + 2, 0)
@@ -126,12 +129,13 @@ def test_a_route_of_no_length():
     )
 
 
-# a plain implementation --------------------------------------------------------------------------------------------------------
+# a plain implementation --------------------------------------------------------------------------
 
 
 @st.composite
 def graphs(draw, distinct: bool = False):
-    "Bends, parallels, rings, detached parts on a 10 m lattice, so that ties happen; ids out of order, geometries drawn either way."
+    """Bends, parallels, rings, detached parts on a 10 m lattice, so that ties happen; ids out of
+    order, geometries drawn either way."""
     spot = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(
         lambda p: (500_000 + 10 * p[0], 4_000_000 + 10 * p[1])
     )
@@ -201,7 +205,7 @@ def test_a_town_as_networkx_has_it(plain):
     assert shortest_path_score(g, less) == pytest.approx(plain["plain_sp"](g, less))
 
 
-# invariances ------------------------------------------------------------------------------------------------------------------
+# invariances -------------------------------------------------------------------------------------
 
 
 def renamed(g: nx.MultiGraph, random) -> nx.MultiGraph:
@@ -319,7 +323,7 @@ def test_directed_graphs_and_missing_geometry():
         assert shortest_path_score(g, other) == shortest_path_score(g, less)
 
 
-# draws ------------------------------------------------------------------------------------------------------------------------
+# draws -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", ["cosmiq", "spacenet"])
@@ -365,13 +369,18 @@ def test_drawn_routes_estimate_the_whole():
     assert math.isnan(shortest_paths(g, less, routes=1).standard_error)
 
 
-@pytest.mark.shared
-def test_draws_are_the_originals(shared):
-    folder = shared / "reference/apls"
-    loader = runpy.run_path(str(folder / "load.py"))
-    cases = loader["load"](folder / "cosmiq_cases.json.gz")[1]
-    for name, stored in json.loads((folder / "topo_sp.json").read_text())["cases"].items():
-        truth, proposal = (loader["graph_of"](cases[name][side]) for side in ("truth", "proposal"))
+@pytest.fixture(scope="module")
+def samples(reference) -> dict[str, tuple]:
+    "The original's sample pairs: truth, proposal, and its TOPO and SP."
+    cases = read_json(reference / "apls/cosmiq_cases.json")["cases"]
+    return {
+        name: (graph_of(cases[name]["truth"]), graph_of(cases[name]["proposal"]), stored)
+        for name, stored in read_json(reference / "apls/topo_sp.json")["cases"].items()
+    }
+
+
+def test_draws_are_the_originals(samples):
+    for name, (truth, proposal, stored) in samples.items():
         for seed in range(3):
             expected, sp = stored[f"topo_seed{seed}"], stored[f"sp_seed{seed}"]
             assert counts(topo(truth, proposal, origins=1000, seed=seed)) == tuple(
@@ -381,15 +390,9 @@ def test_draws_are_the_originals(shared):
             assert (r.score, r.counted) == (sp["sp"], sp["n_counted"]), (name, seed)
 
 
-@pytest.mark.shared
-def test_real_graphs_under_other_names(shared):
-    import random
-
-    folder = shared / "reference/apls"
-    loader, chance = runpy.run_path(str(folder / "load.py")), random.Random(0)
-    cases = loader["load"](folder / "cosmiq_cases.json.gz")[1]
-    for name in json.loads((folder / "topo_sp.json").read_text())["cases"]:
-        truth, proposal = (loader["graph_of"](cases[name][side]) for side in ("truth", "proposal"))
+def test_real_graphs_under_other_names(samples):
+    chance = random.Random(0)
+    for truth, proposal, _ in samples.values():
         one, other = (
             topo(truth, proposal, protocol="spacenet"),
             topo(renamed(truth, chance), renamed(proposal, chance), protocol="spacenet"),
@@ -400,7 +403,7 @@ def test_real_graphs_under_other_names(shared):
         )
 
 
-# large graphs -----------------------------------------------------------------------------------------------------------------
+# large graphs ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("block", [1, 200, 1000])
@@ -432,7 +435,7 @@ def test_only_sources_of_drawn_routes_are_searched(monkeypatch):
     assert 0 < len(searched) <= 2 * 5
 
 
-# the ends of the scale, bad input ---------------------------------------------------------------------------------------------
+# the ends of the scale, bad input ----------------------------------------------------------------
 
 
 def test_empty_graphs():

@@ -1,4 +1,5 @@
-"Training: clipping, accumulation, budget, kills at any moment, presets' schedules, and two processes that train one network."
+"""Training: clipping, accumulation, budget, kills at any moment, presets' schedules, and two
+processes that train one network."""
 
 import json
 import os
@@ -109,7 +110,8 @@ def test_gradients_are_clipped_at_the_configured_value(tmp_path, chips, monkeypa
 
 
 def test_passes_add_up_to_the_gradient_of_the_whole_batch(tmp_path, chips, monkeypatch):
-    "With a loss that is a mean over images and no batch statistics, two passes of two are one of four."
+    """With a loss that is a mean over images and no batch statistics, two passes of two are one of
+    four."""
     monkeypatch.setattr(
         ComboLoss,
         "forward",
@@ -321,18 +323,24 @@ keys, item = [], RoadDataset.__getitem__
 def spied(self, key): keys.append(list(key)); return item(self, key)
 RoadDataset.__getitem__ = spied
 kept, keep = [], train.Keeper.keep
-train.Keeper.keep = lambda self, row, module, trainer: (kept.append(row["epoch"]), keep(self, row, module, trainer))
-train.RoadModule.on_train_end = lambda self: torch.save({k: v for k, v in self.net.named_parameters()}, folder/f"{name}-{rank_now()}.pt")
+def kept_too(self, row, *rest): kept.append(row["epoch"]); keep(self, row, *rest)
+train.Keeper.keep = kept_too
+def save(self): torch.save(dict(self.net.named_parameters()), folder/f"{name}-{rank_now()}.pt")
+train.RoadModule.on_train_end = save
 counted = lambda chip, probs: {"apls_length": float(probs[10].mean())/255, "apls_time": 0.5}
-rows = train.fit(json.loads((folder/"preset.json").read_text()), 0, pd.read_csv(folder/"chips.csv"), out=folder/name/"folds/0", score=counted, device="cpu", workers=0)
+preset, chips = json.loads((folder/"preset.json").read_text()), pd.read_csv(folder/"chips.csv")
+options = dict(out=folder/name/"folds/0", score=counted, device="cpu")
+rows = train.fit(preset, 0, chips, **options, workers=0)
 rank = int(os.environ.get("RANK", 0))
-(folder/f"{name}-{rank}.json").write_text(json.dumps({"keys": keys, "kept": kept, "rows": rows.drop(columns="seconds").to_dict("records")}))
+told = {"keys": keys, "kept": kept, "rows": rows.drop(columns="seconds").to_dict("records")}
+(folder/f"{name}-{rank}.json").write_text(json.dumps(told))
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path, chips):
-    "torchrun on the CPU: disjoint samples, equal weights, one writer; the encoder is frozen in the first epoch."
+    """torchrun on the CPU: disjoint samples, equal weights, one writer; the encoder is frozen in
+    the first epoch."""
     stages = [
         STAGE | {"epochs": 2, "freeze_encoder_epochs": 1},
         STAGE | {"epochs": 1, "sync_bn": True},
@@ -378,7 +386,8 @@ def test_two_processes_train_one_network(tmp_path, chips):
 
 @pytest.mark.slow
 def test_a_notebook_starts_its_own_processes(tmp_path, chips):
-    "devices=2 in one program: forked processes train, and the program itself goes on with what they wrote."
+    """devices=2 in one program: forked processes train, and the program itself goes on with what
+    they wrote."""
     (tmp_path / "worker.py").write_text(WORKER.replace("workers=0)", "workers=0, devices=2)"))
     (tmp_path / "preset.json").write_text(
         json.dumps(TINY | {"train": {"stages": [STAGE | {"epochs": 1}, STAGE | {"epochs": 1}]}})

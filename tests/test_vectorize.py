@@ -304,37 +304,31 @@ def test_steps_lose_no_road_silently():
     assert names[0] == "skeleton" and names[-1] == "simplify"
 
 
-@pytest.mark.shared
-def test_better_than_the_original_on_noisy_masks(shared):
+THEIRS = {"img0": 0.770, "img99": 0.396, "img990": 0.784, "img991": 0.914}  # same judge
+
+
+def test_better_than_the_original_on_noisy_masks(reference):
+    "Against the original's own rows; all four chips where the full set is at hand."
     from spacenet5_nb.apls import apls_both
 
-    folder = shared / "reference" / "vectorize"
-    reference, ours = json.loads((folder / "reference.json").read_text()), []
-    theirs = {
-        "img0": 0.770,
-        "img99": 0.396,
-        "img990": 0.784,
-        "img991": 0.914,
-    }  # the original's own CSVs, same judge
-    for name in theirs:
-        with rasterio.open(folder / f"AOI_2_Vegas_{name}.tif") as source:
+    folder, ours = reference / "vectorize", {}
+    places = json.loads((folder / "reference.json").read_text())
+    for name in (n for n in THEIRS if (folder / f"AOI_2_Vegas_{n}.tif").exists()):
+        full = f"AOI_2_Vegas_{name}"
+        with rasterio.open(folder / f"{full}.tif") as source:
             probs = source.read()
         place = dict(
-            transform=Affine.from_gdal(*reference[f"AOI_2_Vegas_{name}"]["gdal_geotransform"]),
-            crs="EPSG:4326",
+            transform=Affine.from_gdal(*places[full]["gdal_geotransform"]), crs="EPSG:4326"
         )
-        g = add_speeds(
-            vectorize(probs, **place, config=VectorizeConfig()),
-            probs,
-            **place,
-            config=SpeedConfig(),
-        )
-        truth = truth_of(
-            json.loads((folder / f"AOI_2_Vegas_{name}_truth.json").read_text()), g.graph["crs"]
-        )
-        ours.append([s.score for s in apls_both(truth, g)])
-        assert ours[-1][0] > theirs[name]
-    assert np.mean(ours, axis=0)[0] > 0.88 and np.mean(ours, axis=0)[1] > 0.85
+        roads = vectorize(probs, **place, config=VectorizeConfig())
+        g = add_speeds(roads, probs, **place, config=SpeedConfig())
+        truth = truth_of(json.loads((folder / f"{full}_truth.json").read_text()), g.graph["crs"])
+        ours[name] = [s.score for s in apls_both(truth, g)]
+        assert ours[name][0] > THEIRS[name]
+    assert len(ours) in (1, 4), "the choice holds one mask, the full set four"
+    if len(ours) == 4:
+        length, time = np.mean(list(ours.values()), axis=0)
+        assert length > 0.88 and time > 0.85
 
 
 def truth_of(data, crs):

@@ -1,4 +1,5 @@
-"Compiled loops equal the libraries', windows equal the whole, stitched chips are one city; and masks that break others."
+"""Compiled loops equal the libraries', windows equal the whole, stitched chips are one city; and
+masks that break others."""
 
 import networkx as nx
 import numpy as np
@@ -396,7 +397,8 @@ def test_a_stack_on_disk_reads_like_an_array(tmp_path):
 
 
 def chips_of(stack, half, overlap, shift=1.0, channels=SELIM, seed=0, speeds=True):
-    "A stack as chips of which each is vectorized alone, from its own, slightly displaced, noisier prediction."
+    """A stack as chips of which each is vectorized alone, from its own, slightly displaced,
+    noisier prediction."""
     rng, out = np.random.default_rng(seed), []
     for r in range(0, stack.shape[1] - half + 1, half - overlap):
         for c in range(0, stack.shape[2] - half + 1, half - overlap):

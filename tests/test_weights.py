@@ -1,10 +1,9 @@
 "The published weights: found in the bucket, fetched, checked, turned into members."
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from reference_cases import CHOICE, read_json
 from test_download import moto, server  # noqa: F401  (fixtures: a local S3 server)
 from test_parity_networks import filled
 from typer.testing import CliRunner
@@ -39,11 +38,9 @@ def test_an_entrant_is_found_fetched_once_and_checked(server, tmp_path, capsys):
         published_weights.download_weights("nobody", tmp_path)
 
 
-def test_the_command_makes_members(server, tmp_path, shared):  # noqa: F811
+def test_the_command_makes_members(server, tmp_path):  # noqa: F811
     "A checkpoint in his format, under its published kind of name, becomes a member that loads."
-    keys = json.loads((shared / "reference/model/state_dict_keys.json").read_text())["dpn_unet"][
-        "keys"
-    ]
+    keys = read_json(CHOICE / "model/state_dict_keys.json")["dpn_unet"]["keys"]
     file = tmp_path / "dpn_unet_dpn92_3_best_dice"
     torch.save(
         {

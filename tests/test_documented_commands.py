@@ -1,4 +1,4 @@
-"Every command in README runs, in a workspace whose presets are small; or stands in a list with the reason and the test that runs it instead."
+"Every command in README and docs runs, or stands in a list with the test that runs it instead."
 
 import os
 import re
@@ -24,15 +24,24 @@ folds:
   - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
   - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
 train:
-  stages: [{crop_px: 96, batch: 4, epochs: 1, steps_per_epoch: 2, lr: [[0, 1.0e-3]], schedule: steps, validate_every: 1}]
+  stages:
+    - crop_px: 96
+      batch: 4
+      epochs: 1
+      steps_per_epoch: 2
+      lr: [[0, 1.0e-3]]
+      schedule: steps
+      validate_every: 1
   validation_chips: 1
 ensemble: {tta: none}
 """
-DEMO = "data: {demo: {cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: 220.0, gsd_m: 1.0}}\n"
+DEMO = (
+    "data: {demo: {cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: "
+    "220.0, gsd_m: 1.0}}\n"
+)
 ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
-    "make test": ("would run itself", "test_readme.py::test_command"),
-    "spacenet5 download --aoi": ("SpaceNet's bucket cannot be reached", "test_download.py"),
-    "spacenet5 download --weights": ("SpaceNet's bucket cannot be reached", "test_weights.py"),
+    "make test": ("would run itself", "test_documented_commands.py::test_command"),
+    "spacenet5 download": ("SpaceNet's bucket cannot be reached", "test_download.py"),
     "spacenet5 train --fold": (
         "full-size network; the same command trains small ones there",
         "test_training.py",
@@ -40,7 +49,7 @@ ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
     "torchrun": ("full-size network on four GPUs; two CPU processes there", "test_training.py"),
     "--scheduler": ("needs a running cluster; a local one there", "test_end_to_end.py"),
 }
-STANDS_FOR = {  # what README leaves to its reader
+STANDS_FOR = {  # what is left to the reader
     "train-own IMAGE.tif --osm extract.osm.pbf": "train-own own.tif --osm own.osm",
     "<folder>": "data/demo/SN5_roads",
     "<chips>": "data/demo/SN5_roads/train",
@@ -54,20 +63,25 @@ STANDS_FOR = {  # what README leaves to its reader
 }
 
 
-def commands() -> list[str]:
-    "The lines of README's shell blocks, without comments."
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    return [
-        line
-        for block in blocks
-        for line in (re.sub(r"\s{2,}#.*$", "", text).strip() for text in block.splitlines())
-        if line and not line.startswith("#")
-    ]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> dict[str, str]:
+    "The lines of the pages' shell blocks, without comments, each once: the page it stands on."
+    found = {}
+    for page in PAGES:
+        blocks = re.findall(r"^```(?:sh|bash|shell)\n(.*?)^```", page.read_text(), re.S | re.M)
+        for text in "".join(blocks).replace("\\\n", " ").splitlines():
+            line = re.sub(r"\s{2,}#.*$", "", text).strip()
+            if line and not line.startswith("#"):
+                found.setdefault(line, page.stem)
+    return found
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    "This workspace in a folder of its own, with presets that take seconds, and the demo run through."
+    """This workspace in a folder of its own, with presets that take seconds, and the demo run
+    through."""
     home = tmp_path_factory.mktemp("workspace")
     for name in ("nbs", "spacenet5_nb", "configs"):
         shutil.copytree(
@@ -99,7 +113,8 @@ def workspace(tmp_path_factory):
 
 
 def draw_town(image: Path, osm: Path, side: int = 1300) -> None:
-    "A grid of bright streets, an image of more than a kilometre, and the same streets for OpenStreetMap."
+    """A grid of bright streets, an image of more than a kilometre, and the same streets for
+    OpenStreetMap."""
     grid, rng = (
         raster.Grid(
             (side, side), Affine(1, 0, 500_000, 0, -1, 4_000_000), raster.CRS.from_epsg(32611)
@@ -140,7 +155,7 @@ def run(home: Path, line: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", [pytest.param(c, id=f"{p}: {c}") for c, p in commands().items()])
 def test_command(line, workspace):
     for part, (why, where) in ELSEWHERE.items():
         if part not in line:
@@ -154,4 +169,4 @@ def test_command(line, workspace):
 
 def test_nothing_in_the_list_is_stale():
     for part in ELSEWHERE:
-        assert any(part in line for line in commands()), f"README has no command with '{part}'"
+        assert any(part in line for line in commands()), f"no page has a command with '{part}'"
