@@ -30,6 +30,7 @@ WORKDIR /workspace
 
 # dependencies first: they change less often than the code
 COPY --chown=mapper pyproject.toml constraints.txt Makefile README.md LICENSE settings.ini ./
+COPY --chown=mapper scripts ./scripts
 COPY --chown=mapper spacenet5_nb ./spacenet5_nb
 COPY --chown=mapper configs ./configs
 # --build-arg TORCH=cpu: PyTorch without CUDA, an image of less than half the size

@@ -2,21 +2,25 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# TORCH=cpu: PyTorch's own build without CUDA; the pin is the same, and PyPI's Linux build brings 3.8 GB of CUDA along
+# TORCH=cpu: PyTorch's own build without CUDA; the pin is the same, and PyPI's Linux build brings
+# 3.8 GB of CUDA along
 CPU_LINKS ?= https://download.pytorch.org/whl/cpu/torch/ https://download.pytorch.org/whl/cpu/torchvision/
 LINKS := $(if $(filter cpu,$(TORCH)),$(CPU_LINKS:%=--find-links %))
-# torch's threads sleep while they wait: spinning ones starve whatever else runs (25 times slower beside one busy process on two cores)
+# torch's threads sleep while they wait: spinning ones starve whatever else runs (25 times slower
+# beside one busy process on two cores)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help demo test test-all lab install notebooks lint clean-venv
+.PHONY: help demo test test-all lab install lint hooks clean-venv
 
 help:
-	@echo "make demo   train four folds on generated cities, score them, draw the map"
-	@echo "make test   run every notebook's assertions and the tests but the slow ones"
-	@echo "make test-all   the slow ones too: whole pipelines, clusters, JupyterLab, every documented command"
-	@echo "make lab    open JupyterLab in nbs/"
-	@echo "make lint   ruff; notebooks clean and exported"
-	@echo "TORCH=cpu   behind any of them, at the first one: PyTorch without CUDA, a smaller download"
+	@echo "make demo      train four folds on generated cities, score them, draw the map"
+	@echo "make test      run the notebooks' assertions and the tests"
+	@echo "make test-all  the slow tests too"
+	@echo "make lab       open JupyterLab in nbs/"
+	@echo "make lint      ruff; notebooks clean and exported"
+	@echo "make hooks     git merges and shows notebooks cell by cell in this clone"
+	@echo "Each installs into .venv on first use. TORCH=cpu behind the first one: PyTorch without"
+	@echo "CUDA, less than half the size."
 
 # nbdev-export writes pyproject.toml again, unchanged: what it says counts, not when it was written
 INSTALLED := .venv/.installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
@@ -26,8 +30,8 @@ install: $(INSTALLED)
 $(INSTALLED):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, not %d.%d: make demo PYTHON=/path/to/python3.11" % v)'
 	$(PYTHON) -m venv .venv
-	@echo "Installing some 220 packages into .venv: minutes, nothing is printed meanwhile."
-	$(BIN)/pip install --quiet $(LINKS) --constraint constraints.txt --editable ".[all]"
+	@echo "Installing some 220 packages into .venv: a few minutes."
+	@$(BIN)/python scripts/install.py $(LINKS) --constraint constraints.txt --editable ".[all]"
 	@rm -f .venv/.installed*
 	@touch $@
 
@@ -48,6 +52,13 @@ lab: install
 lint: install
 	$(BIN)/ruff check
 	.ci/notebooks
+
+# read by git alone, in this clone's .git/config; .gitattributes says which files they are for
+hooks: install
+	git config merge.jupyternotebook.name "nbdev: conflicts become cells"
+	git config merge.jupyternotebook.driver "$(BIN)/nbdev-merge %O %A %B %P"
+	git config diff.jupyternotebook.command $(BIN)/nbdev-diff-driver
+	git config blame.ignoreRevsFile .git-blame-ignore-revs
 
 clean-venv:
 	rm -rf .venv

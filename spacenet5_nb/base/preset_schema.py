@@ -24,18 +24,16 @@ _strict = dict(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class DataConfig:
     "Where chips come from and how they are divided."
 
-    source: Literal["folder", "demo"] = "folder"
-    gsd_m: float | None = (
-        None  # chips are brought to this ground sample distance on reading; null keeps each chip's own
-    )
-    test_fraction: float = 0.25  # share of labelled chips kept out of every fold, by spatial blocks
+    source: Literal["folder", "demo"] = "folder"  # demo: the generated cities
+    # chips are brought to this ground sample distance on reading; null keeps each chip's own
+    gsd_m: float | None = None
+    # share of labelled chips kept out of every fold, by spatial blocks
+    test_fraction: float = 0.25
     test_min: int = 2  # and at least so many
-    stretch: Literal["chip", "aoi", "fixed"] = (
-        "chip"  # to 8 bits by each chip's percentiles, its city's, or fixed ranges
-    )
-    chip_m: float = (
-        400.0  # loose images of more than twice this are read in windows of about this size
-    )
+    # to 8 bits by each chip's percentiles, its city's, or fixed ranges
+    stretch: Literal["chip", "aoi", "fixed"] = "chip"
+    # loose images of more than twice this are read in windows of about this size
+    chip_m: float = 400.0
     demo: dict[str, Any] | None = None  # keyword arguments of demo.make_demo
 
 
@@ -43,59 +41,58 @@ class DataConfig:
 class MasksConfig:
     "Targets; widths in metres on the ground."
 
+    # reference: the original's rules, pixel for pixel
     style: Literal["spacenet", "reference"] = "spacenet"
-    road_half_width_m: float = 2.0
+    road_half_width_m: float = 2.0  # of a road's strip, to each side of its line
     junction_arm_m: float = 9.6  # the original's 32 px at 0.3 m
     junction_width_m: float = 4.8  # its 16 px
-    crossing_radius_m: float = 6.0
+    crossing_radius_m: float = 6.0  # of the disc where one road passes over another
 
 
 @dataclass(**_strict)
 class StageConfig:
     "One training stage."
 
-    crop_px: int = 384
-    batch: int = 10
+    crop_px: int = 384  # side of a crop
+    batch: int = 10  # crops a step, of all processes together
     epochs: int = 38
     steps_per_epoch: int | None = None  # null: chips x data_multiplier / batch
     lr: tuple[tuple[int, float], ...] = ((0, 5e-4),)  # (from epoch, rate)
-    schedule: Literal["steps", "onecycle", "cosine"] = (
-        "steps"  # onecycle and cosine take the first rate as their peak
-    )
-    freeze_encoder_epochs: int = 0
+    # onecycle and cosine take the first rate as their peak
+    schedule: Literal["steps", "onecycle", "cosine"] = "steps"
+    freeze_encoder_epochs: int = 0  # at the stage's start the encoder does not learn
     validate_every: int = 1  # epochs
-    sync_bn: bool = False
+    sync_bn: bool = False  # batch norms see the crops of all processes
 
 
 @dataclass(**_strict)
 class TrainConfig:
     "Optimisation."
 
-    stages: tuple[StageConfig, ...] = (StageConfig(),)
-    data_multiplier: int = 8
-    weight_decay: float = 0.0
-    clip: float | None = 1.0
+    stages: tuple[StageConfig, ...] = (StageConfig(),)  # one after the other
+    data_multiplier: int = 8  # crops of each chip in an epoch
+    weight_decay: float = 0.0  # above 0: AdamW instead of Adam
+    clip: float | None = 1.0  # largest norm of the gradient; null: any
     precision: Literal["32", "bf16", "16"] = "32"
-    accumulate: int = (
-        1  # passes whose gradients make one step; a stage's `batch` is that of all of them together
-    )
-    max_hours: float | None = (
-        None  # of one fold, all its stages and resumes; training then stops at an epoch's end, and goes on once this is larger
-    )
-    city_balanced: bool = False
+    # passes whose gradients make one step; a stage's `batch` is that of all of them together
+    accumulate: int = 1
+    # of one fold, all its stages and resumes; training then stops at an epoch's end, and goes on
+    # once this is larger
+    max_hours: float | None = None
+    city_balanced: bool = False  # cities in turn, whatever their numbers of chips
     rare_share: float = 0.0  # of the samples, placed on a crossing or a road of at least `rare_mph`
     rare_mph: float = 45.0
+    # one of these for every second crop
     colour: tuple[Literal["shift", "contrast", "gamma", "gain", "saturation"], ...] = (
         "shift",
         "contrast",
         "gamma",
-    )  # one of these for every second crop
+    )
     validation_chips: int | None = None  # per validation, spread over cities; null: all of the fold
     scale_range: tuple[float, float] = (0.8, 1.2)  # random sized crops
-    shift: float = (
-        0.2  # of a chip's side, for every second crop; what comes in from outside is mirrored
-    )
-    ema: float | None = None
+    # of a chip's side, for every second crop; what comes in from outside is mirrored
+    shift: float = 0.2
+    ema: float | None = None  # decay of a moving average of the weights, which is kept; null: none
 
 
 @dataclass(**_strict)
@@ -104,11 +101,10 @@ class HeadConfig:
 
     dice: float = 0.0
     focal: float = 0.0
-    bce: float = 0.0
+    bce: float = 0.0  # binary cross-entropy
     cldice: float = 0.0  # topology: centre lines (`topology`)
-    persistence: float = (
-        0.0  # numbers of pieces and loops; a sum over them, so weights of about 1e-4 to 1e-3
-    )
+    # numbers of pieces and loops; a sum over them, so weights of about 1e-4 to 1e-3
+    persistence: float = 0.0
     perceptual: float = 0.0  # VGG19's features
     mse: float = 0.0  # squared error of the probability, for continuous speed
 
@@ -122,9 +118,9 @@ class LossConfig:
     junction: HeadConfig = HeadConfig(dice=0.1, focal=1.0)
     crossing: HeadConfig = HeadConfig(dice=0.1, focal=1.0)
     orientation: HeadConfig = HeadConfig(dice=0.1, focal=1.0)
-    vgg: bool | str = (
-        True  # weights of the VGG19 that `perceptual` sees with: true: timm's hub; a path; false: fresh, always the same
-    )
+    # weights of the VGG19 that `perceptual` sees with: true: timm's hub; a path; false: fresh,
+    # always the same
+    vgg: bool | str = True
     min_pixels: int = 100  # a channel with fewer target pixels in the batch gives no dice
 
 
@@ -132,19 +128,16 @@ class LossConfig:
 class FoldConfig:
     "One fold's network."
 
-    encoder: str
+    encoder: str  # timm's name
     bands: Literal[3, 8] = 3
-    pretrained: bool | str = (
-        True  # true: timm's hub; a path: a local file or folder, or a member to go on from; false: none
-    )
-    stem: Literal["he", "mean", "zero", "torch"] = (
-        "he"  # what a pretrained stem's other bands start from (`networks/encoder`)
-    )
+    # true: timm's hub; a path: a local file or folder, or a member to go on from; false: none
+    pretrained: bool | str = True
+    # what a pretrained stem's other bands start from (`networks/encoder`)
+    stem: Literal["he", "mean", "zero", "torch"] = "he"
     recompute: bool = False  # gradient checkpointing: less memory, about a third more time
     compile: bool = False  # torch.compile
-    stages: tuple[StageConfig, ...] | None = (
-        None  # instead of train.stages, where a fold has a schedule of its own
-    )
+    # instead of train.stages, where a fold has a schedule of its own
+    stages: tuple[StageConfig, ...] | None = None
     loss: LossConfig | None = None  # instead of the preset's loss
 
 
@@ -152,24 +145,25 @@ class FoldConfig:
 class EnsembleConfig:
     "Members and views that are averaged."
 
+    # of every fold
     checkpoints: tuple[Literal["last", "best_dice", "best_apls"], ...] = (
         "last",
         "best_dice",
         "best_apls",
     )
+    # views of each image; d4: all eight turns and mirrorings
     tta: Literal["none", "flips", "selim_sef", "rotations", "d4"] = "d4"
-    batch: int | None = (
-        None  # views of 1024 x 1024 pixels at a time, of larger images fewer; null: 4, on a GPU as its memory allows
-    )
-    combine: Literal["mean", "vote"] = (
-        "mean"  # of probabilities; vote: the share of members that say at least 0.5
-    )
-    weights: tuple[float, ...] | None = (
-        None  # one a member, fold by fold in the order of `checkpoints`; null: all alike
-    )
+    # views of 1024 x 1024 pixels at a time, of larger images fewer; null: 4, on a GPU as its
+    # memory allows
+    batch: int | None = None
+    # of probabilities; vote: the share of members that say at least 0.5
+    combine: Literal["mean", "vote"] = "mean"
+    # one a member, fold by fold in the order of `checkpoints`; null: all alike
+    weights: tuple[float, ...] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False  # torch.compile: minutes at the start, worth it for many windows
-    fuse: bool = False  # biases, sums and ReLU computed by cuDNN with the convolution before them; not measured yet
+    # biases, sums and ReLU computed by cuDNN with the convolution before them; not measured yet
+    fuse: bool = False
     window_px: int = 2048  # of a large raster, predicted at a time
     margin_px: int = 64  # at each side of a window, seen and thrown away
     blend_px: int = 64  # over which two windows take turns
@@ -179,44 +173,43 @@ class EnsembleConfig:
 class VectorizeConfig:
     "Probabilities to graph; lengths in metres, areas in square metres."
 
-    tracer: Literal["numpy", "sknw"] = (
-        "numpy"  # follows the skeleton; sknw is the original's and starts slower
-    )
-    threshold: float = 0.4
-    low_threshold: float | None = (
-        0.2  # fainter pixels that touch confident ones count too; null: only the threshold
-    )
-    valley_share: float = 0.6  # a long strip darker than this share of both its sides is a median, no road; 0: not looked for
+    # numpy follows the skeleton; sknw is the original's and starts slower
+    tracer: Literal["numpy", "sknw"] = "numpy"
+    threshold: float = 0.4  # a pixel is road above this probability
+    # fainter pixels that touch confident ones count too; null: only the threshold
+    low_threshold: float | None = 0.2
+    # a long strip darker than this share of both its sides is a median, no road; 0: not looked for
+    valley_share: float = 0.6
     border_pad_m: float = 5.0  # the mask is continued so far over the border
-    border_keep_m: float = (
-        3.0  # the skeleton is kept so far outside it; negative: roads end so far inside
-    )
-    min_object_m2: float = 20.0  # the original's 300 px at 0.3 m are 27
-    min_hole_m2: float = 27.0
-    min_whisker_m: float = 4.0  # dead ends shorter than this go before gaps are closed: thinning's, about a road's width
+    # the skeleton is kept so far outside it; negative: roads end so far inside
+    border_keep_m: float = 3.0
+    min_object_m2: float = 20.0  # smaller specks go; the original's 300 px at 0.3 m are 27
+    min_hole_m2: float = 27.0  # smaller holes are filled
+    # dead ends shorter than this go before gaps are closed: thinning's, about a road's width
+    min_whisker_m: float = 4.0
     min_spur_m: float = 8.0  # and shorter than this after it
     min_border_spur_m: float = 4.0  # at the chip's border a short piece may go on next door
-    min_loop_m: float = 20.0
-    min_piece_m: float = (
-        6.0  # unconnected pieces shorter than this are dropped before gaps are closed
-    )
+    min_loop_m: float = 20.0  # a shorter road from a node to itself goes
+    # unconnected pieces shorter than this are dropped before gaps are closed
+    min_piece_m: float = 6.0
     min_component_m: float = 36.0  # and shorter than this after it; 120 px at 0.3 m
     merge_m: float = 6.0  # links up to this between two junctions are drawn together
     smooth_m: float = 2.0  # moving average to each side, against the skeleton's steps
-    simplify_m: float = 0.6  # 2 px at 0.3 m
+    simplify_m: float = 0.6  # a line's points that matter less than this go; 2 px at 0.3 m
     gap_m: float = 10.0  # dead ends closer than this are joined
     gap_aligned_m: float = 30.0  # and up to this where they point at each other
     gap_side_m: float = 12.0  # a dead end and the side of a road ahead of it
     gap_border_m: float = 6.0  # a dead end and the chip's border ahead of it
-    gap_angle_deg: float = 30.0
-    gap_seen_m: float = (
-        100.0  # a join may be longer by so much times the probability that is seen on its way
-    )
+    gap_angle_deg: float = 30.0  # how far off a dead end may point to reach so far
+    # a join may be longer by so much times the probability that is seen on its way
+    gap_seen_m: float = 100.0
     gap_longest_m: float = 45.0  # but no longer than this
     gap_heading_m: float = 15.0  # metres of a road that tell where its end points
     gap_tip_m: float = 2.0  # metres of its tip that thinning has bent
     faint_spur_m: float = 30.0  # a dead end that is hardly seen must be longer than this
-    split_crossings: bool = True
+    split_crossings: bool = True  # roads that pass over each other share no node
+    # from this value of the crossing channel on, roads pass over each other; where there is no such
+    # channel, from 1 - this on, by how little is seen of a junction
     crossing_probability: float = 0.3
     crossing_angle_deg: float = 20.0  # how straight two roads pass each other
     crossing_seen_deg: float = 50.0  # and where a crossing channel sees them do so
@@ -228,16 +221,17 @@ class VectorizeConfig:
 class SpeedConfig:
     "Speed per edge from the speed bins."
 
+    # the mean over the bins by their probability, or the likeliest bin
     rule: Literal["expectation", "argmax"] = "expectation"
     patch_m: float = 2.7  # full side of the square around a sample
     percentile: float = 85.0  # of a patch, for argmax
     step_m: float = 3.0  # distance between samples, for expectation
-    sharpness: float = 3.0  # power of a bin's share before the expectation; 1 averages plainly, large takes the strongest
+    # power of a bin's share before the expectation; 1 averages plainly, large takes the strongest
+    sharpness: float = 3.0
     smooth: bool = True  # along straight continuations of one road
     smooth_m: float = 20.0  # metres of a continuation's evidence that an edge borrows
-    min_evidence: float = (
-        0.05  # summed probability of the bins below which an edge has none of its own
-    )
+    # summed probability of the bins below which an edge has none of its own
+    min_evidence: float = 0.05
     fallback_mph: float = 25.0  # where a whole chip has no evidence
 
 
@@ -245,33 +239,32 @@ class SpeedConfig:
 class AplsConfig:
     "The judge."
 
-    midpoint_spacing_m: float = 50.0
-    snap_m: float = 4.0
-    min_path_length_m: float = 10.0
+    midpoint_spacing_m: float = 50.0  # between control points along a road
+    snap_m: float = 4.0  # a control point meets the other graph within this
+    min_path_length_m: float = 10.0  # shorter routes are not compared
 
 
 @dataclass(**_strict)
 class MapsConfig:
     "The map."
 
-    unit: Literal["km/h", "mph"] = "km/h"
-    imagery: bool = True
+    unit: Literal["km/h", "mph"] = "km/h"  # at first; the reader can switch
+    imagery: bool = True  # chips as pictures in the page
 
 # %% ../../nbs/base/preset_schema.ipynb #e59231de
 @dataclass(**_strict)
 class Preset:
     "A whole experiment."
 
-    name: str
-    folds: tuple[FoldConfig, ...]
-    description: str = ""
+    name: str  # its file's; a run's folder, where none is named
+    folds: tuple[FoldConfig, ...]  # one network each
+    description: str = ""  # what it is for, in a line
     data: DataConfig = DataConfig()
     channels: Channels = Channels.selim_sef()
     masks: MasksConfig = MasksConfig()
-    decoder: tuple[int, ...] = (256, 256, 128, 64)
-    decoder_norm: Literal["none", "batch"] = (
-        "none"  # the original has none; from scratch, batch learns faster
-    )
+    decoder: tuple[int, ...] = (256, 256, 128, 64)  # filters of its blocks, deepest first
+    # the original has none; from scratch, batch learns faster
+    decoder_norm: Literal["none", "batch"] = "none"
     train: TrainConfig = TrainConfig()
     loss: LossConfig = LossConfig()
     ensemble: EnsembleConfig = EnsembleConfig()

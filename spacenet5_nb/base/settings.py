@@ -73,7 +73,7 @@ def load_settings(
         ini.read(path, encoding="utf-8")
     except configparser.Error as e:
         raise SettingsError(
-            path, f"is not a valid ini file ({e.message})", "Compare it with README's example."
+            path, f"is not a valid ini file ({e.message})", "Compare it with docs/settings.md."
         ) from e
     known = {f.name: f.type for f in fields(Settings)}
     values: dict[str, Any] = {}
