@@ -10,7 +10,7 @@ LINKS := $(if $(filter cpu,$(TORCH)),$(CPU_LINKS:%=--find-links %))
 # beside one busy process on two cores)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help demo test test-all lab install lint hooks clean-venv
+.PHONY: help demo test test-notebooks test-quick test-all lab install lint hooks clean-venv
 
 help:
 	@echo "make demo      train four folds on generated cities, score them, draw the map"
@@ -38,8 +38,17 @@ $(INSTALLED):
 demo: install
 	$(BIN)/spacenet5 pipeline --preset demo
 
+# notebooks beside tests: one core runs the tests, the others notebooks, a thread each
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+test-notebooks test-quick: export OMP_NUM_THREADS = 1
+
 test: install
-	$(BIN)/nbdev-test --n-workers 2
+	@$(MAKE) --no-print-directory --jobs=2 test-notebooks test-quick
+
+test-notebooks: install
+	$(BIN)/nbdev-test --n-workers $$(($(CORES) > 2 ? $(CORES) - 1 : 1))
+
+test-quick: install
 	$(BIN)/pytest -m "not slow" --durations=10
 
 test-all: test
