@@ -6,10 +6,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 from reference_cases import CHOICE, SHARED
+from small_workspace import copy_workspace, results, run
 
 REFERENCES = [pytest.param(CHOICE, id="choice")]
 if (SHARED / "reference").is_dir():
@@ -34,6 +36,23 @@ def shared() -> Path:
 def reference(request) -> Path:
     "Results of the originals: the choice in tests/data, and the full sets where they are at hand."
     return request.param
+
+
+class World(NamedTuple):
+    "A small workspace whose demo has run through: its folder, what was said, what was made."
+
+    home: Path
+    said: str
+    made: dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> World:
+    "One complete run, which several files look at; two folds side by side on the CPU."
+    home = tmp_path_factory.mktemp("world")
+    copy_workspace(home)
+    said = run(home, "pipeline", "--preset", "demo", "--devices", "cpu,cpu")
+    return World(home, said, results(home))
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 "Every command in README and docs runs, or stands in a list with the test that runs it instead."
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +10,13 @@ import pandas as pd
 import pytest
 import shapely
 from affine import Affine
+from small_workspace import environment
 
 from spacenet5_nb import graph, raster
 from spacenet5_nb.roads import formats
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-MINIATURE = """
-folds:
-  - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
-  - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
-  - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
-train:
-  stages:
-    - crop_px: 96
-      batch: 4
-      epochs: 1
-      steps_per_epoch: 2
-      lr: [[0, 1.0e-3]]
-      schedule: steps
-      validate_every: 1
-  validation_chips: 1
-ensemble: {tta: none}
-"""
-DEMO = (
-    "data: {demo: {cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: "
-    "220.0, gsd_m: 1.0}}\n"
-)
 ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
     "make test": ("would run itself", "test_documented_commands.py::test_command"),
     "spacenet5 download": ("SpaceNet's bucket cannot be reached", "test_download.py"),
@@ -49,7 +27,9 @@ ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
     "torchrun": ("full-size network on four GPUs; two CPU processes there", "test_training.py"),
     "--scheduler": ("needs a running cluster; a local one there", "test_end_to_end.py"),
 }
-STANDS_FOR = {  # what is left to the reader
+STANDS_FOR = {  # what is left to the reader; the small demo has two folds
+    "-p fold 2": "-p fold 1",
+    "04_train-fold2": "04_train-fold1",
     "train-own IMAGE.tif --osm extract.osm.pbf": "train-own own.tif --osm own.osm",
     "<folder>": "data/demo/SN5_roads",
     "<chips>": "data/demo/SN5_roads/train",
@@ -79,33 +59,15 @@ def commands() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    """This workspace in a folder of its own, with presets that take seconds, and the demo run
-    through."""
-    home = tmp_path_factory.mktemp("workspace")
-    for name in ("nbs", "spacenet5_nb", "configs"):
-        shutil.copytree(
-            ROOT / name,
-            home / name,
-            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
-        )
-    for name in ("settings.ini", "pyproject.toml", "constraints.txt", "Makefile"):
-        shutil.copy(ROOT / name, home)
-    (home / ".venv").symlink_to(sys.prefix)
-    for name, more in (("demo", DEMO), ("small", "")):
-        path = home / "configs" / f"{name}.yaml"
-        (home / "configs" / f"{name}_whole.yaml").write_text(
-            path.read_text().replace(f"name: {name}", f"name: {name}_whole")
-        )
-        path.write_text(f"base: {name}_whole\nname: {name}\n{MINIATURE}{more}")
-    run(home, ".venv/bin/spacenet5 pipeline --preset demo")
-    chip = next((home / "data/demo/SN5_roads/train").glob("*/PS-RGB/*.tif"))
+def workspace(world) -> Path:
+    "The small workspace, and beside its demo what commands are given."
+    home = world.home
+    chip = next((home / "data/demo/SN5_roads/train").glob("*/PS-MS/*.tif"))
     shutil.copy(chip, home / "town.tif")
     shutil.copy(next((home / "outputs/demo/probs").glob("*.tif")), home / "probabilities.tif")
     shutil.copy(home / "outputs/demo/solution.csv", home)
-    label = next(
-        (chip.parents[1] / "geojson_roads_speed").glob(f"*{chip.stem.rsplit('_', 1)[1]}.geojson")
-    )
+    number = chip.stem.rsplit("_", 1)[1]
+    label = next((chip.parents[1] / "geojson_roads_speed").glob(f"*{number}.geojson"))
     formats.save(graph.from_labels(label), home / "city.osm")
     shutil.copy(label, home / "streets.geojson")
     draw_town(home / "own.tif", home / "own.osm")
@@ -142,17 +104,12 @@ def draw_town(image: Path, osm: Path, side: int = 1300) -> None:
     formats.save(graph.from_wkt_rows(rows, grid.transform, grid.crs), osm)
 
 
-def run(home: Path, line: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SPACENET5_")} | {
-        "SPACENET5_ROOT": str(home),
-        "SPACENET5_WORKERS": "2",
-        "SPACENET5_THREADS": "1",
-    }
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=home, capture_output=True, text=True, env=environment
-    )
+def shell(home: Path, line: str) -> None:
+    "A line as a reader types it; the settings are those of the folder."
+    set_by_ini = ("SPACENET5_OUTPUTS", "SPACENET5_DATA")
+    own = {k: v for k, v in environment(home).items() if k not in set_by_ini}
+    done = subprocess.run(["bash", "-c", line], cwd=home, capture_output=True, text=True, env=own)
     assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 @pytest.mark.parametrize("line", [pytest.param(c, id=f"{p}: {c}") for c, p in commands().items()])
@@ -164,7 +121,7 @@ def test_command(line, workspace):
         pytest.skip(f"{why}: tests/{where}")
     for name, thing in STANDS_FOR.items():
         line = line.replace(name, thing)
-    run(workspace, line)
+    shell(workspace, line)
 
 
 def test_nothing_in_the_list_is_stale():

@@ -5,96 +5,34 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from small_workspace import command, environment, results, run
 
 from spacenet5_nb import raster
 from spacenet5_nb.core import open_run
 from spacenet5_nb.explore import load_chips
 from spacenet5_nb.pipeline import make_score
 
-ROOT = Path(__file__).parents[1]
-PRESET = """
-base: demo
-name: tiny
-folds:
-  - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
-  - {encoder: mobilenetv3_small_050, bands: 8, pretrained: false}
-data:
-  demo: {MINIATURE}
-train:
-  stages:
-    - crop_px: 96
-      batch: 4
-      epochs: 3
-      steps_per_epoch: 3
-      lr: [[0, 1.0e-3]]
-      schedule: steps
-      validate_every: 1
-  validation_chips: 2
-ensemble: {tta: flips}
-"""
-MINIATURE = "{cities: [Terra, Enigma], grid: [2, 3], test_grid: [1, 2], chip_m: 220.0, gsd_m: 1.0}"
 pytestmark = pytest.mark.slow
-
-
-def command(*arguments):
-    return [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments]
-
-
-def environment(folder, outputs="outputs"):
-    return os.environ | {
-        "SPACENET5_OUTPUTS": str(folder / outputs),
-        "SPACENET5_DATA": str(folder / "data"),
-        "SPACENET5_WORKERS": "2",
-        "SPACENET5_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    "One complete run of the tiny preset; two folds side by side on the CPU."
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "tiny.yaml").write_text(PRESET.replace("MINIATURE", MINIATURE[1:-1]))
-    done = subprocess.run(
-        command("pipeline", "--preset", str(folder / "tiny.yaml"), "--devices", "cpu,cpu"),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(folder),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
-
-
-def results(folder, outputs="outputs"):
-    "The bytes of everything that must not depend on the day."
-    run = folder / outputs / "tiny"
-    files = [
-        *run.glob("masks/*"),
-        *run.glob("folds/*/*.safetensors"),
-        *run.glob("probs/*"),
-        run / "solution.csv",
-        run / "roads.geojson",
-        run / "scores.csv",
-        run / "folds.csv",
-    ]
-    assert len(files) > 12
-    return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
 
 
 @pytest.fixture
 def tiny(world, monkeypatch):
-    for key, value in environment(world[0]).items():
+    for key, value in environment(world.home).items():
         if key.startswith("SPACENET5"):
             monkeypatch.setenv(key, value)
-    return open_run("", str(world[0] / "tiny.yaml"))
+    return open_run("", "demo")
+
+
+def check_the_same(world, outputs: str) -> None:
+    "A run made the same, byte for byte."
+    made = results(world.home, outputs)
+    assert made.keys() == world.made.keys()
+    assert [name for name in made if made[name] != world.made[name]] == []
 
 
 def test_every_contract_file_is_there(tiny):
@@ -154,34 +92,26 @@ def test_every_stage_left_its_executed_notebook(tiny):
 
 def test_the_end_says_where_things_are(world):
     assert all(
-        name in world[1] for name in ("map.html", "scores.csv", "solution.csv", "APLS_length")
+        name in world.said for name in ("map.html", "scores.csv", "solution.csv", "APLS_length")
     )
 
 
 def test_a_second_run_skips_everything(world):
-    folder, _ = world
-    before = results(folder)
-    done = subprocess.run(
-        command("pipeline", "--preset", str(folder / "tiny.yaml")),
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(folder),
-    )
-    assert done.returncode == 0 and done.stdout.count(": complete") == 8, done.stdout
-    assert results(folder) == before
+    said = run(world.home, "pipeline", "--preset", "demo")
+    assert said.count(": complete") == 8, said
+    check_the_same(world, "outputs")
 
 
 def test_killed_while_training_and_resumed_gives_the_same(world):
-    """A second world, killed after an epoch and started again: equal to the uninterrupted run,
-    byte for byte."""
-    folder, _ = world
-    call = dict(cwd=folder, env=environment(folder, "again"), text=True)
+    "A second run, killed after an epoch and started again: equal to the uninterrupted one."
+    arguments = ("pipeline", "--preset", "demo", "--devices", "cpu")
     process = subprocess.Popen(
-        command("pipeline", "--preset", str(folder / "tiny.yaml"), "--devices", "cpu"),
+        command(*arguments),
         stdout=subprocess.PIPE,
         start_new_session=True,
-        **call,
+        cwd=world.home,
+        env=environment(world.home, "again"),
+        text=True,
     )
     for line in process.stdout:
         if "fold 0: epoch" in line:
@@ -189,44 +119,30 @@ def test_killed_while_training_and_resumed_gives_the_same(world):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert not (folder / "again/tiny/runs/04_train-fold0.ipynb").exists()
-    done = subprocess.run(
-        command("pipeline", "--preset", str(folder / "tiny.yaml"), "--devices", "cpu"),
-        capture_output=True,
-        **call,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "01_explore: complete" in done.stdout and "02_masks: complete" in done.stdout
-    first, second = results(folder), results(folder, "again")
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
+    assert not (world.home / "again/demo/runs/04_train-fold0.ipynb").exists()
+    said = run(world.home, *arguments, outputs="again")
+    assert "01_explore: complete" in said and "02_masks: complete" in said
+    check_the_same(world, "again")
 
 
 def test_on_a_cluster_with_a_worker_killed_while_training(world, monkeypatch):
-    """A third world, its folds and chips on two workers of a cluster; the one that trains fold 0
-    is killed: equal to the first, byte for byte."""
+    """A third run, its folds and chips on two workers of a cluster; the one that trains fold 0 is
+    killed: equal to the first, byte for byte."""
     distributed = pytest.importorskip("distributed")
-    folder, killed = world[0], []
-    for key, value in environment(folder, "spread").items():
+    home, killed, lines = world.home, [], []
+    for key, value in environment(home, "spread").items():
         monkeypatch.setenv(key, value)
-    (folder / "spread").mkdir()
+    (home / "spread").mkdir()
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None
     ) as cluster:
         process = subprocess.Popen(
-            command(
-                "pipeline",
-                "--preset",
-                str(folder / "tiny.yaml"),
-                "--scheduler",
-                cluster.scheduler_address,
-            ),
+            command("pipeline", "--preset", "demo", "--scheduler", cluster.scheduler_address),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            cwd=folder,
+            cwd=home,
         )
-        lines = []
         for line in process.stdout:
             lines.append(line)
             if killed or "fold 0: epoch 1" not in line:
@@ -239,9 +155,7 @@ def test_on_a_cluster_with_a_worker_killed_while_training(world, monkeypatch):
             killed.append(cluster.workers[task.processing_on.name].pid)
             os.kill(killed[0], signal.SIGKILL)
         assert process.wait() == 0 and killed, "".join(lines)
-    first, third = results(folder), results(folder, "spread")
-    assert first.keys() == third.keys()
-    assert [name for name in first if first[name] != third[name]] == []
+    check_the_same(world, "spread")
 
 
 def test_truth_masks_score_and_nothing_scores_nothing(tiny):

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from small_workspace import environment
 
 from spacenet5_nb.workflow.notebook_runner import notebooks
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_browser import Watched, browser  # noqa: E402, F401  (a fixture)
-from test_end_to_end import MINIATURE, PRESET, command  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,36 +43,27 @@ ENDED = (
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    "A copy of the workspace with the tiny preset of `test_end_to_end`; (folder, environment)."
-    folder = tmp_path_factory.mktemp("lab")
-    for name in ("nbs", "configs"):
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "_proc")
-        )
-    shutil.copy(ROOT / "settings.ini", folder)
-    (folder / "tiny.yaml").write_text(PRESET.replace("MINIATURE", MINIATURE[1:-1]))
+def place(world) -> tuple[Path, dict[str, str]]:
+    """The small workspace with a run of its own, in which the truth's masks stand for an ensemble's
+    probabilities: its roads are many and clear. (folder, environment)"""
+    made = world.home / "lab/demo"
+    shutil.copytree(world.home / "outputs/demo", made)
+    shutil.copytree(made / "masks", made / "probs", dirs_exist_ok=True)
     own = {
-        "SPACENET5_PRESET": folder / "tiny.yaml",
-        "SPACENET5_DATA": folder / "data",
-        "SPACENET5_OUTPUTS": folder / "outputs",
-        "SPACENET5_WORKERS": 2,
-        "SPACENET5_THREADS": 1,
-        "OMP_NUM_THREADS": 1,
         "SPACENET5_PROGRESS": 0,
-        "JUPYTER_CONFIG_DIR": folder / ".jupyter",
-        "JUPYTER_DATA_DIR": folder / ".data",
-        "JUPYTER_RUNTIME_DIR": folder / ".run",
-        "IPYTHONDIR": folder / ".ipython",
+        "JUPYTER_CONFIG_DIR": world.home / ".jupyter",
+        "JUPYTER_DATA_DIR": world.home / ".data",
+        "JUPYTER_RUNTIME_DIR": world.home / ".run",
+        "IPYTHONDIR": world.home / ".ipython",
     }
-    return folder, os.environ | {key: str(value) for key, value in own.items()}
+    return world.home, environment(world.home, "lab") | {k: str(v) for k, v in own.items()}
 
 
 @pytest.fixture(scope="module")
-def lab(world):
+def lab(place):
     "A JupyterLab on a loopback port in that workspace; (address, token)."
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed (extra [lab])")
-    folder, environment = world
+    folder, settings = place
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -92,7 +83,7 @@ def lab(world):
         process = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options],
             cwd=folder,
-            env=environment | {"JUPYTER_TOKEN": token},
+            env=settings | {"JUPYTER_TOKEN": token},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -223,43 +214,8 @@ def see(page, cells):
     return seen
 
 
-def prepare(world, name):
-    """What the notebook needs of earlier ones, where it is run alone; the truth's masks stand for
-    an ensemble's probabilities, so that only 05 needs training."""
-    folder, environment = world
-    run = folder / "outputs" / "tiny"
-    made = {
-        "01_explore": run / "chips.parquet",
-        "02_masks": run / "masks",
-        "06_vectorize": run / "roads.geojson",
-        "07_apls": run / "scores.csv",
-    }
-    steps = [(["run", stage], path) for stage, path in made.items() if stage < name]
-    if name == "05_ensemble":
-        steps += [
-            (["run", "04_train", "-p", "fold", str(k)], run / "folds" / str(k) / "last.safetensors")
-            for k in (0, 1)
-        ]
-    for arguments, path in steps:
-        if path.exists():
-            continue
-        if arguments[1] > "05":
-            pretend(run)
-        done = subprocess.run(
-            command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    if name == "06_vectorize":
-        pretend(run)
-
-
-def pretend(run):
-    shutil.copytree(run / "masks", run / "probs", dirs_exist_ok=True)
-
-
 @pytest.mark.parametrize("name", TOUR)
-def test_the_tour_runs_from_first_to_last_cell(page, world, name, tmp_path):
-    prepare(world, name)
+def test_the_tour_runs_from_first_to_last_cell(page, place, name, tmp_path):
     cells = run_all(page, f"{name}.ipynb")
     shown = see(page, cells)
     assert len(shown) >= 5 and any(w > 100 for c in shown for w in c["pictures"]), (
@@ -276,7 +232,7 @@ def test_the_tour_runs_from_first_to_last_cell(page, world, name, tmp_path):
             legend.startswith("Predicted speed") and int(re.search(r"(\d+) roads", legend)[1]) > 10
         )
         page.screenshot(path=tmp_path / "map.png")
-        made = world[0] / "outputs" / "tiny"
+        made = place[0] / "lab/demo"
         assert (made / "map.html").stat().st_size > 200_000 and (
             made / "map.png"
         ).stat().st_size > 20_000
@@ -290,14 +246,12 @@ def test_the_tour_runs_from_first_to_last_cell(page, world, name, tmp_path):
 @pytest.mark.parametrize(
     "name", [n for n in NOTEBOOKS if n.split(".")[0] not in TOUR and n != "10_ablations.ipynb"]
 )  # it trains for 20 minutes
-def test_every_other_notebook_runs_too(page, world, name):
-    if re.match(r"\d\d_", name):
-        prepare(world, name.split(".")[0])
+def test_every_other_notebook_runs_too(page, name):
     run_all(page, name)
     close_notebook(page)
 
 
-def test_a_cell_that_fails_is_noticed(page, world):
+def test_a_cell_that_fails_is_noticed(page, place):
     "The test's own test: an error in a cell is no success."
     nb = nbformat.v4.new_notebook(
         cells=[
@@ -306,7 +260,7 @@ def test_a_cell_that_fails_is_noticed(page, world):
             nbformat.v4.new_code_cell("2"),
         ]
     )
-    nbformat.write(nb, world[0] / "nbs" / "_fails.ipynb")
+    nbformat.write(nb, place[0] / "nbs" / "_fails.ipynb")
     with pytest.raises(AssertionError, match="on purpose"):
         run_all(page, "_fails.ipynb")
     close_notebook(page)
