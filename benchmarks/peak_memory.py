@@ -1,4 +1,5 @@
-"""Time and peak memory of a command with all its processes: their proportional set sizes, added up twice a second.
+"""Time and peak memory of a command with all its processes: their proportional set sizes, added up
+twice a second.
 
 .venv/bin/python benchmarks/peak_memory.py make demo
 """
