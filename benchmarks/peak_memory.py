@@ -24,7 +24,8 @@ def tree_mb(root):
 
 def main():
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        raise SystemExit(__doc__)
+        print(__doc__)
+        return
     start, peak, child = time.monotonic(), 0.0, subprocess.Popen(sys.argv[1:])
     while child.poll() is None:
         try:
