@@ -2,13 +2,19 @@
 # docker run --gpus all --shm-size 8g -p 127.0.0.1:8888:8888 -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5
 # docker run --gpus all --shm-size 8g -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5 spacenet5 pipeline --preset demo
 # docker run --gpus all --shm-size 8g -v "$PWD/data:/data" -v "$PWD/outputs:/outputs" spacenet5 train.sh /data/train/AOI_7_Moscow /data/train/AOI_8_Mumbai
-# Without a GPU: leave --gpus all out. --shm-size: PyTorch's loaders hand chips over in /dev/shm, of which Docker gives 64 MB.
-# Inside, everything runs as mapper, user 1000. Make data and outputs before: Docker makes missing ones as root, and then nothing can be written there.
-# Where you are not user 1000, add --user "$(id -u):$(id -g)": data and outputs are yours then, the notebooks in the image are to be read, not saved.
 #
-# CUDA: torch 2.13.0 of PyPI requires cuda-toolkit 13.0.3, cuDNN 9.20, NCCL 2.29 and Triton as packages of their own, so that any base has CUDA's runtime after
-# `make install`. The host brings only its driver (580 or newer, as CUDA 13 asks) and nvidia-container-toolkit. Where a site demands one of NVIDIA's images
-# (Python 3.12 and a second CUDA runtime, which torch does not use): docker build --build-arg BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04 -t spacenet5 .
+# Without a GPU: leave --gpus all out. --shm-size: PyTorch's loaders hand chips over in /dev/shm, of
+# which Docker gives 64 MB.
+# Inside, everything runs as mapper, user 1000. Make data and outputs before: Docker makes missing
+# ones as root, and then nothing can be written there. Where you are not user 1000, add
+# --user "$(id -u):$(id -g)": data and outputs are yours then; the notebooks in the image are to be
+# read, not saved.
+#
+# CUDA: torch 2.13.0 of PyPI requires cuda-toolkit 13.0.3, cuDNN 9.20, NCCL 2.29 and Triton as packages
+# of their own, so that any base has CUDA's runtime after `make install`. The host brings only its
+# driver (580 or newer, as CUDA 13 asks) and nvidia-container-toolkit. Where a site demands one of
+# NVIDIA's images (Python 3.12 and a second CUDA runtime, which torch does not use):
+# docker build --build-arg BASE=nvidia/cuda:13.0.2-runtime-ubuntu24.04 -t spacenet5 .
 ARG BASE=python:3.11-slim-bookworm
 # hadolint ignore=DL3006
 FROM ${BASE}

@@ -1,10 +1,12 @@
-"""How fast the judge is: both protocols beside an all-pairs implementation in networkx, and beside the original's stored seconds.
+"""How fast the judge is: both protocols beside an all-pairs implementation in networkx, and beside
+the original's stored seconds.
 
     python benchmarks/apls.py [--city]
 
-The yardstick inserts every control point into a networkx graph and takes all pairs with networkx's Dijkstra, as one would write it on a free
-afternoon. It runs on the same machine in the same minute; the original's seconds (CosmiQ/apls) were measured elsewhere and are a guide.
-`--city` scores a synthetic network of 100,000 edges with 500 sources instead.
+The yardstick inserts every control point into a networkx graph and takes all pairs with networkx's
+Dijkstra, as one would write it on a free afternoon. It runs on the same machine in the same minute;
+the original's seconds (CosmiQ/apls) were measured elsewhere and are a guide. `--city` scores a
+synthetic network of 100,000 edges with 500 sources instead.
 """
 
 import argparse
@@ -22,11 +24,13 @@ from spacenet5_nb.apls import apls, apls_both, control_points
 from spacenet5_nb.judge import cosmiq, routes
 from spacenet5_nb.judge.routes import roads_of, snap_points
 
-# the yardstick ----------------------------------------------------------------------------------------------------------------
+# the yardstick -----------------------------------------------------------------------------------
 
 
 def inserted(g: nx.MultiGraph, points: list, snap: float) -> nx.MultiGraph:
-    "A copy of the graph with every point as a node of its own, by looking at every edge for every point."
+    """A copy of the graph with every point as a node of its own, by looking at every edge for
+    every point.
+    """
     g = g.copy()
     for i, p in enumerate(points):
         edges = list(g.edges(keys=True, data="geometry"))
@@ -79,7 +83,7 @@ def yardstick(
     return 2 * both[0] * both[1] / sum(both) if min(both) > 0 else 0.0
 
 
-# tables -----------------------------------------------------------------------------------------------------------------------
+# tables ------------------------------------------------------------------------------------------
 
 
 def old(t: nx.MultiGraph, p: nx.MultiGraph) -> float:
@@ -124,7 +128,8 @@ def chips(cases: dict) -> None:
         )
     rows = np.array(rows)
     print(
-        f"{len(rows)} chips, {np.median(rows[:, 6]):.0f} truth nodes in the median; milliseconds, median (slowest)"
+        f"{len(rows)} chips, {np.median(rows[:, 6]):.0f} truth nodes in the median; "
+        "milliseconds, median (slowest)"
     )
     for k, what in (
         (1, "spacenet, length"),
@@ -132,12 +137,15 @@ def chips(cases: dict) -> None:
         (3, "cosmiq, length"),
     ):
         print(
-            f"  {what:28} {np.median(rows[:, k]) * 1e3:8.1f} ({rows[:, k].max() * 1e3:6.1f})   original's stored seconds: {np.median(rows[:, 0] / rows[:, k]):6.0f} x"
+            f"  {what:28} {np.median(rows[:, k]) * 1e3:8.1f} "
+            f"({rows[:, k].max() * 1e3:6.1f})   original's stored seconds: "
+            f"{np.median(rows[:, 0] / rows[:, k]):6.0f} x"
         )
     for k, what, own in ((4, "spacenet", 1), (5, "cosmiq", 3)):
         some = rows[rows[:, k] > 0]
         print(
-            f"  {what + ', shortest paths alone':28} {np.median(some[:, k]) * 1e3:8.1f}; the whole score is {np.median(some[:, own] / some[:, k]):.1f} times that floor"
+            f"  {what + ', shortest paths alone':28} {np.median(some[:, k]) * 1e3:8.1f}; the "
+            f"whole score is {np.median(some[:, own] / some[:, k]):.1f} times that floor"
         )
 
 
@@ -150,7 +158,8 @@ def beside_networkx(cases: dict) -> None:
         slow, value = seconds(yardstick, t, p, repeats=1), yardstick(t, p)
         fast, ours = seconds(apls, t, p), apls(t, p).score
         print(
-            f"  {name:20} networkx {slow:6.2f} s ({value:.4f})   spacenet {fast * 1e3:6.1f} ms ({ours:.4f})   {slow / fast:6.0f} x"
+            f"  {name:20} networkx {slow:6.2f} s ({value:.4f})   spacenet {fast * 1e3:6.1f} "
+            f"ms ({ours:.4f})   {slow / fast:6.0f} x"
         )
 
 
@@ -165,7 +174,9 @@ def mosaic(cases: dict) -> None:
     for what, f in (("spacenet", apls), ("spacenet, both weights", apls_both), ("cosmiq", old)):
         s, alone = seconds(f, t, p, repeats=2), floor(f, t, p)[0]
         print(
-            f"mosaic, {n} control points a side, {what:24} {s:6.2f} s   original {ref:.0f} s: {ref / s:5.0f} x   shortest paths alone {alone:.2f} s: {s / alone:.1f} times that"
+            f"mosaic, {n} control points a side, {what:24} {s:6.2f} s   original {ref:.0f} s: "
+            f"{ref / s:5.0f} x   shortest paths alone {alone:.2f} s: {s / alone:.1f} times "
+            "that"
         )
 
 
@@ -178,12 +189,15 @@ def whole_city(sources: int = 500) -> None:
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
     print(
-        f"city: {g.number_of_edges()} edges, {r.truth_points} control points, {sources} sources: {took:.1f} s, peak {memory:.2f} GB, "
+        f"city: {g.number_of_edges()} edges, {r.truth_points} control points, {sources} "
+        f"sources: {took:.1f} s, peak {memory:.2f} GB, "
         f"APLS {r.score:.4f} with a standard error of {r.standard_error:.4f}"
     )
     roads = roads_of(less)
     print(
-        f"  of which the shortest paths {alone:.1f} s (the whole is {took / alone:.1f} times that), snapping {seconds(snap_points, control_points(roads_of(g)).xy, roads, repeats=1):.1f} s"
+        f"  of which the shortest paths {alone:.1f} s (the whole is {took / alone:.1f} times "
+        "that), snapping "
+        f"{seconds(snap_points, control_points(roads_of(g)).xy, roads, repeats=1):.1f} s"
     )
 
 

@@ -1,13 +1,17 @@
-"""What each choice of protocol="spacenet" is worth: the protocol written once more, plainly, with every choice as a switch.
+"""What each choice of protocol="spacenet" is worth: the protocol written once more, plainly, with
+every choice as a switch.
 
     python benchmarks/apls_choices.py [--cases N]
 
-The judge here shares no code with `spacenet5_nb`: every control point becomes a node of a networkx graph, every point is held against every
-segment, all pairs are taken. With all switches at our choice it must equal `spacenet5_nb.apls.apls` on every stored case (asserted, to 1e-9).
-Then one choice at a time is replaced by what CosmiQ's code does, and the change of the total score is printed: by length and by travel time,
-over all cases that have roads' speeds (seven samples have none). Choices that no stored case touches are shown on toys. At the end all choices
-are replaced at once: the result is held against the original's stored scores, so that one sees that no choice is missing from the table.
-Sampling is shown on the stored mosaic with a tenth of its edges deleted. About three minutes on two slow cores.
+The judge here shares no code with `spacenet5_nb`: every control point becomes a node of a networkx
+graph, every point is held against every segment, all pairs are taken. With all switches at our
+choice it must equal `spacenet5_nb.apls.apls` on every stored case (asserted, to 1e-9). Then one
+choice at a time is replaced by what CosmiQ's code does, and the change of the total score is
+printed: by length and by travel time, over all cases that have roads' speeds (seven samples have
+none). Choices that no stored case touches are shown on toys. At the end all choices are replaced at
+once: the result is held against the original's stored scores, so that one sees that no choice is
+missing from the table. Sampling is shown on the stored mosaic with a tenth of its edges deleted.
+About three minutes on two slow cores.
 """
 
 import argparse
@@ -65,7 +69,7 @@ class Rules:
     seed: int = 0
 
 
-# a road graph whose roads can be split ----------------------------------------------------------------------------------------
+# a road graph whose roads can be split -----------------------------------------------------------
 
 
 class Net:
@@ -188,7 +192,9 @@ def segments(lines: list) -> tuple[np.ndarray, ...]:
 
 
 def repeated(g: nx.MultiGraph) -> set:
-    "Edges that the original's removal of repeated lines takes out: a line between the same nodes is stored both ways, so both copies go."
+    """Edges that the original's removal of repeated lines takes out: a line between the same
+    nodes is stored both ways, so both copies go.
+    """
     seen, pairs, doomed = [], set(), []
     for i, (u, v, line) in enumerate(g.edges(data="geometry")):
         course = list(line.coords)
@@ -207,7 +213,7 @@ def repeated(g: nx.MultiGraph) -> set:
     return gone
 
 
-# control points and where they land -------------------------------------------------------------------------------------------
+# control points and where they land --------------------------------------------------------------
 
 
 def midpoints(net: Net) -> Iterable[tuple[int, float]]:
@@ -297,7 +303,7 @@ def land(points: list[tuple], net: Net) -> list[list[int]]:
     ]
 
 
-# routes -----------------------------------------------------------------------------------------------------------------------
+# routes ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -345,7 +351,9 @@ def counted(metres: np.ndarray, here: np.ndarray, lost: np.ndarray, rules: Rules
 
 
 def retaken(here: np.ndarray, table: np.ndarray, seats: list[list[int]]) -> np.ndarray:
-    "Every route in the other graph, between those of its ends' places that come closest; inf where it is missing."
+    """Every route in the other graph, between those of its ends' places that come closest; inf
+    where it is missing.
+    """
     table = np.pad(table, (0, 1), constant_values=np.inf)  # the last node: nowhere
     most = max(map(len, seats), default=0)
     seat = np.array(
@@ -370,7 +378,7 @@ def summed(cost: np.ndarray, routes: np.ndarray, points: int) -> Side:
     return Side(1 - cost.sum() / n, math.sqrt(max(0.0, 1 - k / points) * k * spread) / n, n)
 
 
-# the score --------------------------------------------------------------------------------------------------------------------
+# the score ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -416,7 +424,7 @@ def both(a: Side, b: Side, rules: Rules) -> Total:
     )
 
 
-# the stored cases, and what each of them holds --------------------------------------------------------------------------------
+# the stored cases, and what each of them holds ---------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -478,7 +486,7 @@ def landed(native: Net, other: Net) -> set[str]:
     return {k for k, v in marks.items() if v}
 
 
-# tables -----------------------------------------------------------------------------------------------------------------------
+# tables ------------------------------------------------------------------------------------------
 
 ALL = dict(
     first=True,
@@ -497,7 +505,8 @@ ALL = dict(
     bare=True,
     ragged=True,
 )
-CHOICES = [  # what stands in CosmiQ's code, the switches, the situation that it needs ("": roads in both graphs)
+# what stands in CosmiQ's code, the switches, the situation that it needs ("": roads in both graphs)
+CHOICES = [
     ("routes from 0.001 m (its command line)", dict(shortest=0.001), ""),
     ("shortest route 10 s with travel times", dict(seconds=True), ""),
     ("the first of equally near places", dict(first=True), "first"),
@@ -544,7 +553,9 @@ def check(cases: list[Case]) -> dict[str, dict[str, float]]:
 
 
 def changes(values: dict, ours: dict, weight: str) -> str:
-    "A table's cells: cases changed, and the median, mean and largest absolute change and the mean change over all cases."
+    """A table's cells: cases changed, and the median, mean and largest absolute change and the
+    mean change over all cases.
+    """
     d = np.array([values[n][weight] - ours[n][weight] for n in ours if weight in values.get(n, {})])
     if not len(d):
         return f"{'-':>50}"
@@ -566,7 +577,8 @@ def table(cases: list[Case], ours: dict) -> dict:
     roads = sum(bool(c.truth.number_of_edges() and c.proposal.number_of_edges()) for c in cases)
     head = f"{'changed':>7} {'median':>9} {'mean':>9} {'largest':>9} {'signed':>10}"
     print(
-        f"\n{'CosmiQ, where we choose otherwise':40} {'applies':>7} | length: {head[8:]:42} | travel time\n{'':40} {'':7} | {head} | {head}"
+        f"\n{'CosmiQ, where we choose otherwise':40} {'applies':>7} | length: {head[8:]:42} | "
+        f"travel time\n{'':40} {'':7} | {head} | {head}"
     )
     values = {}
     for what, switches, needs in CHOICES:
@@ -579,30 +591,35 @@ def table(cases: list[Case], ours: dict) -> dict:
         }
         applies = sum(needs in s for s in situations.values()) if needs else roads
         print(
-            f"{what:40} {applies:7d} | {changes(values, ours, 'length')} | {changes(values, ours, 'travel_time')}",
+            f"{what:40} {applies:7d} | {changes(values, ours, 'length')} | "
+            f"{changes(values, ours, 'travel_time')}",
             flush=True,
         )
     return values
 
 
 def whole_gap(cases: list[Case], ours: dict, together: dict) -> None:
-    "The other protocol beside ours; what the table's choices leave unexplained of the original's stored scores."
+    """The other protocol beside ours; what the table's choices leave unexplained of the
+    original's stored scores.
+    """
     options = dict(protocol="cosmiq", min_path_length=10.0)
     other = {
         c.name: {w: apls(c.truth, c.proposal, weight=w, **options).score for w in c.weights}
         for c in cases
     }
     print(
-        f"{'protocol=cosmiq, same parameters':40} {len(cases):7d} | {changes(other, ours, 'length')} | {changes(other, ours, 'travel_time')}"
+        f"{'protocol=cosmiq, same parameters':40} {len(cases):7d} | "
+        f"{changes(other, ours, 'length')} | {changes(other, ours, 'travel_time')}"
     )
     stored = {c.name: c.original for c in cases if c.original}
     mine = {n: together[n] for n in stored}
     print(
-        f"{'the original, beside all of these':40} {len(stored):7d} | {changes(stored, mine, 'length')} | {changes(stored, mine, 'travel_time')}"
+        f"{'the original, beside all of these':40} {len(stored):7d} | "
+        f"{changes(stored, mine, 'length')} | {changes(stored, mine, 'travel_time')}"
     )
 
 
-# what no stored case holds ----------------------------------------------------------------------------------------------------
+# what no stored case holds -----------------------------------------------------------------------
 
 
 def toy(nodes: dict, roads: list) -> nx.MultiGraph:
@@ -664,7 +681,8 @@ def sampling(case: Case, seeds: int = 5) -> None:
         ]
         found = [d.score for d in draws]
         print(
-            f"  {w:12} all {whole[w].score:.4f}; 200 sources {min(found):.4f} to {max(found):.4f}, standard error {np.mean([d.error for d in draws]):.4f}; "
+            f"  {w:12} all {whole[w].score:.4f}; 200 sources {min(found):.4f} to "
+            f"{max(found):.4f}, standard error {np.mean([d.error for d in draws]):.4f}; "
             f"500 nodes without midpoints {min(nodes):.4f} to {max(nodes):.4f}"
         )
 

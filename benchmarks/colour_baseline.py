@@ -1,9 +1,11 @@
-"""Can roads be told by colour alone? A pixel-wise linear classifier on all eight bands against the demo's networks.
+"""Can roads be told by colour alone? A pixel-wise linear classifier on all eight bands against the
+demo's networks.
 
     .venv/bin/python benchmarks/colour_baseline.py [--run demo]
 
-Both go through the same vectorizer and judge, on the same held-out chips. The classifier gets every advantage: all eight bands in full
-16-bit depth and their logarithms, every training chip, and the probability threshold that scores best on the training chips.
+Both go through the same vectorizer and judge, on the same held-out chips. The classifier gets every
+advantage: all eight bands in full 16-bit depth and their logarithms, every training chip, and the
+probability threshold that scores best on the training chips.
 """
 
 import argparse
@@ -100,7 +102,8 @@ def main():
     network = scores[scores.trained_city].apls_length.mean()
     print(f"held-out chips of trained cities: {len(test)}")
     print(
-        f"APLS_length  colour alone {colour:.3f} (threshold {best:.2f})   networks {network:.3f}   difference {network - colour:+.3f}   wanted >= 0.15"
+        f"APLS_length  colour alone {colour:.3f} (threshold {best:.2f})   networks "
+        f"{network:.3f}   difference {network - colour:+.3f}   wanted >= 0.15"
     )
 
 

@@ -1,11 +1,17 @@
-"""Folds of `faithful` and `best` at full size, on the generated cities at 0.3 m or on a folder's chips, beside a small preset's: road dice and APLS of chips that were held out.
+"""Folds of `faithful` and `best` at full size, on the generated cities at 0.3 m or on a folder's
+chips, beside a small preset's: road dice and APLS of chips that were held out.
 
-    .venv/bin/python benchmarks/full_size.py --train faithful:2 best:0 demo:2 --minutes 10          # generated cities
+    .venv/bin/python benchmarks/full_size.py --train faithful:2 best:0 demo:2 --minutes 10
     .venv/bin/python benchmarks/full_size.py --train faithful:3 small:0 --data <chips> --minutes 10
 
-For a GPU; a small preset is done on a CPU too. There are no pretrained weights here, so every network starts from fresh ones, with batch normalisation in its decoder, one stage of
-the preset's crops and batches and one rise and fall of the rate; all else is the preset's. A first short round finds out how many steps fit into the minutes. Every fourth chip is held
-out, and all of a city that has no training chips. `--precision` is torch's while it learns; scores are computed in 32 bits and once more in bfloat16. A result is a file in `--out`.
+Without `--data` on generated cities.
+
+For a GPU; a small preset is done on a CPU too. There are no pretrained weights here, so every
+network starts from fresh ones, with batch normalisation in its decoder, one stage of the preset's
+crops and batches and one rise and fall of the rate; all else is the preset's. A first short round
+finds out how many steps fit into the minutes. Every fourth chip is held out, and all of a city that
+has no training chips. `--precision` is torch's while it learns; scores are computed in 32 bits and
+once more in bfloat16. A result is a file in `--out`.
 """
 
 from __future__ import annotations
@@ -60,7 +66,9 @@ def open_preset(name: str, fold: int, a: argparse.Namespace, steps: int):
 
 
 def open_chips(run: Run, fold: int, bands: int) -> pd.DataFrame:
-    "Labelled chips with targets; held-out ones have the fold's number, those of a city without training chips are `far`."
+    """Labelled chips with targets; held-out ones have the fold's number, those of a city
+    without training chips are `far`.
+    """
     chips = explore.find_chips(run.data_root, n_bands=bands, chip_m=0)
     chips = chips[chips.label != ""].sort_values(["city", "chip"]).reset_index(drop=True)
     chips["far"] = chips.split != "train"
@@ -170,7 +178,7 @@ def one(name: str, fold: int, a: argparse.Namespace, data: Path) -> dict:
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     ask.add_argument(
         "--train", nargs="+", default=["faithful:2", "best:0", "demo:2"], help="preset:fold"
     )

@@ -1,12 +1,22 @@
-"""Square kilometres a minute from an image on disk to a road graph with speeds: one model and the whole ensemble, with each set of views.
+"""Square kilometres a minute from an image on disk to a road graph with speeds: one model and the
+whole ensemble, with each set of views.
 
-    .venv/bin/python benchmarks/inference.py                                   # the demo preset's twelve, fresh weights
-    .venv/bin/python benchmarks/inference.py --members outputs/demo/folds      # trained ones
-    .venv/bin/python benchmarks/inference.py --preset faithful --px 512 --tta none --members-per-fold 1
-    .venv/bin/python benchmarks/inference.py --preset faithful --own-grid --px 4096 --tta selim_sef --options bfloat16 --window 2240   # a GPU's share
+    .venv/bin/python benchmarks/inference.py
+    .venv/bin/python benchmarks/inference.py --members outputs/demo/folds
+    .venv/bin/python benchmarks/inference.py --preset faithful --px 512 --tta none
+        --members-per-fold 1
+    .venv/bin/python benchmarks/inference.py --preset faithful --own-grid --px 4096
+        --tta selim_sef --options bfloat16 --window 2240
 
-The baseline of the same run: 32 bits, members resident, one view and one chip at a time, nothing beside anything else. Fresh networks find no roads, so roads are traced from
-a drawn street grid of the same size, in every row alike; on a GPU they are traced by worker processes while windows are predicted, as `spacenet5 extract` does. Ratios are measured side by side, once by the clock and once in seconds of CPU, which neighbours on the machine disturb less; the seconds belong to the machine that is named."""
+The demo preset's twelve with fresh weights; trained ones; one member at full size; a GPU's share.
+
+The baseline of the same run: 32 bits, members resident, one view and one chip at a time, nothing
+beside anything else. Fresh networks find no roads, so roads are traced from a drawn street grid of
+the same size, in every row alike; on a GPU they are traced by worker processes while windows are
+predicted, as `spacenet5 extract` does. Ratios are measured side by side, once by the clock and once
+in seconds of CPU, which neighbours on the machine disturb less; the seconds belong to the machine
+that is named.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +64,9 @@ Members = list[Path | model.RoadUNet]
 
 
 def town(folder: Path, px: int, gsd_m: float, bands: int, finer: int = 2) -> Path:
-    "A 16-bit image that is px x px at the members' pixel size; its own pixels are `finer` times as many a side."
+    """A 16-bit image that is px x px at the members' pixel size; its own pixels are `finer`
+    times as many a side.
+    """
     rng = np.random.default_rng(0)
     n = finer * px
     image = (
@@ -316,7 +328,7 @@ def instrument() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--preset", default="demo")
     parser.add_argument(
         "--members", default="", help="folder of trained checkpoints; default: fresh weights"
@@ -358,8 +370,12 @@ def main() -> None:
         drawn = streets(folder, raster.target_grid(image, p.data.gsd_m), p.channels, p.data.gsd_m)
         km2 = np.prod(raster.grid_of(drawn).shape) * p.data.gsd_m**2 / 1e6
         print(
-            f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.cuda.get_device_name() if device.type == 'cuda' else 'no GPU'}, torch {torch.__version__}; "
-            f"preset {p.name}, {len(paths)} members ({'trained' if a.members else 'fresh weights'}), {km2:.2f} km2 at {p.data.gsd_m} m"
+            f"{platform.machine()}, {torch.get_num_threads()} threads, "
+            f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'no GPU'}, torch "
+            f"{torch.__version__}; "
+            f"preset {p.name}, {len(paths)} members "
+            f"({'trained' if a.members else 'fresh weights'}), {km2:.2f} km2 at "
+            f"{p.data.gsd_m} m"
         )
         report(paths, image, drawn, p, a, folder, device, km2)
     print("published, four GPUs, km2/min: " + ", ".join(f"{k} {v}" for k, v in PUBLISHED.items()))
@@ -378,7 +394,8 @@ def report(members, image, drawn, p, a, folder, device, km2) -> None:
             base = None if a.no_baseline else baseline(some, image, drawn, p, tta, folder, device)
             if base is not None:
                 print(
-                    f"{label:10} {tta:10} baseline          {base[0]:7.1f} s  {60 * km2 / base[0]:7.2f} km2/min",
+                    f"{label:10} {tta:10} baseline          {base[0]:7.1f} s  "
+                    f"{60 * km2 / base[0]:7.2f} km2/min",
                     flush=True,
                 )
             for option in a.options.split(","):
@@ -397,11 +414,14 @@ def report(members, image, drawn, p, a, folder, device, km2) -> None:
                 times = (
                     ""
                     if base is None
-                    else f"  {base[0] / spent[0]:5.2f} x by the clock, {base[1] / spent[1]:5.2f} x in CPU seconds;"
+                    else f"  {base[0] / spent[0]:5.2f} x by the clock, {base[1] / spent[1]:5.2f} x "
+                    "in CPU seconds;"
                 )
                 print(
-                    f"{label:10} {tta:10} ours, {option:9}   {spent[0]:7.1f} s  {60 * km2 / spent[0]:7.2f} km2/min{times} "
-                    f"{'the whole' if device.type == 'cuda' else 'networks'} at {share:.1%} of the matrix product; {stages()}",
+                    f"{label:10} {tta:10} ours, {option:9}   {spent[0]:7.1f} s  "
+                    f"{60 * km2 / spent[0]:7.2f} km2/min{times} "
+                    f"{'the whole' if device.type == 'cuda' else 'networks'} at {share:.1%} "
+                    f"of the matrix product; {stages()}",
                     flush=True,
                 )
 

@@ -1,16 +1,24 @@
-"""Real learning: each real chip in turn is held out, a network is trained on all others, and the held-out chip is scored.
+"""Real learning: each real chip in turn is held out, a network is trained on all others, and the
+held-out chip is scored.
 
-    .venv/bin/python benchmarks/leave_one_out.py [--preset small] [--steps 1200] [--minutes 60] [--out outputs/leave-one-out]
-    .venv/bin/python benchmarks/leave_one_out.py --parts 3 --steps 500 --seed 1 --set data.gsd_m=1.5 --set stage.lr=[[0,0.01]] --out outputs/screen/coarse
-    .venv/bin/python benchmarks/leave_one_out.py --cities 1500 --out outputs/cities-first --compare outputs/leave-one-out
+    .venv/bin/python benchmarks/leave_one_out.py [--preset small] [--steps 1200]
+        [--minutes 60] [--out outputs/leave-one-out]
+    .venv/bin/python benchmarks/leave_one_out.py --parts 3 --steps 500 --seed 1
+        --set data.gsd_m=1.5 --set stage.lr=[[0,0.01]] --out outputs/screen/coarse
+    .venv/bin/python benchmarks/leave_one_out.py --cities 1500 --out outputs/cities-first
+        --compare outputs/leave-one-out
 
-Nine chips of SpaceNet 3 Las Vegas, the preset's first network from fresh weights, its vectorizer and the judge. Every finished part is a file, so that the same command goes on
-where it ended. The mean over chips comes with Student's interval.
+Nine chips of SpaceNet 3 Las Vegas, the preset's first network from fresh weights, its vectorizer
+and the judge. Every finished part is a file, so that the same command goes on where it ended. The
+mean over chips comes with Student's interval.
 
-`--parts 3` holds out every third chip: three trainings instead of nine, to choose what is worth the nine. `--set` changes a key of the preset; `stage.` is its last stage, `network.` its
-first network. `--cities` trains the network on generated cities first and goes on from there: no real chip is seen by that. `--compare` prints differences chip by chip. Dice
-is always that of roads 4 m wide on a grid of 1 m, whatever the network's own grid, so that it can be compared between grids. Who chooses by these chips and reports the same chips
-reports too much: choose with one seed, and report with another at least.
+`--parts 3` holds out every third chip: three trainings instead of nine, to choose what is worth the
+nine. `--set` changes a key of the preset; `stage.` is its last stage, `network.` its first network.
+`--cities` trains the network on generated cities first and goes on from there: no real chip is seen
+by that. `--compare` prints differences chip by chip. Dice is always that of roads 4 m wide on a
+grid of 1 m, whatever the network's own grid, so that it can be compared between grids. Who chooses
+by these chips and reports the same chips reports too much: choose with one seed, and report with
+another at least.
 """
 
 import argparse
@@ -59,7 +67,9 @@ def nested(pairs):
 def make_preset(
     name: str, pairs: list[str], steps: int, parts: int, member: Path | None = None
 ) -> Preset:
-    "The preset with its first network for every part, one stage of so many steps, and the changes asked for."
+    """The preset with its first network for every part, one stage of so many steps, and the
+    changes asked for.
+    """
     base, changes = load_preset(name), nested(pairs)
     if not base.train.stages:
         raise PresetError(name, "has no training stage", "Give it one in train.stages.")
@@ -135,7 +145,9 @@ def dice_of(run, chip, road):
 
 
 def score_of(run, chip, member):
-    "Dice and APLS of one chip, averaged over the preset's views; given the file, pixels without data are no road, as in the pipeline."
+    """Dice and APLS of one chip, averaged over the preset's views; given the file, pixels
+    without data are no road, as in the pipeline.
+    """
     probs = ensemble.predict(
         [member], chip["image"], tta=run.preset.ensemble.tta, device="cpu", as_bytes=True
     )
@@ -201,7 +213,8 @@ def with_interval(values) -> str:
     v = pd.Series(values).dropna()
     if len(v) < 2:
         return "–"
-    return f"{v.mean():+.3f} ± {stats.t.ppf(0.975, len(v) - 1) * v.std() / math.sqrt(len(v)):.3f} (95 %, {len(v)} chips)"
+    half = stats.t.ppf(0.975, len(v) - 1) * v.std() / math.sqrt(len(v))
+    return f"{v.mean():+.3f} ± {half:.3f} (95 %, {len(v)} chips)"
 
 
 def compare(table: pd.DataFrame, other: Path) -> None:
@@ -219,7 +232,7 @@ def compare(table: pd.DataFrame, other: Path) -> None:
 
 
 def parsed():
-    ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     ask.add_argument("--preset", default="small")
     ask.add_argument(
         "--data",

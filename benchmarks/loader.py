@@ -1,9 +1,12 @@
-"""Does the loader keep the device busy? Samples per second of the loader, by worker processes, beside the training step's.
+"""Does the loader keep the device busy? Samples per second of the loader, by worker processes,
+beside the training step's.
 
-    .venv/bin/python benchmarks/loader.py [--encoder test_resnet dpn92] [--crop 384] [--batch 10] [--workers 0 1 2] [--device cuda]
+    .venv/bin/python benchmarks/loader.py [--encoder test_resnet dpn92] [--crop 384] [--batch 10]
+        [--workers 0 1 2] [--device cuda]
 
-Chips of 1300 x 1300 px and eight bands are generated, so that windows and strides are the real ones. The first table has each part of a sample alone; the last one the
-loader's share: below 1 the step waits for nothing. A loader without worker processes takes its time from the step's own core.
+Chips of 1300 x 1300 px and eight bands are generated, so that windows and strides are the real
+ones. The first table has each part of a sample alone; the last one the loader's share: below 1 the
+step waits for nothing. A loader without worker processes takes its time from the step's own core.
 """
 
 import argparse
@@ -148,7 +151,7 @@ def step_rate(encoder, data, batch, device, seconds):
 
 
 def main():
-    ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     ask.add_argument("--encoder", nargs="+", default=["test_resnet", "dpn92"])
     ask.add_argument("--crop", type=int, default=384)
     ask.add_argument("--batch", type=int, default=4)
@@ -164,7 +167,8 @@ def main():
             make_chips(Path(d), a.chips), 8, CHANNELS.names, crop=a.crop, cache=Path(d) / "cache"
         )
         print(
-            f"8 bands, crops of {a.crop} px, batch {a.batch}, {torch.get_num_threads()} threads, {device}"
+            f"8 bands, crops of {a.crop} px, batch {a.batch}, {torch.get_num_threads()} "
+            f"threads, {device}"
         )
         print(
             "one sample, ms:",

@@ -1,9 +1,12 @@
-"""How long the map of a large road network takes to appear and to move, in a real Chromium, beside the same roads as folium's own GeoJson layer.
+"""How long the map of a large road network takes to appear and to move, in a real Chromium, beside
+the same roads as folium's own GeoJson layer.
 
     python benchmarks/maps.py [--edges 20000 60000] [--pages map folium]
 
-Prints for each page: size, seconds from opening the file to the first drawn frame, and the frames of a drag and of a zoom by wheel (median and worst, ms). The machine's
-figures move; the ratio to folium's layer, measured in the same run, does not much. Needs playwright and a Chromium ($CHROMIUM, or on PATH).
+Prints for each page: size, seconds from opening the file to the first drawn frame, and the frames
+of a drag and of a zoom by wheel (median and worst, ms). The machine's figures move; the ratio to
+folium's layer, measured in the same run, does not much. Needs playwright and a Chromium ($CHROMIUM,
+or on PATH).
 """
 
 import argparse
@@ -30,7 +33,9 @@ FLAGS = [
     "--no-first-run",
 ]
 FRAMES = """() => { window.frames_ms = []; let last = performance.now();
-    const tick = t => { frames_ms.push(t - last); last = t; if (window.frames_ms) requestAnimationFrame(tick); }; requestAnimationFrame(tick); }"""
+    const tick = t => { frames_ms.push(t - last); last = t;
+        if (window.frames_ms) requestAnimationFrame(tick); };
+    requestAnimationFrame(tick); }"""
 STOP = "() => { const f = window.frames_ms; window.frames_ms = null; return f.slice(1); }"
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -72,7 +77,9 @@ def town(edges: int) -> gpd.GeoDataFrame:
 
 
 def stock(roads: gpd.GeoDataFrame) -> folium.Map:
-    "The same roads as folium draws them: GeoJSON, a style and a tooltip for each, on canvas, in a page without network."
+    """The same roads as folium draws them: GeoJSON, a style and a tooltip for each, on canvas,
+    in a page without network.
+    """
     m, scale = OfflineMap(title="folium.GeoJson"), maps.speed_scale()
     frame = maps.road_frame(roads)
     frame["color"] = [scale.colors[c] for c in maps.class_of(frame.speed_kph, scale)]
@@ -137,7 +144,7 @@ def main() -> None:
     "Make the pages, measure them, print a table."
     from playwright.sync_api import sync_playwright
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--edges", type=int, nargs="+", default=[20_000, 60_000])
     parser.add_argument("--pages", nargs="+", default=["map", "folium"])
     given = parser.parse_args()

@@ -1,8 +1,10 @@
-"""Targets of real labels, ours beside the usual way (GeoPandas: read, project, buffer, dissolve, burn each group): seconds and memory in one run.
+"""Targets of real labels, ours beside the usual way (GeoPandas: read, project, buffer, dissolve,
+burn each group): seconds and memory in one run.
 
     .venv/bin/python benchmarks/masks.py [--repeat 5]
 
-Needs the reference samples ($SPACENET5_SHARED or ../shared). The mosaic is the largest chip's labels repeated on a 4 x 4 grid of 5200 x 5200 pixels.
+Needs the reference samples ($SPACENET5_SHARED or ../shared). The mosaic is the largest chip's
+labels repeated on a 4 x 4 grid of 5200 x 5200 pixels.
 """
 
 import argparse
@@ -102,18 +104,23 @@ def mosaic(path: Path, grid: raster.Grid, target: Path) -> tuple[str, Path, rast
 
 
 def peak_of_one_mosaic(path: Path, grid: raster.Grid, folder: Path) -> tuple[float, float, float]:
-    "GB of a fresh process: as imported, after all thirteen targets of the mosaic, and after stage 02's whole work on it (image read, targets written)."
+    """GB of a fresh process: as imported, after all thirteen targets of the mosaic, and after
+    stage 02's whole work on it (image read, targets written).
+    """
     image = raster.write(folder / "mosaic.tif", np.full((3, *grid.shape), 90, "uint8"), grid=grid)
     code = f"""
 from spacenet5_nb import masks, raster
 from spacenet5_nb.core import Channels, MasksConfig
-def peak(): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+def peak():
+    status = open("/proc/self/status")
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 before = peak()
 out = masks.make_masks({str(path)!r}, {str(image)!r}, Channels.best())
 assert out.shape[0] == 13 and out.any()
 after = peak()
 del out
-masks.make_chip_mask(({str(image)!r}, {str(path)!r}, {str(folder / "mask.tif")!r}, None, Channels.best(), MasksConfig()))
+image, label, mask = {str(image)!r}, {str(path)!r}, {str(folder / "mask.tif")!r}
+masks.make_chip_mask((image, label, mask, None, Channels.best(), MasksConfig()))
 print(before, after, peak())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -121,7 +128,7 @@ print(before, after, peak())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--repeat", type=int, default=5)
     repeat = parser.parse_args().repeat
     if not (SHARED / "reference/targets").is_dir():
@@ -131,7 +138,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found.append(mosaic(*found[0][1:], Path(folder) / "mosaic.geojson"))
         print(
-            f"{'labels':20} {'pixels':>11} {'roads':>6} {'naive s':>9} {'speed s':>9} {'ratio':>6} {'all 13 s':>9} {'ratio':>6}  agrees with naive"
+            f"{'labels':20} {'pixels':>11} {'roads':>6} {'naive s':>9} {'speed s':>9} "
+            f"{'ratio':>6} {'all 13 s':>9} {'ratio':>6}  agrees with naive"
         )
         for name, path, grid in found:
             same = masks.compare_masks(
@@ -148,11 +156,14 @@ def main() -> None:
                 times["all"].append(seconds(masks.make_masks, path, grid, Channels.best()))
             n, s, a = (float(np.median(times[k])) for k in ("naive", "speed", "all"))
             print(
-                f"{name:20} {grid.shape[0]:5} x {grid.shape[1]:<4}{len(graph.read_labels(path)):6} {n:9.3f} {s:9.4f} {n / s:6.1f} {a:9.4f} {n / a:6.1f}  {same:.5f}"
+                f"{name:20} {grid.shape[0]:5} x "
+                f"{grid.shape[1]:<4}{len(graph.read_labels(path)):6} {n:9.3f} {s:9.4f} "
+                f"{n / s:6.1f} {a:9.4f} {n / a:6.1f}  {same:.5f}"
             )
         before, after, whole = peak_of_one_mosaic(*found[-1][1:], Path(folder))
         print(
-            f"memory of a fresh process: {before:.2f} GB imported, {after:.2f} GB at the peak of the mosaic's 13 targets (0.35 GB of them the result), "
+            f"memory of a fresh process: {before:.2f} GB imported, {after:.2f} GB at the peak "
+            "of the mosaic's 13 targets (0.35 GB of them the result), "
             f"{whole:.2f} GB with its image read and the targets written"
         )
 

@@ -1,14 +1,23 @@
-"""Networks by encoder and size: exact output, parameters, seconds and memory; and one training step beside segmentation_models.pytorch's U-Net.
+"""Networks by encoder and size: exact output, parameters, seconds and memory; and one training step
+beside segmentation_models.pytorch's U-Net.
 
-    python benchmarks/networks.py [--encoders dpn92 inception_resnet_v2] [--sizes 384 512 1300 333x517] [--bands 3 8] [--threads 2]
-    python benchmarks/networks.py --beside-smp [--encoder dpn92] [--size 384] [--batch 2] [--steps 4] [--threads 2]
-    python benchmarks/networks.py --beside-smp --bf16 --batch 10 --steps 20 --bands 8 [--search]     # stage one on a GPU; --alone: without smp's
-    python benchmarks/networks.py --predict [--encoder dpn92] [--size 1024] [--batch 4] [--bf16]        # a network as it learns, and made quick in each way
+    python benchmarks/networks.py [--encoders dpn92 inception_resnet_v2]
+        [--sizes 384 512 1300 333x517] [--bands 3 8] [--threads 2]
+    python benchmarks/networks.py --beside-smp [--encoder dpn92] [--size 384] [--batch 2]
+        [--steps 4] [--threads 2]
+    python benchmarks/networks.py --beside-smp --bf16 --batch 10 --steps 20 --bands 8 [--search]
+    python benchmarks/networks.py --predict [--encoder dpn92] [--size 1024] [--batch 4] [--bf16]
 
-Each row of the first table is a process of its own, so that its peak is its own; images above 600 px are trained with recomputed activations. Seconds are
-CPU seconds of all threads, so that a busy machine blurs them less. The second needs `pip install --no-deps --target <folder> segmentation-models-pytorch` and
-PYTHONPATH=<folder>; both networks take their steps in turn, on the same input, with the same loss and optimiser. On a GPU: wall seconds, its own peak, fused Adam for both, ours as it
-is trained (wide groups), operations of the network as published; `--search` lets cuDNN try its kernels first (`torch.backends.cudnn.benchmark`).
+The third is stage one on a GPU (`--alone`: without smp's); the last is a network as it learns, and
+made quick in each way.
+
+Each row of the first table is a process of its own, so that its peak is its own; images above 600
+px are trained with recomputed activations. Seconds are CPU seconds of all threads, so that a busy
+machine blurs them less. The second needs `pip install --no-deps --target <folder>
+segmentation-models-pytorch` and PYTHONPATH=<folder>; both networks take their steps in turn, on the
+same input, with the same loss and optimiser. On a GPU: wall seconds, its own peak, fused Adam for
+both, ours as it is trained (wide groups), operations of the network as published; `--search` lets
+cuDNN try its kernels first (`torch.backends.cudnn.benchmark`).
 """
 
 import argparse
@@ -130,7 +139,9 @@ def flops_of(net: torch.nn.Module, x: torch.Tensor) -> float:
 
 
 def ceiling(device: torch.device, dtype: torch.dtype, now=clock) -> float:
-    "Operations a second of a matrix product, the best of six, by whichever clock the caller's own figures are of."
+    """Operations a second of a matrix product, the best of six, by whichever clock the caller's
+    own figures are of.
+    """
     n, best = 8192 if device.type == "cuda" else 2048, 0.0
     m = torch.randn(n, n, device=device).to(dtype)
     for _ in range(6):
@@ -148,7 +159,8 @@ def make_nets(a: argparse.Namespace) -> dict[str, torch.nn.Module]:
         import segmentation_models_pytorch as smp  # noqa: I001
     except ImportError:
         sys.exit(
-            "segmentation_models_pytorch is not here: pip install --no-deps --target <folder> segmentation-models-pytorch; PYTHONPATH=<folder>"
+            "segmentation_models_pytorch is not here: pip install --no-deps --target "
+            "<folder> segmentation-models-pytorch; PYTHONPATH=<folder>"
         )
     return {
         "smp": smp.Unet(
@@ -191,23 +203,31 @@ def beside_smp(a: argparse.Namespace, device: torch.device) -> None:
             peaks[k] = peak_gb(device)
     where = torch.cuda.get_device_name(device) if gpu else f"{torch.get_num_threads()} threads"
     print(
-        f"{a.encoder}, {a.bands[-1]} bands, batch {a.batch} x {a.size} px, {where}{', bf16' if a.bf16 else ''}{', kernels searched' if a.search else ''}, {a.steps} steps in turn; matrix product {ceiling(device, dtype) / 1e12:.2f} TFLOP/s"
+        f"{a.encoder}, {a.bands[-1]} bands, batch {a.batch} x {a.size} px, "
+        f"{where}{', bf16' if a.bf16 else ''}{', kernels searched' if a.search else ''}, "
+        f"{a.steps} steps in turn; matrix product {ceiling(device, dtype) / 1e12:.2f} TFLOP/s"
     )
     for k, net in nets.items():
         peak, m = f", peak {peaks[k]:.2f} GB" if gpu else "", statistics.median(seconds[k])
         print(
-            f"  {k:5} {sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {m:.3f} s a step, {a.batch / m:.1f} samples/s, {work / m / 1e12:.2f} TFLOP/s, {kept_mb(net, x):.0f} MB kept{peak}"
+            f"  {k:5} {sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, "
+            f"{m:.3f} s a step, {a.batch / m:.1f} samples/s, {work / m / 1e12:.2f} TFLOP/s, "
+            f"{kept_mb(net, x):.0f} MB kept{peak}"
         )
     if a.alone:
         return
     ratios = [o / s for o, s in zip(seconds["ours"], seconds["smp"], strict=True)]
     print(
-        f"  ours / smp: time {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), memory kept {kept_mb(nets['ours'], x) / kept_mb(nets['smp'], x):.2f}"
+        f"  ours / smp: time {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
+        f"{max(ratios):.2f}), memory kept "
+        f"{kept_mb(nets['ours'], x) / kept_mb(nets['smp'], x):.2f}"
     )
 
 
 def predict(a: argparse.Namespace, device: torch.device) -> None:
-    "Millions of pixels a second of a forward pass, as the network is and made quick; the ways take turns."
+    """Millions of pixels a second of a forward pass, as the network is and made quick; the ways
+    take turns.
+    """
     dtype = torch.bfloat16 if a.bf16 else torch.float32
     net = RoadUNet(a.encoder, a.bands[-1], 12).eval()
     x = torch.randn(a.batch, a.bands[-1], a.size, a.size, device=device, dtype=dtype).contiguous(
@@ -237,14 +257,16 @@ def predict(a: argparse.Namespace, device: torch.device) -> None:
         else f"{torch.get_num_threads()} threads"
     )
     print(
-        f"{a.encoder}, {a.bands[-1]} bands, {a.batch} x {a.size} px, {dtype}, {where}; matrix product {ceiling(device, dtype) / 1e12:.2f} TFLOP/s"
+        f"{a.encoder}, {a.bands[-1]} bands, {a.batch} x {a.size} px, {dtype}, {where}; matrix "
+        f"product {ceiling(device, dtype) / 1e12:.2f} TFLOP/s"
     )
     for k, s in seconds.items():
         ratio = statistics.median(
             one / other for one, other in zip(s, seconds["as it is"], strict=True)
         )
         print(
-            f"  {k:16} {x[:, 0].numel() / statistics.median(s) / 1e6:8.2f} Mpx/s, {ratio:.2f} of the time"
+            f"  {k:16} {x[:, 0].numel() / statistics.median(s) / 1e6:8.2f} Mpx/s, {ratio:.2f} "
+            "of the time"
         )
 
 

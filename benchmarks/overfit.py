@@ -1,9 +1,12 @@
-"""Can the network learn at all? DPN92 on two real chips of Las Vegas, until its own training dice says so.
+"""Can the network learn at all? DPN92 on two real chips of Las Vegas, until its own training dice
+says so.
 
-    .venv/bin/python benchmarks/overfit.py [--encoder dpn92] [--gsd 0.6] [--crop 256] [--minutes 15] [--device cpu]
+    .venv/bin/python benchmarks/overfit.py [--encoder dpn92] [--gsd 0.6] [--crop 256]
+        [--minutes 15] [--device cpu]
 
-The loss, the optimiser and the batches are the workspace's; there is no augmentation and no held-out chip: a network that cannot reach
-dice 0.9 on what it is shown has a fault. A CPU takes a crop from the middle of each chip (`--crop`); `--crop 0 --gsd 0.3` is the whole of both.
+The loss, the optimiser and the batches are the workspace's; there is no augmentation and no
+held-out chip: a network that cannot reach dice 0.9 on what it is shown has a fault. A CPU takes a
+crop from the middle of each chip (`--crop`); `--crop 0 --gsd 0.3` is the whole of both.
 """
 
 import argparse
@@ -42,7 +45,7 @@ def dice_of(net, images, targets, road):
 
 
 def main():
-    ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     ask.add_argument("--encoder", default="dpn92")
     ask.add_argument(
         "--norm",
@@ -79,7 +82,8 @@ def main():
     )
     start, step, dice = time.perf_counter(), 0, 0.0
     print(
-        f"{a.encoder}, fresh weights, {len(images)} chips of {images.shape[2]} x {images.shape[3]} px at {a.gsd} m, "
+        f"{a.encoder}, fresh weights, {len(images)} chips of {images.shape[2]} x "
+        f"{images.shape[3]} px at {a.gsd} m, "
         f"{float(targets[:, channels.road].float().mean()):.1%} road, on {device}",
         flush=True,
     )
@@ -93,11 +97,13 @@ def main():
         if step % 10 == 0:
             dice = dice_of(net, images, targets, channels.road)
             print(
-                f"step {step:4d}  {time.perf_counter() - start:5.0f} s  loss {float(value.detach()):.3f}  training dice {dice:.3f}",
+                f"step {step:4d}  {time.perf_counter() - start:5.0f} s  loss "
+                f"{float(value.detach()):.3f}  training dice {dice:.3f}",
                 flush=True,
             )
     print(
-        f"{'reached' if dice >= a.goal else 'NOT reached'}: training dice {dice:.3f} after {step} steps, {time.perf_counter() - start:.0f} s (goal {a.goal})"
+        f"{'reached' if dice >= a.goal else 'NOT reached'}: training dice {dice:.3f} after "
+        f"{step} steps, {time.perf_counter() - start:.0f} s (goal {a.goal})"
     )
 
 

@@ -1,6 +1,7 @@
-"""Time and peak memory of a command with all its processes: their proportional set sizes, added up twice a second.
+"""Time and peak memory of a command with all its processes: their proportional set sizes, added up
+twice a second.
 
-.venv/bin/python benchmarks/peak_memory.py make demo
+    .venv/bin/python benchmarks/peak_memory.py make demo
 """
 
 import subprocess
@@ -22,6 +23,9 @@ def tree_mb(root):
 
 
 def main():
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(__doc__)
+        return
     start, peak, child = time.monotonic(), 0.0, subprocess.Popen(sys.argv[1:])
     while child.poll() is None:
         try:

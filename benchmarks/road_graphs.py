@@ -1,4 +1,6 @@
-"Road graphs that several benchmarks use: the stored cases of the original's judge, and a synthetic city. Not a program."
+"""Road graphs that several benchmarks use: the stored cases of the original's judge, and a
+synthetic city. Not a program.
+"""
 
 import gzip
 import json
@@ -26,7 +28,9 @@ def stored(name: str) -> dict:
 
 
 def graph_of(case: dict, speed_mps: float | None = None) -> nx.MultiGraph:
-    "A stored graph with neighbours in the order on which the original depends; speed_mps: of roads that have none."
+    """A stored graph with neighbours in the order on which the original depends; speed_mps: of
+    roads that have none.
+    """
     g = nx.MultiGraph(crs="EPSG:32611")
     for n, x, y in case["nodes"]:
         g.add_node(n, x=x, y=y)
@@ -51,7 +55,9 @@ def graph_of(case: dict, speed_mps: float | None = None) -> nx.MultiGraph:
 
 
 def city(side: int = 224) -> tuple[nx.MultiGraph, nx.MultiGraph]:
-    "A town on a rough grid with blocks of 100 m, and a proposal that lacks a tenth of it and is off by 2 m."
+    """A town on a rough grid with blocks of 100 m, and a proposal that lacks a tenth of it and
+    is off by 2 m.
+    """
     rng = np.random.default_rng(0)
     g = nx.MultiGraph(
         nx.convert_node_labels_to_integers(nx.grid_2d_graph(side, side)), crs="EPSG:32611"

@@ -1,8 +1,10 @@
-"""How long the chips of a whole city take: found, scanned and turned into targets, with the peak memory of a worker.
+"""How long the chips of a whole city take: found, scanned and turned into targets, with the peak
+memory of a worker.
 
     .venv/bin/python benchmarks/scan.py [--chips 3000] [--workers 2]
 
-One chip of SpaceNet 5's size (1300 x 1300 px, 8 bands, 16 bits, about 2 km of road) is made and linked under as many names as asked.
+One chip of SpaceNet 5's size (1300 x 1300 px, 8 bands, 16 bits, about 2 km of road) is made and
+linked under as many names as asked.
 """
 
 import argparse
@@ -62,7 +64,7 @@ def one_chip(folder: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--chips", type=int, default=300)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
@@ -73,11 +75,8 @@ def main() -> None:
         image, label = one_chip(root)
         for k in range(options.chips):
             os.link(image, city / f"PS-MS/SN5_roads_train_AOI_7_Moscow_PS-MS_chip{k}.tif")
-            os.link(
-                label,
-                city
-                / f"geojson_roads_speed/SN5_roads_train_AOI_7_Moscow_geojson_roads_speed_chip{k}.geojson",
-            )
+            kind = "geojson_roads_speed"
+            os.link(label, city / kind / f"SN5_roads_train_AOI_7_Moscow_{kind}_chip{k}.geojson")
         start = time.perf_counter()
         chips = explore.find_chips(root / "chips")
         found = time.perf_counter()

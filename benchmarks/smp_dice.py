@@ -1,9 +1,12 @@
-"""Does the network learn as well as segmentation_models.pytorch's? Both on the generated cities: the same batches, loss, optimiser and rate, fresh weights; dice of chips that were held out.
+"""Does the network learn as well as segmentation_models.pytorch's? Both on the generated cities:
+the same batches, loss, optimiser and rate, fresh weights; dice of chips that were held out.
 
-    python benchmarks/smp_dice.py [--encoder dpn92] [--steps 300] [--crop 128] [--batch 4] [--seeds 1] [--threads 1]
+    python benchmarks/smp_dice.py [--encoder dpn92] [--steps 300] [--crop 128] [--batch 4]
+        [--seeds 1] [--threads 1]
 
-Needs `pip install --no-deps --target <folder> segmentation-models-pytorch` and PYTHONPATH=<folder>. smp's decoder normalises batches; ours is given the same (`norm="batch"`). Steps are
-taken in turn, so that seconds can be compared too (CPU seconds; on a GPU those of the clock).
+Needs `pip install --no-deps --target <folder> segmentation-models-pytorch` and PYTHONPATH=<folder>.
+smp's decoder normalises batches; ours is given the same (`norm="batch"`). Steps are taken in turn,
+so that seconds can be compared too (CPU seconds; on a GPU those of the clock).
 """
 
 from __future__ import annotations
@@ -104,16 +107,17 @@ def one(
                 flush=True,
             )
     dice = {k: dice_of(n, prepare, held, p.channels.road, device) for k, n in nets.items()}
+    ratio = statistics.median(o / s for o, s in zip(seconds["ours"], seconds["smp"], strict=True))
     print(
         f"seed {seed}: dice "
         + ", ".join(f"{k} {v:.3f}" for k, v in dice.items())
-        + f"; time ours / smp {statistics.median(o / s for o, s in zip(seconds['ours'], seconds['smp'], strict=True)):.2f}",
+        + f"; time ours / smp {ratio:.2f}",
         flush=True,
     )
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     for name, kind, default in (
         ("encoder", str, "dpn92"),
         ("steps", int, 300),
@@ -156,7 +160,8 @@ def main() -> None:
             for some in (chips[~held], chips[held])
         )
         print(
-            f"{a.encoder}, {int((~held).sum())} chips to learn from, {int(held.sum())} held out, {a.steps} steps of {a.batch} x {a.crop} px, {device}, {a.threads} threads"
+            f"{a.encoder}, {int((~held).sum())} chips to learn from, {int(held.sum())} held "
+            f"out, {a.steps} steps of {a.batch} x {a.crop} px, {device}, {a.threads} threads"
         )
         for seed in range(a.seeds):
             one(seed, a, data, rest, p, device)

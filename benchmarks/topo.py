@@ -1,9 +1,12 @@
-"""How fast TOPO and SP are: beside a plain networkx implementation in the same minute, and beside the original's stored seconds.
+"""How fast TOPO and SP are: beside a plain networkx implementation in the same minute, and beside
+the original's stored seconds.
 
     python benchmarks/topo.py [--city]
 
-The yardstick follows the original's rules with networkx's subgraphs, a k-d tree and shapely, as one would write it on a free afternoon; it must give the
-same counts. The original's seconds (CosmiQ/apls) were measured elsewhere and are a guide. `--city` scores a synthetic network of 100,000 edges instead.
+The yardstick follows the original's rules with networkx's subgraphs, a k-d tree and shapely, as one
+would write it on a free afternoon; it must give the same counts. The original's seconds
+(CosmiQ/apls) were measured elsewhere and are a guide. `--city` scores a synthetic network of
+100,000 edges instead.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from scipy.spatial import cKDTree
 
 from spacenet5_nb.topo import shortest_path_score, shortest_paths, topo
 
-# the yardstick ----------------------------------------------------------------------------------------------------------------
+# the yardstick -----------------------------------------------------------------------------------
 
 
 def apart(a: tuple, b: tuple) -> float:
@@ -27,7 +30,9 @@ def apart(a: tuple, b: tuple) -> float:
 
 
 class Places:
-    "A copy of a graph, whose edges may be turned, and its nodes in a tree; networkx's own copy lists neighbours in another order."
+    """A copy of a graph, whose edges may be turned, and its nodes in a tree; networkx's own
+    copy lists neighbours in another order.
+    """
 
     def __init__(self, g: nx.MultiGraph):
         self.g, self.names = deepcopy(g), list(g)
@@ -97,16 +102,18 @@ def plain_sp(
     return sum(matches) / len(matches)
 
 
-# tables -----------------------------------------------------------------------------------------------------------------------
+# tables ------------------------------------------------------------------------------------------
 
 
 def chips() -> None:
     cases = stored("cosmiq_cases.json.gz")["cases"]
     print(
-        "Milliseconds. original: the stored time of a draw (TOPO as many origins as nodes, SP 1000 routes); the others take all origins and pairs"
+        "Milliseconds. original: the stored time of a draw (TOPO as many origins as nodes, SP 1000 "
+        "routes); the others take all origins and pairs"
     )
     print(
-        f"{'':14}{'nodes':>6}{'ours':>8}{'spacenet':>10}{'networkx':>10}{'original':>10}{'faster than networkx, original':>34}"
+        f"{'':14}{'nodes':>6}{'ours':>8}{'spacenet':>10}{'networkx':>10}{'original':>10}"
+        f"{'faster than networkx, original':>34}"
     )
     ratios = []
     for name, kept in stored("topo_sp.json")["cases"].items():
@@ -135,16 +142,17 @@ def chips() -> None:
         ]
         print(name.removeprefix("sample__"))
         for what, *s in rows:
-            print(
-                f"{what:>14}{len(t):6}{s[0] * 1e3:8.1f}{s[1] * 1e3:10.1f}{s[2] * 1e3:10.1f}{s[3] * 1e3:10.0f}{s[2] / s[0]:24.0f}{s[3] / s[0]:10.0f}".replace(
-                    "nan", "  -"
-                )
+            line = (
+                f"{what:>14}{len(t):6}{s[0] * 1e3:8.1f}{s[1] * 1e3:10.1f}{s[2] * 1e3:10.1f}"
+                f"{s[3] * 1e3:10.0f}{s[2] / s[0]:24.0f}{s[3] / s[0]:10.0f}"
             )
+            print(line.replace("nan", "  -"))
             ratios.append((what, s[2] / s[0], s[3] / s[0]))
     for what in ("TOPO", "SP"):
         plain, original = np.median([r[1:] for r in ratios if r[0] == what], axis=0)
         print(
-            f"{what}: median {plain:.0f} times faster than networkx, {original:.0f} times than the original's stored seconds"
+            f"{what}: median {plain:.0f} times faster than networkx, {original:.0f} times "
+            "than the original's stored seconds"
         )
 
 
@@ -154,7 +162,8 @@ def city_table() -> None:
 
     g, less = city()
     print(
-        f"city: {len(g)} nodes, {g.number_of_edges()} edges; {peak():.2f} GB before a judge begins; GB are the process's peak so far"
+        f"city: {len(g)} nodes, {g.number_of_edges()} edges; {peak():.2f} GB before a judge "
+        "begins; GB are the process's peak so far"
     )
     for what, f in (
         ("SP, 1000 routes", lambda: shortest_paths(g, less, routes=1000)),

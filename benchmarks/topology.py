@@ -1,10 +1,13 @@
-"""What the topology losses cost: per 384 px crop on one core, forward and backward, beside the slow routes; and over a batch in threads.
+"""What the topology losses cost: per 384 px crop on one core, forward and backward, beside the slow
+routes; and over a batch in threads.
 
     python benchmarks/topology.py [--size 384] [--batch 4] [--repeat 5] [--threads 2]
 
-Persistence is timed on three pictures: noise (the worst there is: every fifth pixel is born or dies), a network's untrained output (smooth noise) and a street grid with gaps. The slow
-routes are gudhi's general complex on the same ranks, and that complex asked for the cells of its pairs, as the loss was first published. Milliseconds are
-CPU milliseconds of one thread, the least of the repeats, taken in turn; those of a batch in threads are the clock's, and want an idle machine.
+Persistence is timed on three pictures: noise (the worst there is: every fifth pixel is born or
+dies), a network's untrained output (smooth noise) and a street grid with gaps. The slow routes are
+gudhi's general complex on the same ranks, and that complex asked for the cells of its pairs, as the
+loss was first published. Milliseconds are CPU milliseconds of one thread, the least of the repeats,
+taken in turn; those of a batch in threads are the clock's, and want an idle machine.
 """
 
 import argparse
@@ -94,7 +97,8 @@ def main() -> None:
     one_core = lambda x, t: persistence_loss(x, t, threads=1)
     print(f"{a.size} x {a.size} px, one core, milliseconds")
     print(
-        "picture | pairs | persistence, forward and backward | its pairs alone | general complex | with cofaces"
+        "picture | pairs | persistence, forward and backward | its pairs alone | "
+        "general complex | with cofaces"
     )
     for name, (x, t) in pictures(a.size).items():
         x, image = x.requires_grad_(), 1 - x.detach().sigmoid()[0, 0].numpy()
@@ -115,7 +119,8 @@ def main() -> None:
             2,
         )
         print(
-            f"{name} | {sum(map(len, persistence_pairs(image)))} | {fast['loss']:.1f} | {fast['pairs']:.1f} | {slow['general']:.0f} | {slow['cofaces']:.0f}",
+            f"{name} | {sum(map(len, persistence_pairs(image)))} | {fast['loss']:.1f} | "
+            f"{fast['pairs']:.1f} | {slow['general']:.0f} | {slow['cofaces']:.0f}",
             flush=True,
         )
     x, t = pictures(a.size)["streets"]
@@ -144,7 +149,8 @@ def main() -> None:
     }
     found = milliseconds(ways, a.repeat, time.perf_counter)
     print(
-        f"batch of {a.batch}, noise: one thread {found[1]:.0f}, {a.threads} threads {found[a.threads]:.0f}, {found[1] / found[a.threads]:.2f} times as fast"
+        f"batch of {a.batch}, noise: one thread {found[1]:.0f}, {a.threads} threads "
+        f"{found[a.threads]:.0f}, {found[1] / found[a.threads]:.2f} times as fast"
     )
 
 

@@ -1,9 +1,12 @@
-"""Speed of vectorizing beside scikit-image's `skeletonize` alone, chip and mosaic in one run; with --raster also a raster on disk in windows.
+"""Speed of vectorizing beside scikit-image's `skeletonize` alone, chip and mosaic in one run; with
+--raster also a raster on disk in windows.
 
     .venv/bin/python benchmarks/vectorize.py [--repeat 7] [--preset best] [--raster 20000]
 
-Needs the reference samples ($SPACENET5_SHARED or ../shared). One core, CPU seconds. The yardstick thins the chip's mask above the threshold, cleaned of specks and holes, which
-is what ours thins too. The mosaic is 16 chips on 5200 x 5200 pixels. Whatever else the machine does falls on both alike: the ratio is the median of interleaved pairs.
+Needs the reference samples ($SPACENET5_SHARED or ../shared). One core, CPU seconds. The yardstick
+thins the chip's mask above the threshold, cleaned of specks and holes, which is what ours thins
+too. The mosaic is 16 chips on 5200 x 5200 pixels. Whatever else the machine does falls on both
+alike: the ratio is the median of interleaved pairs.
 """
 
 import argparse
@@ -142,7 +145,9 @@ def write_raster(path: Path, probs: np.ndarray, place: dict, side: int) -> None:
 
 
 def in_windows(path: Path, workers: int) -> str:
-    "A raster in a fresh process, its children included: seconds, and the peak of what they hold together."
+    """A raster in a fresh process, its children included: seconds, and the peak of what they
+    hold together.
+    """
     code = f"""
 import time
 from spacenet5_nb.roads.windowed_tracing import vectorize_windows
@@ -150,7 +155,8 @@ if __name__ == "__main__":
     start = time.perf_counter()
     g = vectorize_windows({str(path)!r}, workers={workers})
     metres = sum(d["length"] for *_, d in g.edges(data=True))
-    print(f"{{time.perf_counter() - start:.0f}} s, {{g.number_of_edges()}} edges, {{metres/1000:.0f}} km")
+    took = time.perf_counter() - start
+    print(f"{{took:.0f}} s, {{g.number_of_edges()}} edges, {{metres/1000:.0f}} km")
 """
     script = path.with_suffix(".py")
     script.write_text(code)
@@ -170,7 +176,7 @@ if __name__ == "__main__":
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--preset", default="best")
     parser.add_argument(
@@ -190,19 +196,24 @@ def main() -> None:
     for name, (probs, place) in {**found, "mosaic of 16": mosaic(found)}.items():
         base, total[name], ratio, steps = measured(probs, place, config, speeds, options.repeat)
         print(
-            f"{name:18} {probs.shape[1]:5} x {probs.shape[2]:<4}{base:14.4f} {total[name]:9.4f} {ratio:6.2f}   {', '.join(f'{k} {1000 * v:.1f}' for k, v in steps.items())}",
+            f"{name:18} {probs.shape[1]:5} x {probs.shape[2]:<4}{base:14.4f} "
+            f"{total[name]:9.4f} {ratio:6.2f}   "
+            f"{', '.join(f'{k} {1000 * v:.1f}' for k, v in steps.items())}",
             flush=True,
         )
     mean = np.mean([total[name] for name in found])
     print(
-        f"16 times the mean chip: {16 * mean:.3f} s, the mosaic {total['mosaic of 16']:.3f} s: {total['mosaic of 16'] / 16 / mean:.2f} times linear"
+        f"16 times the mean chip: {16 * mean:.3f} s, the mosaic {total['mosaic of 16']:.3f} "
+        f"s: {total['mosaic of 16'] / 16 / mean:.2f} times linear"
     )
     if not options.raster:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_raster(path := Path(folder) / "raster.tif", *found[next(iter(found))], options.raster)
         print(
-            f"{options.raster} x {options.raster} x 12 on disk ({path.stat().st_size / 1e9:.1f} GB), {options.workers} processes: {in_windows(path, options.workers)}"
+            f"{options.raster} x {options.raster} x 12 on disk "
+            f"({path.stat().st_size / 1e9:.1f} GB), {options.workers} processes: "
+            f"{in_windows(path, options.workers)}"
         )
 
 

@@ -1,6 +1,8 @@
-"""How good the vectorizer's graphs are: reference chips, more noisy masks of real labels, generated cities; APLS and crossings.
+"""How good the vectorizer's graphs are: reference chips, more noisy masks of real labels, generated
+cities; APLS and crossings.
 
-    .venv/bin/python benchmarks/vectorize_quality.py [--shared ../shared] [--seeds 2] [--cities 5] [--seed 3 5 8]
+    .venv/bin/python benchmarks/vectorize_quality.py [--shared ../shared] [--seeds 2]
+        [--cities 5] [--seed 3 5 8]
 
 Every graph is scored by the same judge (protocol "spacenet"), the original's stored CSVs too.
 """
@@ -98,7 +100,9 @@ def disc(mask: np.ndarray, centre: np.ndarray, radius: float, value: float) -> N
 
 
 def degrade(target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    "A target as the reference's noisy masks are: gaps, holes, blobs, blur, brightness that wanders along the road."
+    """A target as the reference's noisy masks are: gaps, holes, blobs, blur, brightness that
+    wanders along the road.
+    """
     shape, road = target.shape[1:], np.argwhere(target[10] > 0)
     keep, blobs = np.ones(shape, bool), np.zeros(shape)
     for _ in range(rng.integers(8, 14)):
@@ -205,12 +209,14 @@ def show(table: pd.DataFrame, title: str) -> None:
     if {"best", "selim_sef"} <= set(table["graph"]):
         difference = wide.xs("best", axis=1, level=1) - wide.xs("selim_sef", axis=1, level=1)
         print(
-            f"best minus selim_sef over {len(wide)} chips: worst {difference.min().round(3).to_dict()}, worse than 0.01 on {(difference < -0.01).sum().to_dict()}"
+            f"best minus selim_sef over {len(wide)} chips: worst "
+            f"{difference.min().round(3).to_dict()}, worse than 0.01 on "
+            f"{(difference < -0.01).sum().to_dict()}"
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--shared", type=Path, default=Path(__file__).resolve().parents[1] / "../shared"
     )
@@ -232,8 +238,10 @@ def main() -> None:
             ):
                 length, time, c = score_cities(gsd_m, channels, seed, cities=options.cities)
                 print(
-                    f"seed {seed}, {gsd_m} m, {name}: APLS_length {length:.4f} (asked {wanted}), APLS_time {time:.4f}; overpasses kept apart "
-                    f"{c.kept} of {c.overpasses}, {c.kept_share:.1%} (asked {KEPT:.0%}); junctions split {c.split} of {c.junctions} (at most {SPLIT:.0%})",
+                    f"seed {seed}, {gsd_m} m, {name}: APLS_length {length:.4f} (asked "
+                    f"{wanted}), APLS_time {time:.4f}; overpasses kept apart "
+                    f"{c.kept} of {c.overpasses}, {c.kept_share:.1%} (asked {KEPT:.0%}); "
+                    f"junctions split {c.split} of {c.junctions} (at most {SPLIT:.0%})",
                     flush=True,
                 )
 
