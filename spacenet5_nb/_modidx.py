@@ -323,6 +323,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'spacenet5_nb/base/cluster.py'),
                                            'spacenet5_nb.base.cluster._Desk.submit': ( 'base/cluster.html#_desk.submit',
                                                                                        'spacenet5_nb/base/cluster.py'),
+                                           'spacenet5_nb.base.cluster._check_certificates': ( 'base/cluster.html#_check_certificates',
+                                                                                              'spacenet5_nb/base/cluster.py'),
                                            'spacenet5_nb.base.cluster._desk': ('base/cluster.html#_desk', 'spacenet5_nb/base/cluster.py'),
                                            'spacenet5_nb.base.cluster._packaged': ( 'base/cluster.html#_packaged',
                                                                                     'spacenet5_nb/base/cluster.py'),
