@@ -17,6 +17,7 @@ from spacenet5_nb.base.errors import (
     StageError,
     WorkspaceError,
     WriteError,
+    shown,
 )
 from spacenet5_nb.base.files import (
     atomic,
@@ -60,8 +61,8 @@ __all__ = ['AplsConfig', 'Channels', 'CheckpointError', 'Chip', 'DataConfig', 'D
            'PresetError', 'Run', 'Settings', 'SettingsError', 'SpeedConfig', 'StageConfig', 'StageError', 'TrainConfig',
            'VectorizeConfig', 'WorkspaceError', 'WriteError', 'atomic', 'check_run_name', 'configs_folder',
            'cure_torchvision', 'load_preset', 'load_settings', 'open_run', 'parse_chip', 'preset_names', 'preset_path',
-           'progress', 'read_bins', 'section', 'set_aside', 'walk', 'workspace_root', 'write_bytes', 'write_error',
-           'write_json', 'write_text']
+           'progress', 'read_bins', 'section', 'set_aside', 'shown', 'walk', 'workspace_root', 'write_bytes',
+           'write_error', 'write_json', 'write_text']
 
 # %% ../nbs/00_core.ipynb #514c721b
 _all_ = [
@@ -105,6 +106,7 @@ _all_ = [
     "read_bins",
     "section",
     "set_aside",
+    "shown",
     "walk",
     "workspace_root",
     "write_bytes",

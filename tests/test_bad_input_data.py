@@ -667,7 +667,7 @@ def test_output_folder_not_writable(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
     with pytest.raises(core.WriteError) as e:
         _write_mask(tmp_path / "mask.tif")
     assert "outputs_root" in e.value.cure and not list(tmp_path.iterdir())

@@ -49,6 +49,8 @@ def connect(
             "needs dask's distributed",
             'Install it: pip install "spacenet5_nb[cluster]"',
         ) from e
+    if address.startswith("tls://"):
+        _check_certificates(address)
     try:
         client = Client(address, timeout=WAIT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as e:
@@ -99,6 +101,18 @@ def shared_settings() -> dict[str, str]:
         "SPACENET5_SEED": str(s.seed),
         "SPACENET5_SCHEDULER": "",
     }
+
+
+def _check_certificates(address: str) -> None:
+    "StageError where Dask was not told with which certificate to speak to an encrypted scheduler."
+    from distributed.security import Security
+
+    if Security().get_connection_args("client").get("ssl_context") is None:
+        raise StageError(
+            f"scheduler {address}",
+            "is encrypted, and this process has no certificate for it",
+            "Set DASK_DISTRIBUTED__COMM__TLS__* as the scheduler's side did (docs/gpus-and-clusters.md).",
+        )
 
 # %% ../../nbs/base/cluster.ipynb #c1a50008
 def remotely(

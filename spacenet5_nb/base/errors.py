@@ -5,17 +5,44 @@
 # %% ../../nbs/base/errors.ipynb #315e1549
 from __future__ import annotations
 
+import re
+import unicodedata
+
 # %% auto #0
-__all__ = ['WorkspaceError', 'SettingsError', 'PresetError', 'DataError', 'GraphError', 'CheckpointError', 'StageError',
+__all__ = ['shown', 'WorkspaceError', 'SettingsError', 'PresetError', 'DataError', 'GraphError', 'CheckpointError', 'StageError',
            'WriteError']
+
+# %% ../../nbs/base/errors.ipynb #e0e0a002
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}[^\s'\":;,]*")
+
+
+def shown(
+    text: str,
+    most: int = 200,  # characters; the middle of a longer text is left out
+) -> str:
+    "A text from data as one line that is safe on a terminal, without names of temporary files."
+    if len(text) > most:
+        half = (most - 50) // 2
+        text = f"{text[:half]} … ({len(text) - 2 * half} characters more) … {text[-half:]}"
+    text = _TEMPORARY.sub("(a temporary file)", text)
+    return "".join(map(_spelled, " ".join(text.splitlines())))
+
+
+def _spelled(character: str) -> str:
+    "A control character as its code; others as they are."
+    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
+        return character
+    return character.encode("unicode_escape").decode()
 
 # %% ../../nbs/base/errors.ipynb #f2a0d200
 class WorkspaceError(Exception):
-    "Anything that a user can mend; `subject` is the file or name at fault and `cure` is what to do."
+    "Anything that a user can mend: `subject` is the file or name at fault, `cure` what to do."
 
     def __init__(self, subject: object, problem: str, cure: str = ""):
-        self.subject, self.problem, self.cure = str(subject), problem.rstrip("."), cure
-        super().__init__(f"{self.subject}: {self.problem}." + (f" {cure}" if cure else ""))
+        self.subject = shown(str(subject), 300)
+        self.problem = shown(problem, 1000).rstrip(".")
+        self.cure = shown(cure, 1500)
+        super().__init__(f"{self.subject}: {self.problem}." + (f" {self.cure}" if cure else ""))
 
     def __reduce__(self):
         return type(self), (self.subject, self.problem, self.cure)  # crosses process borders

@@ -6,32 +6,35 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import WriteError
+from .temporary_names import temporary_name
 
 # %% auto #0
-__all__ = ['atomic', 'write_error', 'write_bytes', 'write_text', 'write_json', 'set_aside', 'walk']
+__all__ = ['atomic', 'refusal', 'write_error', 'check_name', 'write_bytes', 'write_text', 'write_json', 'set_aside', 'walk']
 
 # %% ../../nbs/base/files.ipynb #8bbcad9c
 @contextlib.contextmanager
 def atomic(
     path: str | Path,  # final name
 ) -> Iterator[Path]:  # temporary name in the same folder, same suffix
-    "Write to the yielded path; it takes its final name when the block ends well and vanishes when it does not."
+    "Write to the yielded path; it gets its final name when the block ends well, else it vanishes."
     path = Path(path)
+    tmp = path.with_name(temporary_name(path.suffix))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{path.name}", dir=path.parent)
-        os.close(handle)
+        check_name(path)
+        tmp.touch(0o600, exist_ok=False)
     except OSError as e:
         raise write_error(path, e) from e
-    tmp = Path(name)
     try:
         yield tmp
         _fsync(tmp)
@@ -39,9 +42,14 @@ def atomic(
         os.replace(tmp, path)
         _fsync(path.parent)
     except OSError as e:
-        raise write_error(path, e) from e
+        raise write_error(path, e, tmp) from e
+    except Exception as e:
+        if (refused := refusal(e)) is None:
+            raise
+        raise write_error(path, refused, tmp) from e
     finally:
-        tmp.unlink(missing_ok=True)
+        for left in (tmp, *path.parent.glob(f"{tmp.name}-*")):  # SQLite's journal, too
+            left.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:
@@ -58,20 +66,80 @@ def _umask() -> int:
     os.umask(mask)
     return mask
 
+# %% ../../nbs/base/files.ipynb #f17e0002
+_LIBRARIES = {"rasterio", "pyogrio", "sqlite3", "fiona"}
+_REFUSALS = {
+    errno.ENOSPC: ("no space left", "disk is full", "disk full", "database or disk is full"),
+    errno.EROFS: ("read-only file system", "readonly database"),
+    errno.EACCES: ("permission denied",),
+    errno.EDQUOT: ("quota exceeded",),
+    errno.EIO: ("write error", "write failed", "failed to write", "tiffappendtostrip", "disk i/o"),
+}
 
-def write_error(path: Path, error: OSError) -> WriteError:
+
+def refusal(error: Exception) -> OSError | None:
+    "What a library's error says of a write, as the operating system would; None where it does not."
+    if type(error).__module__.split(".")[0] not in _LIBRARIES:
+        return None
+    text = f"{error} {error.__cause__ or ''}".lower()
+    found = [number for number, words in _REFUSALS.items() if any(w in text for w in words)]
+    return OSError(found[0], os.strerror(found[0])) if found else None
+
+
+def write_error(
+    path: Path,  # the file's final name
+    error: OSError,
+    written: Path | None = None,  # what had been written of it
+) -> WriteError:
     "The operating system's refusal, with the file's final name and a cure."
+    number = error.errno or 0
+    if number == errno.EIO and min(_places(path).values()) < 1:
+        number = errno.ENOSPC  # GDAL tells only that it could not write
+    where = "or choose another outputs_root"
     cures = {
-        28: "The disk is full: free some space and run again.",
-        13: f"User {os.getuid()} may not write there: change the folder's owner or rights (in Docker: of the one that is mounted), or choose another outputs_root.",
-        30: "The file system is read-only: choose another outputs_root.",
-        27: "The file is larger than this file system allows.",
+        errno.ENOSPC: _space_cure(path, written),
+        errno.EDQUOT: "Your quota is used up: free some space and run again.",
+        errno.EACCES: f"User {os.getuid()} may not write there: change the folder's owner or "
+        f"rights (in Docker: of the one that is mounted), {where}.",
+        errno.EROFS: f"The file system is read-only: mount it writable, {where}.",
+        errno.EFBIG: "The file is larger than this file system allows: choose another one.",
+        errno.ENAMETOOLONG: "The name is too long for this file system: choose a shorter one.",
+        errno.EIO: "The disk refused it: look at its state (`dmesg`), or choose another folder.",
     }
-    return WriteError(
-        path,
-        f"could not be written ({error.strerror or error})",
-        cures.get(error.errno or 0, "Nothing was left half-written."),
-    )
+    cure = cures.get(number, "Nothing was left half-written.")
+    return WriteError(path, f"could not be written ({error.strerror or error})", cure)
+
+
+def _space_cure(path: Path, written: Path | None) -> str:
+    "Which of the two places that a file is written through is full, and how much was written."
+    size = written.stat().st_size if written is not None and written.exists() else 0
+    free = ", ".join(f"{mb:.1f} MB free in {p}" for p, mb in _places(path).items())
+    told = f"The disk is full ({size / 1e6:.1f} MB of it were written; now {free})"
+    return f"{told}: free some space there, or set TMPDIR to a folder with room, and run again."
+
+
+def _places(path: Path) -> dict[Path, float]:
+    "Free MB where a file lies and where libraries keep what they need meanwhile."
+    return {p: _free(p) for p in dict.fromkeys((path.parent, Path(tempfile.gettempdir())))}
+
+
+def _free(folder: Path) -> float:
+    "MB that may be written in a folder, or in the nearest one above it that exists."
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free / 1e6
+
+
+def check_name(
+    path: str | Path,
+    longest_suffix: str = "",  # what is appended to it later
+) -> None:
+    "WriteError where a file's name is longer than its file system takes: before hours of work."
+    name = os.fsencode(Path(path).name + longest_suffix)
+    there = next(p for p in Path(path).absolute().parents if p.exists())
+    most = os.pathconf(there, "PC_NAME_MAX")
+    if len(name) > most:
+        problem = f"has a name of {len(name)} bytes; {there} takes {most}"
+        raise WriteError(path, problem, "Choose a shorter name.")
 
 # %% ../../nbs/base/files.ipynb #1783618f
 def write_bytes(path: str | Path, data: bytes) -> Path:
@@ -111,22 +179,27 @@ def walk(
     *,
     skip: Path | None = None,  # a folder that is left out
 ) -> Iterator[tuple[str, list[str]]]:  # folder, names of its files
-    "Folders below a root, links followed, hidden ones left out, in a fixed order."
+    "Folders below a root, each real one once, hidden ones left out, in a fixed order."
+    top = os.path.realpath(root)
+    real, visited = {os.fspath(root): top}, {top}
     for folder, folders, names in os.walk(root, followlinks=True):
-        above = (
-            [os.path.realpath(folder)]
-            if any(os.path.islink(os.path.join(folder, f)) for f in folders)
-            else []
-        )
-
-        def is_wanted(name: str, folder: str = folder, above: list[str] = above) -> bool:
+        kept = []
+        for name in sorted(folders):
             path = os.path.join(folder, name)
-            circles = bool(above) and (above[0] + os.sep).startswith(
-                os.path.realpath(path) + os.sep
-            )
-            return not (
-                name.startswith(".") or circles or skip is not None and Path(path).resolve() == skip
-            )
-
-        folders[:] = sorted(filter(is_wanted, folders))
+            is_link = os.path.islink(path)
+            place = os.path.realpath(path) if is_link else os.path.join(real[folder], name)
+            if name.startswith(".") or place in visited or skip is not None and Path(place) == skip:
+                continue
+            if is_link and _is_walked(place, top):
+                continue
+            visited.add(place)
+            real[path] = place
+            kept.append(name)
+        folders[:] = kept
         yield folder, sorted(n for n in names if not n.startswith("."))
+
+
+def _is_walked(place: str, top: str) -> bool:
+    "Whether a real folder is met below the root without any link."
+    inside = os.path.relpath(place, top)
+    return not any(part.startswith(".") for part in inside.split(os.sep))
