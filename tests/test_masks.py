@@ -18,7 +18,7 @@ from shapely.geometry import LineString
 
 from spacenet5_nb.base import labels
 from spacenet5_nb.core import Channels
-from spacenet5_nb.targets import target_shapes
+from spacenet5_nb.targets import reference_rules
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 UTM = "EPSG:32637"
@@ -197,11 +197,11 @@ def test_reference_junctions_are_the_originals_bars():
         np.array([(61.0, 61.0), (110.0, 60.0)]),
         np.array([(62.0, 62.0), (60.0, 110.0)]),
     ]
-    made = target_shapes.reference_junctions(paths, (120, 120))
+    made = reference_rules.reference_junctions(paths, (120, 120))
     assert made[60, 30] == 255 and made[60, 15] == 0, (
         "three ends in one cell of 5 px: bars of 32 px and a round end of 8"
     )
-    assert not target_shapes.reference_junctions(paths[:2], (120, 120)).any()
+    assert not reference_rules.reference_junctions(paths[:2], (120, 120)).any()
 
 
 # --- a thousand chips ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..explore import chip_percentiles, pooled_limits
+from ..chips.percentile_stretch import chip_percentiles, pooled_limits
 
 # %% auto #0
 __all__ = ['seen_in', 'strange']

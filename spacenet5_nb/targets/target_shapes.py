@@ -6,24 +6,20 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..core import StageError
-from ..graph import network, utm_of
+from ..graph import network
 from ..base.labels import crs_text, move_lines
 from ..raster import Grid, ground_size
 
 # isort: split
 import numpy as np
 import shapely
-from rasterio.features import rasterize
 
 # %% auto #0
 __all__ = ['Canvas', 'canvas_of', 'to_pixels', 'to_canvas', 'Strokes', 'strokes_along', 'spots_at', 'paint', 'mark', 'Network',
-           'network_of', 'junction_arms', 'find_crossings', 'direction_classes', 'reference_index',
-           'reference_junctions']
+           'network_of', 'junction_arms', 'find_crossings', 'direction_classes', 'paint_directions']
 
 # %% ../../nbs/targets/target_shapes.ipynb #f85ebb99
 class Canvas(NamedTuple):
@@ -193,7 +189,10 @@ def network_of(
     level: Sequence[int],  # one a path
     keys: Sequence[np.ndarray],  # graph.vertex_keys
 ) -> Network:
-    "The network that label lines make: they meet at shared vertices; inside lines only those of one level do."
+    """The network that label lines make: they meet at shared vertices.
+
+    Where a vertex lies inside both lines, they meet only if they are of one level.
+    """
     if not len(paths):
         return Network(np.zeros((0, 2)), [], np.zeros(0, int))
     level = np.asarray(level, int)
@@ -237,7 +236,7 @@ def find_crossings(
     net: Network,
     *,
     clearance_m: float = 2.0,  # a crossing lies at least this far from the ends of both roads
-    angle_deg: float = 5.0,  # and they differ by more than this: a road digitised twice does not cross itself
+    angle_deg: float = 5.0,  # and they differ by more: a road digitised twice crosses nothing
 ) -> np.ndarray:  # (n, 2) in canvas metres
     "Where one road passes over another."
     if not net.chains:
@@ -301,56 +300,15 @@ def direction_classes(
         np.floor(share.round(6) + 0.5).astype(int) % n
     )  # a direction just between two classes is always the same one's
 
-# %% ../../nbs/targets/target_shapes.ipynb #f9872a18
-def reference_index(
-    lines: np.ndarray,  # LineStrings in longitude and latitude
-    values: np.ndarray,  # 1-255 each; later lines over earlier ones
-    grid: Grid,
-) -> np.ndarray:  # uint8 (H, W)
-    "Lines widened and burnt as the original does (`create_speed_gdf`, `gdf_to_array`)."
-    if not len(lines):
-        return np.zeros(grid.shape, "uint8")
-    middle, crs = shapely.centroid(shapely.union_all(lines)), crs_text(grid.crs)
-    utm, to_pixel = utm_of(middle.x, middle.y), ~grid.transform
-    strips = move_lines(
-        shapely.buffer(move_lines(lines, "EPSG:4326", utm), 2.0, quad_segs=1), utm, crs
-    )
-    strips = shapely.transform(
-        strips, lambda x, y: np.round(to_pixel * (x, y), 6), interleaved=False
-    )
-    return rasterize(zip(strips, values.tolist(), strict=True), grid.shape, dtype="uint8")
-
-
-def reference_junctions(
-    paths: Sequence[
-        np.ndarray
-    ],  # (n, 2) vertices in pixels, one array a road: of labels, or of the WKT_Pix in SpaceNet 5's `..._simp.csv`
-    shape: tuple[int, int],
-) -> np.ndarray:  # uint8 (H, W), 0 or 255
-    "The original's junction mask (`generate_spacenet_dataset.py`): vertices counted in 5-px cells, bars of 16 px toward the next vertex, at most 32 px long."
-    try:
-        import cv2
-    except ImportError as e:
-        raise StageError(
-            "style='reference'",
-            "draws junctions with OpenCV, which is not installed",
-            'pip install "spacenet5_nb[train]"',
-        ) from e
-    out, ends = np.zeros(shape, "uint8"), []
-    for path in paths:
-        ends += [(a, b) for a, b in zip(path, path[1:], strict=False)] + [
-            (b, a) for a, b in zip(path, path[1:], strict=False)
-        ]
-
-    def cell(p: np.ndarray) -> tuple:
-        return tuple((p.astype(int) // 5).tolist())
-
-    count = Counter(cell(a) for a, _ in ends)
-    for a, b in ends:
-        if count[cell(a)] < 3:
-            continue
-        reach = a + (b - a) * min(1, 32 / max(np.hypot(*(b - a)), 1e-9))
-        cv2.line(
-            out, tuple(a.astype(int).tolist()), tuple(reach.astype(int).tolist()), 255, thickness=16
-        )
-    return out
+# %% ../../nbs/targets/target_shapes.ipynb #aef164b7
+def paint_directions(
+    out: np.ndarray,  # uint8 (classes, H, W), zeros
+    strokes: Strokes,
+    half_width_m: float,
+    canvas: Canvas,
+) -> None:
+    "Fill one band a class of direction."
+    kinds = direction_classes(strokes, len(out))
+    for k in np.unique(kinds):
+        a, b = strokes.a[kinds == k], strokes.b[kinds == k]
+        mark(out[k], paint(Strokes(a, b, np.concatenate([a, b])), half_width_m, canvas))
