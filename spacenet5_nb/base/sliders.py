@@ -5,6 +5,7 @@
 # %% ../../nbs/base/sliders.ipynb #e70fc7c1
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,7 @@ def explore_by_hand(
 
         def _repr_mimebundle_(self, **kwargs: Any) -> Any:
             bundle = super()._repr_mimebundle_(**kwargs)
-            return bundle | {"image/png": picture.value}
+            return bundle | {"image/png": base64.b64encode(picture.value).decode()}
 
     picture, problem = widgets.Image(format="png"), widgets.Label()
 
