@@ -410,7 +410,7 @@ def test_bad_options(options):
 
 
 def test_a_city_is_not_explained_whole(monkeypatch):
-    from spacenet5_nb import apls as judge
+    from spacenet5_nb.judge import explanation as judge
 
     monkeypatch.setattr(judge, "EXPLAINED", 4)
     with pytest.raises(GraphError, match="5 control points"):

@@ -21,8 +21,9 @@ from scipy.sparse.csgraph import dijkstra
 from ..core import GraphError
 
 # %% auto #0
-__all__ = ['TOUCH_M', 'KEEP_ALL_PAIRS', 'same_crs', 'crs_of', 'Roads', 'cheapest', 'roads_of', 'Places', 'node_places',
-           'edge_places', 'join_places', 'midpoints', 'along', 'Snapped', 'snap_points', 'route_costs', 'from_places']
+__all__ = ['TOUCH_M', 'KEEP_ALL_PAIRS', 'same_crs', 'check_same_crs', 'crs_of', 'Roads', 'cheapest', 'roads_of', 'toy_graph',
+           'Places', 'node_places', 'edge_places', 'join_places', 'midpoints', 'along', 'Snapped', 'snap_points',
+           'route_costs', 'from_places']
 
 # %% ../../nbs/judge/routes.ipynb #bb746be8
 TOUCH_M = 1e-6  # closer than this is the same place: rounding of coordinates of a few million metres is a thousand times smaller
@@ -45,6 +46,17 @@ def _crs_problem(crs: str) -> str:
 @lru_cache(256)
 def same_crs(a: str, b: str) -> bool:
     return a == b or pyproj.CRS.from_user_input(a) == pyproj.CRS.from_user_input(b)
+
+
+def check_same_crs(truth: str, proposal: str) -> None:
+    "GraphError where two graphs lie in different systems."
+    if same_crs(truth, proposal):
+        return
+    raise GraphError(
+        "proposal",
+        f"is in {proposal}, but the truth is in {truth}",
+        "Bring both into one CRS: graph.project(g, crs).",
+    )
 
 
 def crs_of(g: nx.Graph, name: str) -> str:
@@ -277,6 +289,20 @@ def _speeds(data: list, length: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(seconds > 0, length / seconds, np.nan)
     return np.where(np.isnan(kph), own, kph / 3.6)
+
+# %% ../../nbs/judge/routes.ipynb #b5e1a002
+def toy_graph(
+    nodes: dict[str, tuple[float, float]],  # letter -> x, y in metres
+    edges: str,  # "ab bc": straight roads from a to b and from b to c
+    **kph: float,  # speeds of single roads, by their two letters; the others have 36 km/h, 10 m/s
+) -> nx.MultiGraph:
+    "A road graph that one can follow with a pencil."
+    g = nx.MultiGraph(crs="EPSG:32611")
+    for n, (x, y) in nodes.items():
+        g.add_node(n, x=x, y=y)
+    for e in edges.split():
+        g.add_edge(e[0], e[1], speed_kph=kph.get(e, 36.0))
+    return g
 
 # %% ../../nbs/judge/routes.ipynb #41155851
 class Places(NamedTuple):

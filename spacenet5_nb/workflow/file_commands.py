@@ -156,7 +156,7 @@ def _report_scores(
 
     matplotlib.use("Agg")  # files, no windows
     from spacenet5_nb.apls import explain_worst, write_scores
-    from spacenet5_nb.judge.folder_scores import forget_explained, worst
+    from spacenet5_nb.judge.worst_chips import forget_explained, worst
     from spacenet5_nb.judge.score_summary import describe
 
     chips, files = (
