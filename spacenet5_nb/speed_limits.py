@@ -9,11 +9,25 @@ import json
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .core import Channels, DataError, read_bins, write_text
+from spacenet5_nb.base.road_columns import (
+    all_said,
+    columns_of,
+    is_yes,
+    number,
+    Said,
+    road_table,
+    road_word,
+    said,
+    spread,
+    tag,
+    text_of,
+)
 
 # isort: split
 import geopandas as gpd
@@ -22,9 +36,9 @@ import pandas as pd
 
 # %% auto #0
 __all__ = ['MPH_TO_MPS', 'MPH_TO_KPH', 'ROAD_TYPES', 'SPEED_TABLE_MPH', 'UNPAVED_FACTOR', 'FALLBACK_MPH', 'HIGHWAYS',
-           'NOT_FOR_CARS', 'LEGAL_SPEEDS', 'Limits', 'WALK_KPH', 'ZONE_TAGS', 'MAX_MPH', 'tag', 'number',
-           'legal_limits', 'find_country', 'Limit', 'read_limit', 'posted_limit', 'Speed', 'is_bridge', 'level_of',
-           'existing_speed', 'speed_of', 'road_class', 'add_speeds', 'bin_table', 'equal_frequency_edges',
+           'NOT_FOR_CARS', 'LEGAL_SPEEDS', 'Limits', 'WALK_KPH', 'ZONE_TAGS', 'MAX_MPH', 'legal_limits', 'find_country',
+           'Limit', 'read_limit', 'posted_limit', 'Speed', 'is_bridge', 'is_tunnel', 'level_of', 'existing_speed',
+           'speed_of', 'road_class', 'add_speeds', 'Heard', 'hear', 'check_heard', 'bin_table', 'equal_frequency_edges',
            'write_bin_csv', 'read_bin_csv']
 
 # %% ../nbs/00c_speed_limits.ipynb #fa443f4b
@@ -66,58 +80,11 @@ HIGHWAYS = {
     "track": 7,
 }
 NOT_FOR_CARS = frozenset(
-    "footway steps path pedestrian cycleway stopline bridleway corridor elevator platform construction proposed raceway".split()
+    "footway steps path pedestrian cycleway stopline bridleway corridor elevator platform "
+    "construction proposed raceway".split()
 )
-_PAVED = frozenset(
-    "1 paved asphalt concrete paving_stones sett cobblestone unhewn_cobblestone metal wood brick bricks chipseal".split()
-)
-_UNPAVED = frozenset(
-    "2 unpaved dirt gravel ground sand earth clay compacted fine_gravel grass mud pebblestone rock woodchips".split()
-)
-
-# %% ../nbs/00c_speed_limits.ipynb #5697c211
-_NOTHING = frozenset(("", "none", "null", "nan", "<na>", "nat", "unknown"))
-_OSMNX_LIST = re.compile(
-    r"\[\s*(['\"]?)(.*?)\1\s*(?:,.*)?\]", re.DOTALL
-)  # `['2', '3']`, written as text
-
-
-def tag(
-    tags: Mapping[str, Any],
-    *names: str,  # in order of preference
-) -> str:  # "" where none of them says anything
-    "The first attribute that says something, as lower-case text."
-    for name in names:
-        text = _text(tags.get(name)).lower()
-        if text not in _NOTHING:
-            return text
-    return ""
-
-
-def _text(value: Any) -> str:
-    "Any value as text: of several the first, a whole float without its point."
-    if value is None:
-        return ""
-    while isinstance(value, (list, tuple, np.ndarray)):
-        value = value.tolist() if isinstance(value, np.ndarray) else value[0] if value else ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    try:
-        text = str(value).strip()
-    except ValueError:
-        return ""  # an integer of more digits than Python writes
-    return found[2].strip() if text[:1] == "[" and (found := _OSMNX_LIST.fullmatch(text)) else text
-
-
-def number(
-    text: str,  # `3`, `30 mph`, `50`
-) -> float:  # nan where there is no finite number
-    "The number that a text begins with."
-    try:
-        value = float(text.split()[0].rstrip("mphk/")) if text and not text.isspace() else math.nan
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+_PAVED, _UNPAVED = (frozenset(road_table()[key]) for key in ("paved", "unpaved"))
+_CLASSES = {**HIGHWAYS, **dict.fromkeys(NOT_FOR_CARS, 0)}
 
 # %% ../nbs/00c_speed_limits.ipynb #f551f6e5
 LEGAL_SPEEDS = {  # km/h unless they say mph; general knowledge of the law, not copied from a table
@@ -341,33 +308,45 @@ def _values(value: Any) -> list[str]:
     parts = [
         part.strip(" '\"\t\n")
         for part in re.split(
-            r"[;|,]", _text(value) if not isinstance(value, str) else value.strip("[] \t\n")
+            r"[;|,]", text_of(value) if not isinstance(value, str) else value.strip("[] \t\n")
         )
     ]
     return [part for part in parts if part == "none" or part.lower() not in _NOTHING]
 
 
-_POSTED_TAGS = frozenset(("maxspeed", "maxspeed:forward", "maxspeed:backward", *ZONE_TAGS))
+_NOTHING = frozenset(road_table()["nothing"])
+
+
+def _limit_groups(tags: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
+    "Columns of limits with their units: one for both directions, those of one direction, zones."
+    columns = columns_of(tuple(tags)).get("limit", ())
+    ways = [c for c in columns if c[0].lower().endswith(("forward", "backward"))]
+    zones = [(name, "zone") for name in ZONE_TAGS if name in tags]
+    return [*([c] for c in columns if c not in ways), ways, *([zone] for zone in zones)]
+
+
+def _limit_texts(value: Any, unit: str) -> list[str]:
+    "What one column says about a limit, with the column's unit where the value has none."
+    texts = _values(value)
+    if unit == "zone":
+        return [text for text in texts if _ZONE.fullmatch(text.lower())]
+    if unit.endswith("0 unknown"):
+        texts = [text for text in texts if number(text) != 0]
+    mph = unit.startswith("mph")
+    return [f"{text} mph" if mph and text[-1:].isdecimal() else text for text in texts]
 
 
 def posted_limit(
     tags: Mapping[str, Any],
     limits: Limits = LEGAL_SPEEDS,
 ) -> tuple[Limit, str]:  # the limit, nan where none is posted; which attribute gave it
-    "The limit that OSM tags give: `maxspeed`, else one for each direction, else the zone; its problem names every value that is no use."
-    if _POSTED_TAGS.isdisjoint(tags):
-        return Limit(math.nan), ""
+    """The limit of a sign or zone: `maxspeed`, else one for each direction, else the zone.
+
+    Its problem names every value that is no use."""
     problems, free = [], ""
-    for names in (
-        ("maxspeed",),
-        ("maxspeed:forward", "maxspeed:backward"),
-        *((name,) for name in ZONE_TAGS),
-    ):
+    for group in _limit_groups(tags):
         texts = [
-            (name, text)
-            for name in names
-            for text in _values(tags.get(name))
-            if name not in ZONE_TAGS or _ZONE.fullmatch(text.lower())
+            (name, text) for name, unit in group for text in _limit_texts(tags.get(name), unit)
         ]
         found = [(name, text, read_limit(text, limits)) for name, text in texts]
         problems += [
@@ -401,17 +380,30 @@ class Speed(NamedTuple):
 def is_bridge(
     tags: Mapping[str, Any],
 ) -> bool:
-    "Whether a label lies over others: SpaceNet 3's `bridge_typ` 1, OSM's `bridge` or a positive `layer`."
+    "Whether a label lies over others: SpaceNet 3's `bridge_typ` 1, a `bridge`, a positive layer."
     return (
-        tag(tags, "bridge_type", "bridge_typ") == "1"
-        or tag(tags, "bridge") not in ("", "no", "0", "false")
-        or number(tag(tags, "layer")) > 0
+        said(tags, "bridge_code").text == "1"
+        or is_yes(said(tags, "bridge").text, *road_table()["not_a_bridge"])
+        or _layer(tags) > 0
     )
+
+
+def is_tunnel(
+    tags: Mapping[str, Any],
+) -> bool:
+    "Whether a label runs underground; a passage through a building and a culvert do not count."
+    return is_yes(said(tags, "tunnel").text, *road_table()["not_a_tunnel"])
+
+
+def _layer(tags: Mapping[str, Any]) -> float:
+    "The layer or level that a label names; nan where it names none between -10 and 10."
+    layers = (number(s.text.split(";")[0]) for s in all_said(tags, "layer"))
+    return next((layer for layer in layers if abs(layer) <= 10), math.nan)
 
 
 def _lanes(tags: Mapping[str, Any]) -> tuple[float, str]:
     "Lane count and what is wrong with it; 2 where it is not said."
-    text = tag(tags, "lane_numbe", "lane_number", "lanes")
+    text = said(tags, "lanes").text
     lanes = number(text.split(";")[0])
     if not text:
         return 2, ""
@@ -422,8 +414,10 @@ def _lanes(tags: Mapping[str, Any]) -> tuple[float, str]:
 
 def _surface(tags: Mapping[str, Any]) -> tuple[float, str, str]:
     "Speed factor, word and problem of a road's surface."
-    text = tag(tags, "paved", "surface")
+    column, _, text = said(tags, "surface")
     word = text.split(":")[0]  # `concrete:plates`
+    if column.lower() == "paved":
+        word = {**_YES_PAVED, **_NOT_PAVED}.get(word, word)
     if word in _UNPAVED:
         return UNPAVED_FACTOR, "unpaved", ""
     if word in _PAVED:
@@ -434,25 +428,26 @@ def _surface(tags: Mapping[str, Any]) -> tuple[float, str, str]:
         f"surface '{text:.20}' is unknown, taken as paved" if text else "",
     )
 
+
+_YES_PAVED, _NOT_PAVED = (
+    dict.fromkeys(road_table()[key], word)
+    for key, word in (("paved_yes", "paved"), ("paved_no", "unpaved"))
+)
+
 # %% ../nbs/00c_speed_limits.ipynb #e81758e6
 def level_of(
     tags: Mapping[str, Any],
 ) -> int:  # 0 on the ground; a road of a higher level passes over one of a lower
-    "The level a road runs on: OSM's `layer` where it is a number, else 1 for a bridge and -1 for a tunnel."
-    layer = number(tag(tags, "layer").split(";")[0])
-    if abs(layer) <= 10:
+    "The level a road runs on: A road's level: its layer where that is a number, else 1 for a bridge, -1 for a tunnel."
+    layer = _layer(tags)
+    if not math.isnan(layer):
         return round(layer)
-    below = tag(tags, "tunnel") not in ("", "no", "0", "false", "building_passage", "culvert")
-    return 1 if is_bridge({**tags, "layer": None}) else -1 if below else 0
+    return 1 if is_bridge(tags) else -1 if is_tunnel(tags) else 0
 
 # %% ../nbs/00c_speed_limits.ipynb #21107ebd
-_WRITTEN = {
-    "inferred_speed_mph": 1.0,
-    "inferred_speed_mps": 1 / MPH_TO_MPS,
-    "inferred_s": 1.0,
-    "speed_mph": 1.0,
-    "speed_m/s": 1 / MPH_TO_MPS,
-}
+_FACTORS = {"mph": 1.0, "km/h": 1 / MPH_TO_KPH, "m/s": 1 / MPH_TO_MPS}
+_UNIT = re.compile(r"[\d.,\s]+(mph|km/?h|kmph|kph|m/s|mps)", re.ASCII)
+_UNIT_WORDS = {"mph": "mph", "m/s": "m/s", "mps": "m/s"}  # others are km/h
 MAX_MPH = 200.0  # a written speed beyond it is a mistake
 
 
@@ -460,30 +455,51 @@ def existing_speed(
     tags: Mapping[str, Any],
     limits: Limits = LEGAL_SPEEDS,
 ) -> Speed | None:  # None where the label has none
-    "The speed that a label already carries; posted OSM limits count, in km/h unless they say mph."
+    "The speed that a label already carries; posted limits count."
     found, _ = _existing(tags, limits)
     return found if found.mph > 0 else None
 
 
+def _written_mph(text: str, unit: str) -> float:
+    "A written speed in mph; a unit in the value wins over the column's."
+    own = _UNIT.fullmatch(text)
+    unit = _UNIT_WORDS.get(own[1], "km/h") if own else unit
+    return round(number(text) * _FACTORS[unit], 9)  # 11.176 m/s is 25 mph, not a hair more
+
+
+def _timed_mph(tags: Mapping[str, Any]) -> float:
+    "The speed of a road that says its length and how long that takes; nan where it does not."
+    seconds, metres = (number(said(tags, what).text) for what in ("travel_time", "length"))
+    return round(metres / seconds / MPH_TO_MPS, 9) if seconds > 0 and metres > 0 else math.nan
+
+
 def _existing(tags: Mapping[str, Any], limits: Limits) -> tuple[Speed, str]:
-    "The speed that a label carries, nan for none, with every value that is no use as its problem; and what is said instead of a number."
+    """The speed that a label carries, nan for none, and what is said instead of a number.
+
+    Every value that is no use is its problem."""
     problems = []
-    for name, factor in _WRITTEN.items():
-        if not (text := tag(tags, name)):
-            continue
-        mph = round(number(text) * factor, 9)  # 11.176 m/s is 25 mph, not a hair more
+    for name, unit, text in all_said(tags, "speed"):
+        mph = _written_mph(text, unit)
         if 0 < mph <= MAX_MPH:
             return Speed(mph, f"label: {name}", "; ".join(problems)), ""
         problems.append(f"{name} '{text:.20}' is no speed, ignored")
+    if (time := said(tags, "travel_time")).text:
+        if 0 < (mph := _timed_mph(tags)) <= MAX_MPH:
+            return Speed(mph, f"label: {time.column}", "; ".join(problems)), ""
+        problems.append(f"{time.column} '{time.text:.20}' gives no speed, ignored")
     posted, name = posted_limit(tags, limits)
     problems += [posted.problem] if posted.problem else []
     if not math.isfinite(posted.mph):
         return Speed(math.nan, "", "; ".join(problems)), posted.note
-    return Speed(
-        round(posted.mph, 9),
-        f"label: {name}" + (f", {posted.note}" if posted.note else ""),
-        "; ".join(problems),
-    ), ""
+    note = "".join(f", {part}" for part in (posted.note, _assumed(tags, name)) if part)
+    return Speed(round(posted.mph, 9), f"label: {name}{note}", "; ".join(problems)), ""
+
+
+def _assumed(tags: Mapping[str, Any], column: str) -> str:
+    "The unit that a column of bare numbers is taken to have, where its name does not say it."
+    unit = dict(columns_of(tuple(tags)).get("limit", ())).get(column, "")
+    bare = unit.endswith("?") and text_of(tags.get(column))[-1:].isdecimal()
+    return f"taken as {unit[:-1]}" if bare else ""
 
 # %% ../nbs/00c_speed_limits.ipynb #bae19926
 def speed_of(
@@ -513,7 +529,7 @@ def speed_of(
         legal, where = _legal_default(tags, kind, find_country(country, limits), limits, zone)
         slow = (
             kind == 7
-            or tag(tags, "highway") in ("service", "road")
+            or _highway(tags) in ("service", "road")
             or (kind == 6 and word == "road_type")
         )
         if slow and legal.mph >= mph:
@@ -531,29 +547,29 @@ def speed_of(
 
 def _kind(tags: Mapping[str, Any]) -> tuple[int, str, str]:
     "Road type 1-7, the attribute that says it, and why there is none: 0."
-    code, highway = tag(tags, "road_type"), tag(tags, "highway")
-    if number(code) in ROAD_TYPES:
-        return int(number(code)), "road_type", ""
-    if kind := HIGHWAYS.get(highway.removesuffix("_link"), 0):
-        return kind, "highway", ""
-    what = (
-        f"road_type '{code:.20}'" if code else f"highway '{highway:.30}'" if highway else "no class"
-    )
-    why = (
-        f"{what} is not a road for cars"
-        if highway in NOT_FOR_CARS
-        else f"{what} is unknown"
-        if code or highway
-        else what
-    )
+    code = next((s for s in all_said(tags, "class") if s.unit == "spacenet"), Said())
+    if number(code.text) in ROAD_TYPES:
+        return int(number(code.text)), "road_type", ""
+    word, column = road_word(tags, _CLASSES)
+    if kind := HIGHWAYS.get(word.removesuffix("_link"), 0):
+        return kind, column, ""
+    what = f"{column} '{word:.30}'" if word else "no class"
+    what = f"road_type '{code.text:.20}'" if code.text else what
+    why = what if what == "no class" else f"{what} is unknown"
+    why = f"{what} is not a road for cars" if word in NOT_FOR_CARS else why
     return 0, "", f"{why}, taken as {FALLBACK_MPH:g} mph"
+
+
+def _highway(tags: Mapping[str, Any]) -> str:
+    "A road's class in OpenStreetMap's words, where its file says it in words."
+    return road_word(tags, _CLASSES)[0]
 
 
 def _legal_default(
     tags: Mapping[str, Any], kind: int, country: str, limits: Limits, zone: str
 ) -> tuple[Limit, str]:
     "The law's default for a road, and for which country and zone."
-    highway = tag(tags, "highway").removesuffix("_link")
+    highway = _highway(tags).removesuffix("_link")
     said = next(
         (m for name in ("maxspeed", *ZONE_TAGS) if (m := _ZONE.fullmatch(tag(tags, name)))), None
     )
@@ -581,9 +597,7 @@ def road_class(
     tags: Mapping[str, Any],
 ) -> str:  # `motorway` ... `cart track`; "unknown"
     "The class of a road in SpaceNet's words, whichever schema its label has."
-    code = number(tag(tags, "road_type"))
-    kind = code if code in ROAD_TYPES else HIGHWAYS.get(tag(tags, "highway").removesuffix("_link"))
-    return ROAD_TYPES.get(kind, "unknown")
+    return ROAD_TYPES.get(_kind(tags)[0], "unknown")
 
 # %% ../nbs/00c_speed_limits.ipynb #193f5a6b
 def add_speeds(
@@ -612,7 +626,9 @@ def add_speeds(
         else [{}] * len(roads)
     )
     speeds = [
-        speed_of(tags, keep_existing=keep_existing, country=country, limits=limits, zone=zone)
+        speed_of(
+            _whole(tags), keep_existing=keep_existing, country=country, limits=limits, zone=zone
+        )
         for tags in rows
     ]
     out["inferred_speed_mph"] = pd.Series([s.mph for s in speeds], index=out.index, dtype=float)
@@ -628,6 +644,94 @@ def add_speeds(
         *(f"{n} roads: {text}" for text, n in counts.items()),
     ]
     return out
+
+
+def _whole(tags: Mapping[str, Any]) -> Mapping[str, Any]:
+    "A road's tags without columns inside columns; of several parts the longest one's."
+    return max(spread(tags), key=lambda part: part[0][1] - part[0][0])[1]
+
+# %% ../nbs/00c_speed_limits.ipynb #ea6c3dcd
+class Heard(NamedTuple):
+    "Where the speeds of some roads come from."
+
+    roads: int
+    read: dict[str, int]  # column -> roads; most first
+    by_class: int
+    unknown: int  # taken as FALLBACK_MPH
+    ignored: tuple[str, ...]  # columns with values that nobody understood
+
+    def line(self) -> str:
+        "In one line."
+        if not self.roads:
+            return "speeds: no roads"
+        parts = [f"{n} of {self.roads} read from {c}" for c, n in self.read.items()]
+        parts += [f"{self.by_class} by class"] * bool(self.by_class)
+        parts += [f"{self.unknown} unknown, taken as {FALLBACK_MPH:g} mph"] * bool(self.unknown)
+        if not self.read:
+            parts[0] = parts[0].replace(" ", f" of {self.roads} ", 1)
+        left = self.ignored[:8] if self.unknown else ()
+        more = f"; not understood: {', '.join(left)}" if left else ""
+        return f"speeds: {', '.join(parts)}{more}"
+
+
+_FROM = re.compile(
+    r"label: (.+?)(?:, (?:lowest of|taken as|walk|[A-Z]{2}(?:-\w+)?:).*)?", re.DOTALL
+)
+
+
+def hear(
+    tags: Sequence[Mapping[str, Any]],  # one mapping a road
+    speeds: Sequence[Speed] | None = None,  # of `speed_of`; None: by its own defaults
+) -> Heard:
+    "Count where speeds come from, and name columns that were not understood."
+    speeds = [speed_of(t) for t in tags] if speeds is None else speeds
+    origin = [_origin(s.rule) for s in speeds]
+    read = Counter(where for where in origin if where not in ("class", "unknown"))
+    return Heard(
+        len(speeds),
+        dict(read.most_common()),
+        origin.count("class"),
+        origin.count("unknown"),
+        _ignored(tags),
+    )
+
+
+def _origin(rule: str) -> str:
+    "The column that gave a speed, `class`, or `unknown`."
+    if found := _FROM.fullmatch(rule):
+        column, assumed = found[1], re.search(r"taken as (mph|km/h)$", rule)
+        return column + (f" ({assumed[0]})" if assumed else "")
+    return "unknown" if rule.endswith("fallback") else "class"
+
+
+def _ignored(tags: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    "Columns that say something, mean nothing here, and are no numbers or names of rows."
+    columns = dict.fromkeys(c for t in tags[:1000] for c in t)
+    known = {c for pairs in columns_of(tuple(columns)).values() for c, _ in pairs}
+    idle = frozenset(road_table()["idle"])
+    return tuple(
+        str(c)
+        for c in columns
+        if c not in known
+        and str(c).lower() not in idle
+        and any(tag(t, c) for t in tags[:1000] if c in t)
+    )
+
+
+def check_heard(
+    heard: Heard,
+    name: object,  # of the file
+) -> Heard:  # the same
+    "Refuse roads whose columns say neither class nor speed, and say how to go on."
+    if heard.unknown < heard.roads or not heard.roads or not heard.ignored:
+        return heard
+    columns = ", ".join(heard.ignored[:12])
+    raise DataError(
+        name,
+        f"says neither class nor speed of a road in words that are known (columns: {columns})",
+        f"Say which column does: '{name}#columns=highway:{heard.ignored[0]}'; or take every road "
+        f"as {FALLBACK_MPH:g} mph: '{name}#columns=none'. docs/road-files.md lists known columns.",
+    )
 
 # %% ../nbs/00c_speed_limits.ipynb #efd575ca
 def bin_table(

@@ -29,6 +29,7 @@ from spacenet5_nb.speed_limits import (
     ZONE_TAGS,
     add_speeds,
     is_bridge,
+    is_tunnel,
     legal_limits,
     level_of,
     tag,
@@ -437,7 +438,7 @@ LABEL_COLUMNS = [
 
 def is_hidden(tags: Mapping[str, Any]) -> bool:
     "Whether a road runs where no image shows it."
-    return tag(tags, "tunnel") not in ("", "no", "building_passage", "culvert")
+    return is_tunnel(tags)
 
 # %% ../../nbs/acquire/osm.ipynb #8d519884
 def check_reach(

@@ -6,26 +6,23 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..core import DataError, Run, parse_chip
-from ..graph import gpkg_crs, gpkg_geometry, open_gpkg
-from ..base.labels import Rows, move_lines, read_rows
+from ..base.labels import Rows, read_rows
 from .osm import write_labels
-from ..base.path_options import file_of
-from ..speed_limits import is_bridge, level_of, tag
+from ..base.path_options import file_of, join_source
+from ..base.road_columns import road_table, said
+from ..speed_limits import hear, is_bridge, level_of
 
 # isort: split
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
-from pyproj import CRS
-from pyproj.exceptions import CRSError
 from shapely.geometry import LineString
 
 # %% auto #0
@@ -60,7 +57,9 @@ def on_ground(rows: Rows) -> np.ndarray:  # bool, one a line
     "Which roads no tag puts on a bridge, into a tunnel or on a layer."
     return np.array(
         [
-            level_of(t) == 0 and not is_bridge(t) and tag(t, "tunnel") in ("", "no", "0", "false")
+            level_of(t) == 0
+            and not is_bridge(t)
+            and said(t, "tunnel").text in ("", *road_table()["no"])
             for t in rows.tags
         ],
         bool,
@@ -243,54 +242,12 @@ def _with_vertices(
 
 # %% ../../nbs/acquire/street_topology.ipynb #00f00018
 def read_streets(
-    path: str | Path,  # .geojson, .json or .gpkg
+    path: str | Path,  # a road file of any kind, or a source: a layer, columns
 ) -> Rows:
     "The road lines of a street map."
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(path, "no such street map", "Check the path.")
-    if path.suffix.lower() != ".gpkg":
-        return read_rows(path)
-    try:
-        with open_gpkg(path) as db:
-            return _gpkg_rows(path, db)
-    except (sqlite3.Error, shapely.errors.ShapelyError, CRSError, IndexError, TypeError) as e:
-        raise DataError(
-            path,
-            f"is not a readable GeoPackage ({e})",
-            "Export the streets again, as GeoJSON lines.",
-        ) from e
-
-
-def _gpkg_rows(path: Path, db: sqlite3.Connection) -> Rows:
-    "The one table of lines."
-    tables = [
-        r
-        for r in db.execute(
-            "SELECT table_name, column_name, geometry_type_name AS kind, srs_id FROM gpkg_geometry_columns"
-        )
-        if "POINT" not in r["kind"] and "POLYGON" not in r["kind"]
-    ]
-    if len(tables) != 1:
-        raise DataError(
-            path, f"has {len(tables)} tables of lines, not one", "Export the streets alone."
-        )
-    name, column = (tables[0][k].replace('"', '""') for k in ("table_name", "column_name"))
-    srs = db.execute(
-        "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys WHERE srs_id=?",
-        (tables[0]["srs_id"],),
-    ).fetchone()
-    rows = [dict(r) for r in db.execute(f'SELECT * FROM "{name}" WHERE "{column}" IS NOT NULL')]
-    blobs = [r.pop(tables[0]["column_name"]) for r in rows]
-    shapes = shapely.force_2d([gpkg_geometry(b) for b in blobs])
-    parts, index = shapely.get_parts(shapes, return_index=True)
-    keep = (shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)
-    crs = CRS.from_user_input(gpkg_crs(*srs))
-    return Rows(
-        move_lines(parts[keep], crs, "EPSG:4326"),
-        [rows[k] for k in index[keep]],
-        [f"{(~keep).sum()} geometries that are no lines"] * bool((~keep).any()),
-    )
+    if not file_of(path).is_file():
+        raise DataError(file_of(path), "no such street map", "Check the path.")
+    return read_rows(path)
 
 
 def frame_of(rows: Rows) -> gpd.GeoDataFrame:  # EPSG:4326
@@ -310,8 +267,10 @@ def node_file(
     out: str | Path,  # .geojson
     node: bool = True,  # False: only another format
 ) -> int:  # places that got a vertex
-    "Write a street map as labels, with a vertex wherever its roads meet; a file that would not change is left alone."
-    if Path(out).resolve() == Path(path).resolve():
+    """Write a street map as labels, with a vertex wherever its roads meet.
+
+    A file that would not change is left alone."""
+    if Path(out).resolve() == file_of(path).resolve():
         raise DataError(out, "is the street map itself", "Name another file.")
     if not str(out).lower().endswith((".geojson", ".json")):
         raise DataError(out, "is no name of a label file", "Use one that ends in .geojson.")
@@ -335,15 +294,18 @@ def warn_streets(
     say: Callable[[str], object] = print,
     most: int = 500,  # label files that are looked at
 ) -> int:  # places, 0 where all is well
-    "Say so where the labels of a run, other than SpaceNet's, are not noded."
+    "Say where speeds of a run's labels come from, and whether labels other than SpaceNet's are noded."
     labels = pd.read_parquet(r.chips, columns=["label"])["label"]
-    files = sorted(
-        {file_of(label) for label in labels if label and not parse_chip(file_of(label)).aoi}
-    )[:most]
+    files = sorted({join_source(label, within="") for label in labels if label})[:most]
+    maps = [(file_of(file), read_rows(file)) for file in files]
+    if maps:
+        say(
+            f"{_called([file for file, _ in maps])}: {hear([t for _, m in maps for t in m.tags]).line()}"
+        )
     found = [
         (file, count_places(unshared(rows)), junctions(rows))
-        for file in files
-        for rows in [read_rows(file)]
+        for file, rows in maps
+        if not parse_chip(file).aoi
     ]
     places = _too_many(sum(f[1] for f in found), sum(f[2] for f in found))
     if not places:
@@ -352,9 +314,14 @@ def warn_streets(
     say(
         warning(
             worst.resolve()
-            if len(files) == 1
-            else f"{len(files)} label files, most of it in {worst.resolve()}",
+            if len(found) == 1
+            else f"{len(found)} label files, most of it in {worst.resolve()}",
             places,
         )
     )
     return places
+
+
+def _called(files: list[Path]) -> str:
+    "One file by its name, several by their number."
+    return files[0].name if len(files) == 1 else f"{len(files)} label files"

@@ -5,13 +5,15 @@
 # %% ../../nbs/base/chip_ids.ipynb #3a83e31c
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
 # %% auto #0
-__all__ = ['Chip', 'parse_chip']
+__all__ = ['Chip', 'safe_name', 'parse_chip']
 
 # %% ../../nbs/base/chip_ids.ipynb #b347a337
 @dataclass(frozen=True)
@@ -22,26 +24,49 @@ class Chip:
     aoi: int  # 7; 0 where the name has no AOI
     city: str  # `Moscow`; empty where the name has none
     number: int  # 371; -1 where the name has none
-    product: str  # `PS-MS`, `PS-RGB`, `MS`, `PAN`, `geojson_roads_speed`, ...; empty where the name has none
+    product: str  # `PS-MS`, `PAN`, `geojson_roads_speed`, ...; empty where the name has none
 
 
-_PRODUCT = r"PS-RGB|PS-MS|RGB-PanSharpen|MUL-PanSharpen|MUL|MS|PAN|geojson(?:_roads)?(?:_speed)?|spacenetroads"
+_PRODUCT = (
+    r"PS-RGB|PS-MS|RGB-PanSharpen|MUL-PanSharpen|MUL|MS|PAN"
+    r"|geojson(?:_roads)?(?:_speed)?|spacenetroads"
+)
+_NO_CITY = rf"(?:{_PRODUCT}|RGB|PS|chip|img|speed|train|test)(?:_|\d|$)"
 _CHIP = re.compile(
-    rf"AOI_(?P<aoi>\d+)_(?P<city>[A-Za-z][A-Za-z-]*(?:_(?!(?:{_PRODUCT}|RGB|PS|chip|img|speed|train|test)(?:_|\d|$))[A-Za-z-]+)*)"
+    rf"AOI_(?P<aoi>\d+)_(?P<city>[A-Za-z][A-Za-z-]*(?:_(?!{_NO_CITY})[A-Za-z-]+)*)"
     r"(?:_(?P<product>.+?))??_(?P<kind>chip|img)(?P<number>\d+)"
 )
 
 
+_ENDING = re.compile(
+    r"\.(tiff?|vrt|geojson|json|gpkg|graphml|csv|npy|shp|fgb|parquet|geoparquet|osm)$",
+    re.IGNORECASE,
+)
+
+
+def safe_name(
+    name: str,
+    most: int = 150,  # bytes, as file systems count them
+    others: str = ".-",  # characters that may stand beside letters of any script, digits and _
+) -> str:
+    "A name as a file may have it everywhere; one that had to be changed ends in its own hash."
+    name = unicodedata.normalize("NFC", name)  # macOS takes accents apart
+    kept = re.sub(rf"[^\w{re.escape(others)}]", "_", name)
+    if kept == name and len(kept.encode()) <= most:
+        return kept
+    mark = "-" + hashlib.sha1(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return kept.encode("utf-8", "replace")[: most - len(mark)].decode("utf-8", "ignore") + mark
+
+
 def parse_chip(path: str | Path) -> Chip:
-    "Read a chip's identity from any SpaceNet 3 or 5 file name, ImageId or loose file name; words may stand in any order around AOI and number."
-    stem = re.sub(
-        r"\.(tiff?|geojson|json|gpkg|graphml|csv|npy)$", "", Path(path).name, flags=re.IGNORECASE
-    )
+    """Read a chip's identity from any SpaceNet 3 or 5 file name, ImageId or loose file name.
+
+    Words may stand in any order around AOI and number."""
+    stem = _ENDING.sub("", Path(path).name)
     if not (m := _CHIP.search(stem)):
-        return Chip(re.sub(r"[^A-Za-z0-9._-]", "_", stem), 0, "", -1, "")
-    twin = "_train" * stem[m.end() :].endswith(
-        "_train"
-    )  # of a training chip whose number a test chip has too (01_explore)
+        return Chip(safe_name(stem), 0, "", -1, "")
+    # of a training chip whose number a test chip has too (01_explore)
+    twin = "_train" * stem[m.end() :].endswith("_train")
     product = (m["product"] or "").strip("_") or _stray_product(stem[: m.start()], stem[m.end() :])
     return Chip(
         f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}{twin}",
@@ -53,7 +78,8 @@ def parse_chip(path: str | Path) -> Chip:
 
 
 def _stray_product(before: str, after: str) -> str:
-    "A product that stands before the AOI, `RGB-PanSharpen_AOI_2_Vegas_img1`, or after the number, `AOI_2_Vegas_img1_geojson_roads_speed`."
+    """A product that stands before the AOI, `RGB-PanSharpen_AOI_2_Vegas_img1`, or after the number,
+    `AOI_2_Vegas_img1_geojson_roads_speed`."""
     for pattern, text in (
         (rf"(?:^|_)({_PRODUCT})_?$", before),
         (rf"(?:^|_)({_PRODUCT})(?:_SN\d.*|_(?:train|test).*)$", before),

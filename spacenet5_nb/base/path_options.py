@@ -13,10 +13,10 @@ from urllib.parse import quote, unquote
 from ..core import DataError
 
 # %% auto #0
-__all__ = ['KEYS', 'split_source', 'join_source', 'file_of', 'window_of', 'ring_of']
+__all__ = ['KEYS', 'split_source', 'join_source', 'file_of', 'window_of', 'ring_of', 'columns_named']
 
 # %% ../../nbs/base/path_options.ipynb #5a4c927a
-KEYS = ("window", "pan", "stretch", "within")
+KEYS = ("window", "pan", "stretch", "within", "bands", "nodata", "layer", "columns")
 _FRAGMENT = re.compile(rf"#((?:{'|'.join(KEYS)})=[^#]*)$")
 
 
@@ -94,3 +94,20 @@ def ring_of(
             "Write at least three corners: longitude latitude, comma, longitude latitude, ...",
         )
     return ring
+
+
+def columns_named(
+    source: str | Path,
+) -> dict[str, str] | None:  # column of the file -> name it is to have; None: no columns at all
+    "Which columns a road file's source names."
+    text = split_source(source)[1].get("columns", "")
+    if text == "none":
+        return None
+    pairs = [pair.split(":", 1) for pair in text.split(",") if pair]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise DataError(
+            source,
+            f"has columns '{text}'",
+            "Write name:COLUMN,name:COLUMN, or none for no columns.",
+        )
+    return {column: name for name, column in pairs}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic.dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from .presets import load_preset
 from .settings import load_settings
 
 # %% auto #0
-__all__ = ['Run', 'check_run_name', 'open_run']
+__all__ = ['Run', 'check_run_name', 'as_text', 'open_run']
 
 # %% ../../nbs/base/run_folders.ipynb #b347a302
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ class Run:
 
 # %% ../../nbs/base/run_folders.ipynb #45cef4e9
 def check_run_name(run: str) -> str:
-    "A run's name is one folder under outputs/: letters, digits, dot, dash, underscore."
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", run):
+    "A run's name is one folder under outputs/: letters of any script, digits, dot, dash, _."
+    run = as_text("run", run)
+    if not re.fullmatch(r"[\w-][\w.-]*", run) or len(run.encode()) > 150:
         raise StageError(
             f"run={run!r}",
             "is not a run name",
@@ -114,12 +116,33 @@ def check_run_name(run: str) -> str:
     return run
 
 
+def as_text(
+    name: str,  # of the parameter
+    value: Any,
+) -> str:
+    "A text parameter; papermill's -p makes numbers of what looks like one."
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise StageError(
+        f"{name}={value!r}",
+        f"is a {type(value).__name__}, not a text",
+        f"papermill's -p turns it into one: use -r {name} VALUE.",
+    )
+
+
 def open_run(
     run: str = "",  # folder under outputs_root; empty: the preset's name
     preset: str = "",  # name or path; empty: the default preset of settings.ini
-    data_root: str = "",  # chips; empty: data_root of settings.ini, or the generated cities where the preset asks for them
+    # chips; empty: data_root of settings.ini, or the generated cities where the preset asks for them
+    data_root: str = "",
 ) -> Run:
     "A run's names, settings and preset; makes no file."
+    run, preset, data_root = (
+        as_text(name, value)
+        for name, value in (("run", run), ("preset", preset), ("data_root", data_root))
+    )
     settings = load_settings()
     loaded = load_preset(preset or settings.preset)
     default = (

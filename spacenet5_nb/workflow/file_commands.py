@@ -111,6 +111,7 @@ def _score_command(
 ) -> None:
     "Score roads against labels, chip by chip. A chip without a proposal scores 0."
     from spacenet5_nb.apls import score_folder
+    from spacenet5_nb.judge.chip_graphs import heard
 
     folder = _scores_folder(proposal, out)
     check_place(folder / "scores.csv")
@@ -138,6 +139,9 @@ def _score_command(
         workers=workers,
         trained_cities=[c.strip() for c in trained_cities.split(",")] if trained_cities else None,
     )
+    for side, source in (("truth", truth), ("proposal", proposal)):
+        if line := heard(source):
+            say(f"{side}: {line}")
     _report_scores(
         found,
         folder,
@@ -351,7 +355,13 @@ def _bins_command(
     from spacenet5_nb.explore import find_chips
     from spacenet5_nb.graph import utm_of
     from spacenet5_nb.base.labels import move_lines, read_rows
-    from spacenet5_nb.speed_limits import equal_frequency_edges, speed_of, write_bin_csv
+    from spacenet5_nb.speed_limits import (
+        check_heard,
+        equal_frequency_edges,
+        hear,
+        speed_of,
+        write_bin_csv,
+    )
 
     if Path(out).exists() and not overwrite:
         raise StageError(out, "exists already", "Choose another --out, or say --overwrite.")
@@ -361,11 +371,12 @@ def _bins_command(
         if Path(labels).is_dir()
         else [labels]
     )
-    mph, metres = [], []
+    mph, metres, tags = [], [], []
     for rows in map(read_rows, progress(paths, "labels") if len(paths) > 1 else paths):
         if not len(rows.lines):
             continue
-        mph += [speed_of(tags).mph for tags in rows.tags]
+        tags += rows.tags
+        mph += [speed_of(t).mph for t in rows.tags]
         metres += [
             line.length
             for line in move_lines(rows.lines, "EPSG:4326", utm_of(*rows.lines[0].coords[0][:2]))
@@ -376,6 +387,7 @@ def _bins_command(
             "holds no labelled road",
             "Give a label file, or a folder with images and labels.",
         )
+    say(check_heard(hear(tags), labels).line())
     edges = equal_frequency_edges(mph, n, weights=metres)
     write_bin_csv(out, edges)
     share = np.histogram(mph, [0, *(e + 1e-6 for e in edges)], weights=metres)[0] / sum(metres)
@@ -420,6 +432,8 @@ def _labels_command(
 ) -> None:
     "Make labels with speeds from an OpenStreetMap extract. They are in SpaceNet's format, with bridges and layers."
     from spacenet5_nb.acquire.osm import make_labels, summary
+    from spacenet5_nb.base.labels import read_rows
+    from spacenet5_nb.speed_limits import hear
 
     targets = _label_targets(image, out, overwrite)
     for path in targets.values():
@@ -438,6 +452,7 @@ def _labels_command(
     )
     for line in summary(made.values()):
         say(line)
+    say(hear([t for path in made for t in read_rows(path).tags]).line())
 
 
 def _label_targets(image: str, out: str, overwrite: bool) -> dict[str, Path]:
@@ -484,46 +499,42 @@ def _plan_labels(osm: str, targets: dict[str, Path], overwrite: bool) -> None:
 @tools.command("node")
 def _node_command(
     streets: Annotated[
-        str, typer.Argument(help="GeoJSON or GeoPackage of road lines, or a folder of such")
+        str, typer.Argument(help="road lines of any kind (docs/road-files.md), or a folder of such")
     ],
     out: Annotated[str, typer.Option("--out", "-o", help="GeoJSON to write, or a folder")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count, and write nothing")] = False,
 ) -> None:
-    "Give roads that just cross a common vertex. Roads that a tag puts on a bridge, into a tunnel or on another layer stay apart."
+    """Give roads that just cross a common vertex.
+
+    Roads that a tag puts on a bridge, into a tunnel or on another layer stay apart."""
     from spacenet5_nb.acquire.street_topology import count_places, node_file, read_streets, unshared
+    from spacenet5_nb.speed_limits import hear
 
     check_place(out)
     for path, made in progress(_street_files(streets, out, overwrite), "node"):
+        rows = read_streets(path)
+        say(f"{path}: {hear(rows.tags).line()}")
         if dry_run:
-            say(
-                f"{path}: {count_places(unshared(read_streets(path)))} places without a common vertex; would be written to {made}"
-            )
+            places = count_places(unshared(rows))
+            say(f"{path}: {places} places without a common vertex; would be written to {made}")
         else:
             say(f"{made}: {node_file(path, made)} places have a common vertex now")
 
 
-def _street_files(streets: str, out: str, overwrite: bool) -> list[tuple[Path, Path]]:
+def _street_files(streets: str, out: str, overwrite: bool) -> list[tuple[str | Path, Path]]:
     "Each street map and its noded copy."
+    from spacenet5_nb.base.road_files import KINDS
+
     folder = Path(streets)
-    found = (
-        sorted(p for kind in ("geojson", "json", "gpkg") for p in folder.rglob(f"*.{kind}"))
-        if folder.is_dir()
-        else [folder]
-    )
-    if not found:
+    pairs: list[tuple[str | Path, Path]] = [(streets, Path(out))]
+    if folder.is_dir():
+        found = sorted(p for p in folder.rglob("*") if p.name.lower().endswith(tuple(KINDS)))
+        pairs = [(p, (Path(out) / p.relative_to(folder)).with_suffix(".geojson")) for p in found]
+    if not pairs:
         raise StageError(
-            streets, "holds no .geojson, .json or .gpkg", "Name a street map, or a folder of such."
+            streets, f"holds no {', '.join(KINDS)}", "Name a street map, or a folder of such."
         )
-    pairs = [
-        (
-            p,
-            (Path(out) / p.relative_to(folder)).with_suffix(".geojson")
-            if folder.is_dir()
-            else Path(out),
-        )
-        for p in found
-    ]
     if there := [made for _, made in pairs if made.exists() and not overwrite]:
         raise StageError(there[0], "exists already", "Choose another --out, or say --overwrite.")
     return pairs
