@@ -116,6 +116,7 @@ def test_a_second_run_predicts_nothing_and_gives_the_same(tmp_path, monkeypatch)
     assert lines(one.graph) == lines(two.graph)
 
 
+@pytest.mark.slow
 def test_roads_traced_beside_are_the_roads_traced_after(tmp_path, monkeypatch):
     "Four cores of a town, in two processes, from cells as they come."
     monkeypatch.setitem(extract._CORES, "window_px", 200)

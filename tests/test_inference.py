@@ -53,6 +53,7 @@ def inside(a, border=64):
     return a[:, border:-border, border:-border].astype(int)
 
 
+@pytest.mark.slow
 def test_twelve_members_rgb_and_eight_band_together(tmp_path):
     """Four folds of two encoders, one on eight bands, three checkpoints each, in windows as in the
     whole."""
@@ -178,6 +179,7 @@ print(len(done))
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_at_the_same_bytes(tmp_path):
     "SIGKILL in mid-run, twice; windows that were finished are not computed again."
     (path,) = members(tmp_path, preset(("test_resnet", 3)))
@@ -270,6 +272,7 @@ def test_two_devices_divide_the_windows(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_many_hands_make_the_same_file(tmp_path, monkeypatch):
     """As beside a GPU: four threads look at values, three read, three write, two windows are
     computed at once; each cell is made once."""
@@ -432,6 +435,7 @@ print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.st
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_raster(tmp_path):
     """Five times the pixels (65 MB of probabilities more, 260 as 32-bit numbers) within 40 MB of
     the same peak."""

@@ -280,6 +280,7 @@ def test_a_thousand_chips_of_which_one_is_broken(tmp_path, monkeypatch):
     assert "c0500" in done.stdout and "c0500" in (run / "integrity.html").read_text()
 
 
+@pytest.mark.slow
 def test_without_skipping_the_stage_stops_and_the_page_is_there(tmp_path, monkeypatch):
     thousand(tmp_path / "chips", 12)
     (tmp_path / "chips/c0003.geojson").write_text("{")
