@@ -251,15 +251,10 @@ def test_sizes_of_functions():
 
 
 # Exported code is counted in statements, without imports and docstrings: layout does not change
-# them, and one is about a line as it was written before ruff laid the code out.
-LARGEST = {"stage": 150, "public": 300, "room": 300}
-LARGER = {  # today's exceptions; a number here may only become smaller
-    "01_explore": 308,
-    "04_train": 245,
-    "05_ensemble": 155,
-    "07_apls": 195,
-    "osm": 323,
-}
+# them, and one is about a line as it was written before ruff laid the code out. A stage aims at
+# 150, another notebook at 300; these are the sizes at which it must be divided.
+LARGEST = {"stage": 160, "other": 350}
+LARGER = {"04_train": 245}  # today's exceptions; a number here may only become smaller
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -268,8 +263,8 @@ def test_sizes_of_notebooks(path):
     code = (source(c) for c in cells(path) if c["cell_type"] == "code")
     exported = "\n".join(c for c in code if re.match(r"#\| ?export", c))
     size = statements(ast.parse(exported), imports=False)
-    kind = "stage" if path in STAGES else "public" if path.parent.name == "nbs" else "room"
-    assert size <= max(LARGEST[kind], LARGER.get(path.stem, 0))
+    kind = "stage" if path in STAGES else "other"
+    assert size <= LARGER.get(path.stem, LARGEST[kind])
 
 
 @pytest.mark.parametrize("name", [p.stem for p in STAGES])
