@@ -7,6 +7,7 @@ import affine
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from rasterio.crs import CRS
 
@@ -308,7 +309,7 @@ def test_members_of_another_preset_are_refused(tmp_path, preset, change, words):
 
 def test_offline_pretrained_weights_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        model.timm, "create_model", lambda *a, **k: (_ for _ in ()).throw(OSError("no network"))
+        timm, "create_model", lambda *a, **k: (_ for _ in ()).throw(OSError("no network"))
     )
     with pytest.raises(CheckpointError, match="pretrained: false"):
         model.hub_weights("resnet10t")

@@ -30,7 +30,7 @@ from spacenet5_nb.networks.encoder import (
 
 # %% auto #0
 __all__ = ['FOLD_FROM_PIXELS', 'fold_doubling', 'double_and_convolve', 'DecoderBlock', 'conv_relu', 'recompute', 'RoadUNet',
-           'make_decoder', 'init_decoder', 'pad_to_multiple']
+           'make_decoder', 'init_decoder', 'pad_to_multiple', 'tune']
 
 # %% ../../nbs/networks/unet.ipynb #e4710e3e
 _ROWS = torch.tensor(
@@ -257,3 +257,20 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         return x
     mode = "reflect" if pad[0] < x.shape[-1] and pad[1] < x.shape[-2] else "replicate"
     return F.pad(x, (0, pad[0], 0, pad[1]), mode=mode)
+
+# %% ../../nbs/networks/unet.ipynb #5a7e0001
+def tune(
+    net: RoadUNet,
+    *,
+    channels_last: bool = True,  # pixel by pixel in memory, as convolutions want it
+    recomputed: bool = False,  # gradient checkpointing: less memory, about a third more time
+    compiled: bool = False,  # torch.compile at the first call; checkpoints stay the same
+) -> RoadUNet:  # the same object
+    "How a network is computed; what it computes does not change."
+    if channels_last:
+        net.to(memory_format=torch.channels_last)
+    if recomputed:
+        recompute(net)
+    if compiled:  # crops have one size; kernels for any size are slower, and take longer to make
+        net.compile(dynamic=False)
+    return net
