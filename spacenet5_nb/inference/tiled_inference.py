@@ -33,7 +33,8 @@ from spacenet5_nb.core import (
     progress,
     section,
 )
-from ..ensemble import Member, mean_of_members, open_members, opening
+from ..ensemble import mean_of_members
+from .members import Member, open_members, opening
 from .vrt_mosaic import is_mosaic, open_mosaic
 from ..model import RoadUNet, find_device, info_channels, keep_memory, set_threads
 from spacenet5_nb.inference.window_store import (

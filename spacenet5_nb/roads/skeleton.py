@@ -13,12 +13,12 @@ import numpy as np
 import pyproj
 from affine import Affine
 
-from ..core import Channels, DataError
+from ..core import Channels, DataError, VectorizeConfig
 from ..graph import crs_text, utm_of
 
 # %% auto #0
 __all__ = ['MARGIN_PX', 'TRACERS', 'check_probs', 'check_values', 'Frame', 'make_frame', 'read_at', 'threshold_mask', 'brightest',
-           'clean_mask', 'thin', 'Traced', 'trace', 'trace_sknw']
+           'clean_mask', 'thin', 'border_pixels', 'Traced', 'trace', 'trace_sknw']
 
 # %% ../../nbs/roads/skeleton.ipynb #eaaa8a2f
 def check_probs(
@@ -242,6 +242,13 @@ def thin(
     erode(image.ravel(), image.shape[1], REMOVAL)
     cut = slice(edge - keep, keep - edge)
     return image[cut, cut].view(bool)
+
+
+def border_pixels(shape: tuple[int, int], gsd_m: float, config: VectorizeConfig) -> tuple[int, int]:
+    "Pixels by which a mask is continued, and of its skeleton's kept outside (negative: cut inside)."
+    pad = max(1, round(config.border_pad_m / gsd_m))
+    kept = round(config.border_keep_m / gsd_m) or (1 if config.border_keep_m > 0 else 0)
+    return pad, max(min(kept, pad), -(min(shape) - 1) // 2)
 
 # %% ../../nbs/roads/skeleton.ipynb #620b48e9
 class Traced(NamedTuple):
