@@ -114,7 +114,8 @@ def run(
     skip_problems: bool = False,  # leave out chips that have problems, and list them
     dry_run: bool = False,  # say what would run
 ) -> Run:
-    "Run every stage and fold of a preset in order, skipping what is complete; say at the end where the results are."
+    """Run every stage and fold of a preset in order, skipping what is complete; say at the end
+    where the results are."""
     r = open_run(run, preset, data_root)
     stages = _chosen(start, stop)
     check_ready(r, stages, preset, dry_run)
@@ -265,7 +266,8 @@ def _prepare_command(
     ] = "",
     dry_run: DryRun = False,
 ) -> None:
-    "Check every chip, make folds and targets (stages 01 and 02). Broken chips are left out and listed, and the exit code is 3."
+    """Check every chip, make folds and targets (stages 01 and 02). Broken chips are left out and
+    listed, and the exit code is 3."""
     use_cluster(scheduler)
     r = run(
         preset or load_settings().preset,
@@ -325,7 +327,8 @@ def _plan_stage(r: Run, stage: Stage, values: Mapping[str, Any]) -> None:
         _say_data(r)
     out = r.notebook(stage.name, fold)
     say(
-        f"would run {find_notebook(stage.name)}{_last_time(r, stage, [fold])}; its executed copy would be {out}{' (replacing it)' if out.exists() else ''}"
+        f"would run {find_notebook(stage.name)}{_last_time(r, stage, [fold])}; its executed copy "
+        f"would be {out}{' (replacing it)' if out.exists() else ''}"
     )
 
 # %% ../nbs/09_pipeline.ipynb #c1a50020
@@ -343,7 +346,8 @@ def _train_own_command(
         bool,
         typer.Option(
             "--node-crossings",
-            help="roads of --labels that cross without a common vertex meet there, but for bridges and tunnels that are tagged",
+            help="roads of --labels that cross without a common vertex meet there, but for "
+            "bridges and tunnels that are tagged",
         ),
     ] = False,
     run_name: Annotated[
@@ -353,7 +357,8 @@ def _train_own_command(
     begin_with: Annotated[
         str,
         typer.Option(
-            help="folder of members to go on from, such as outputs/demo/folds [default: fresh weights]"
+            help="folder of members to go on from, such as outputs/demo/folds [default: fresh "
+            "weights]"
         ),
     ] = "",
     out: Annotated[
@@ -367,7 +372,8 @@ def _train_own_command(
     devices: Annotated[str, typer.Option(help="as for pipeline")] = "",
     dry_run: DryRun = False,
 ) -> None:
-    "Train on your own image and street map, and extract its roads. Labels, folds, scores on windows that were kept out; what was interrupted goes on."
+    """Train on your own image and street map, and extract its roads. Labels, folds, scores on
+    windows that were kept out; what was interrupted goes on."""
     from spacenet5_nb.extract import name_of, train_own
 
     if node_crossings and not labels:
@@ -409,7 +415,8 @@ def _own_streets(r: Run, labels: str, node: bool) -> str:
     places = node_file(labels, made, node)
     if node:
         say(
-            f"{made}: {places} places of {labels} where roads cross or end on each other have a common vertex now"
+            f"{made}: {places} places of {labels} where roads cross or end on each other have a "
+            "common vertex now"
         )
     return str(made)
 
@@ -454,7 +461,8 @@ equip(app)
 
 
 def main() -> None:
-    "The `spacenet5` command: an error that a user can mend is one line; --debug shows the traceback."
+    """The `spacenet5` command: an error that a user can mend is one line; --debug shows the
+    traceback."""
     debug, arguments = (
         "--debug" in sys.argv,
         join_pairs([a for a in sys.argv[1:] if a != "--debug"]),

@@ -35,7 +35,8 @@ def differences(
 
 
 def _alone(lines: np.ndarray, other: np.ndarray, reach: float) -> list[shapely.LineString]:
-    "Stretches of lines, longer than `reach`, that have no other line within it; only lines that are near are compared."
+    """Stretches of lines, longer than `reach`, that have no other line within it; only lines that
+    are near are compared."""
     i, j = shapely.STRtree(other).query(lines, predicate="dwithin", distance=reach)
     order, near = (
         np.argsort(i, kind="stable"),

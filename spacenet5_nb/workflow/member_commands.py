@@ -64,7 +64,8 @@ def _train_command(
         int,
         typer.Option(
             min=0,
-            help="so many training stages now; 0: all. One GPU may do the first, several the second",
+            help="so many training stages now; 0: all. One GPU may do the first, several the "
+            "second",
         ),
     ] = 0,
     fresh: Annotated[
@@ -72,7 +73,8 @@ def _train_command(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    "Train one fold without a notebook. Alone, or as `torchrun --nproc-per-node 4 --no-python spacenet5 train ...`, or under srun."
+    """Train one fold without a notebook. Alone, or as `torchrun --nproc-per-node 4 --no-python
+    spacenet5 train ...`, or under srun."""
     from spacenet5_nb.explore import load_chips
     from spacenet5_nb.train import fit, training_chips
 
@@ -114,13 +116,15 @@ def _extract_command(
     devices: Annotated[
         str,
         typer.Option(
-            help="auto (every GPU, else the CPU), or those that share the windows: 0,1 or cuda:0,cuda:1 or cpu; on a cluster each worker's own"
+            help="auto (every GPU, else the CPU), or those that share the windows: 0,1 or "
+            "cuda:0,cuda:1 or cpu; on a cluster each worker's own"
         ),
     ] = "auto",
     scheduler: Annotated[
         str,
         typer.Option(
-            help="tcp://host:8786 of a Dask cluster that takes windows: the workers tagged GPU, where there are any [default: settings.ini's; none: this machine]"
+            help="tcp://host:8786 of a Dask cluster that takes windows: the workers tagged GPU, "
+            "where there are any [default: settings.ini's; none: this machine]"
         ),
     ] = "",
     html: Annotated[bool, typer.Option("--map/--no-map", help="a map beside the roads")] = True,
