@@ -65,7 +65,17 @@ from spacenet5_nb.workflow.stage_table import (
     stamp_path,
 )
 from .workflow.completion_stamps import read_stamp
+from spacenet5_nb.workflow.command_options import (
+    DataRoot,
+    FoldDevices,
+    Preset,
+    RunName,
+    StageScheduler,
+    join_pairs,
+    split_pairs,
+)
 from .workflow.file_commands import say, tools
+from .workflow.member_commands import check_result, members, use_cluster
 
 _all_ = [
     "LEFT_OUT",
@@ -104,7 +114,8 @@ def run(
     skip_problems: bool = False,  # leave out chips that have problems, and list them
     dry_run: bool = False,  # say what would run
 ) -> Run:
-    "Run every stage and fold of a preset in order, skipping what is complete; say at the end where the results are."
+    """Run every stage and fold of a preset in order, skipping what is complete; say at the end
+    where the results are."""
     r = open_run(run, preset, data_root)
     stages = _chosen(start, stop)
     check_ready(r, stages, preset, dry_run)
@@ -213,35 +224,21 @@ def _all_commands(
 
 @app.command("pipeline")
 def _pipeline_command(
-    preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
-    run_name: Annotated[
-        str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")
-    ] = "",
-    data_root: Annotated[
-        str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")
-    ] = "",
-    devices: Annotated[
-        str,
-        typer.Option(
-            help="where folds run side by side: 0,1,2,3 or cpu [default: every GPU, else the cores shared]"
-        ),
-    ] = "",
+    preset: Preset = "",
+    run_name: RunName = "",
+    data_root: DataRoot = "",
+    devices: FoldDevices = "",
     start: Annotated[str, typer.Option("--from", help="begin here, even if it is complete")] = "",
     stop: Annotated[str, typer.Option("--to", help="end here")] = "",
     skip_problems: Annotated[
         bool,
         typer.Option("--skip-problems", help="leave out chips that have problems, and list them"),
     ] = False,
-    scheduler: Annotated[
-        str,
-        typer.Option(
-            help="tcp://host:8786 of a Dask cluster that takes chips and folds [default: settings.ini's; none: this machine]"
-        ),
-    ] = "",
+    scheduler: StageScheduler = "",
     dry_run: DryRun = False,
 ) -> None:
     "Run every stage and fold in order. What is complete is skipped, what was interrupted goes on."
-    _use_cluster(scheduler)
+    use_cluster(scheduler)
     r = run(
         preset or load_settings().preset,
         run=run_name,
@@ -258,13 +255,9 @@ def _pipeline_command(
 
 @app.command("prepare")
 def _prepare_command(
-    preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
-    run_name: Annotated[
-        str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")
-    ] = "",
-    data_root: Annotated[
-        str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")
-    ] = "",
+    preset: Preset = "",
+    run_name: RunName = "",
+    data_root: DataRoot = "",
     scheduler: Annotated[
         str,
         typer.Option(
@@ -273,8 +266,9 @@ def _prepare_command(
     ] = "",
     dry_run: DryRun = False,
 ) -> None:
-    "Check every chip, make folds and targets (stages 01 and 02). Broken chips are left out and listed, and the exit code is 3."
-    _use_cluster(scheduler)
+    """Check every chip, make folds and targets (stages 01 and 02). Broken chips are left out and
+    listed, and the exit code is 3."""
+    use_cluster(scheduler)
     r = run(
         preset or load_settings().preset,
         run=run_name,
@@ -286,13 +280,7 @@ def _prepare_command(
     if not dry_run:
         report_left_out(r)
 
-
-def _use_cluster(scheduler: str) -> None:
-    "Stages are notebooks in processes of their own: they learn the address from the environment."
-    if scheduler:
-        os.environ["SPACENET5_SCHEDULER"] = scheduler
-
-
+# %% ../nbs/09_pipeline.ipynb #b5e50901
 @app.command("run")
 def _run_command(
     stage: Annotated[str, typer.Argument(help="a stage notebook, such as 04_train")],
@@ -303,7 +291,7 @@ def _run_command(
     dry_run: DryRun = False,
 ) -> None:
     "Run one stage notebook. Its executed copy goes to outputs/<run>/runs/."
-    values = _pairs(p or [])
+    values = split_pairs(p or [])
     chosen = find_stage(stage)
     check_parameters(chosen.name, values)
     r = open_run(*(str(values.get(k, "")) for k in ("run", "preset", "data_root")))
@@ -339,128 +327,11 @@ def _plan_stage(r: Run, stage: Stage, values: Mapping[str, Any]) -> None:
         _say_data(r)
     out = r.notebook(stage.name, fold)
     say(
-        f"would run {find_notebook(stage.name)}{_last_time(r, stage, [fold])}; its executed copy would be {out}{' (replacing it)' if out.exists() else ''}"
+        f"would run {find_notebook(stage.name)}{_last_time(r, stage, [fold])}; its executed copy "
+        f"would be {out}{' (replacing it)' if out.exists() else ''}"
     )
-
-# %% ../nbs/09_pipeline.ipynb #c1a50021
-@app.command("train")
-def _train_command(
-    fold: Annotated[int, typer.Option(min=0, help="the fold that is held out")],
-    preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "",
-    run_name: Annotated[
-        str, typer.Option("--run", help="folder under outputs/ [default: the preset's name]")
-    ] = "",
-    data_root: Annotated[
-        str, typer.Option(help="folder of chips [default: settings.ini's, or the generated cities]")
-    ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto",
-    devices: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="GPUs that train together, where neither torchrun nor SLURM has started this",
-        ),
-    ] = 1,
-    until: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="so many training stages now; 0: all. One GPU may do the first, several the second",
-        ),
-    ] = 0,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="train again even if it is finished")
-    ] = False,
-    dry_run: DryRun = False,
-) -> None:
-    "Train one fold without a notebook. Alone, or as `torchrun --nproc-per-node 4 --no-python spacenet5 train ...`, or under srun."
-    from spacenet5_nb.explore import load_chips
-    from spacenet5_nb.train import fit, training_chips
-
-    r = open_run(run_name, preset or load_settings().preset, data_root)
-    if dry_run:
-        return dry_runs.plan_train(r, fold, say)
-    rows = fit(
-        r.preset,
-        fold,
-        training_chips(r, load_chips(r)),
-        score=make_score(r),
-        out=r.fold(fold),
-        cache=r.cache,
-        device=device,
-        devices=devices,
-        until=until or None,
-        seed=r.seed,
-        fresh=fresh,
-    )
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-        say(f"fold {fold}: {len(rows)} epochs, {r.fold(fold)}")
 
 # %% ../nbs/09_pipeline.ipynb #c1a50020
-@app.command("extract")
-def _extract_command(
-    image: Annotated[str, typer.Argument(help="GeoTIFF, or VRT of GeoTIFFs, of any size")],
-    members: Annotated[str, typer.Option(help="folder of checkpoints, such as outputs/demo/folds")],
-    out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
-    tta: Annotated[
-        str,
-        typer.Option(
-            help="views: none, flips, rotations, selim_sef, d4 [default: the members' preset's]"
-        ),
-    ] = "",
-    preset: Annotated[
-        str, typer.Option(help="how probabilities become roads [default: the members' own]")
-    ] = "",
-    stretch: Annotated[
-        str, typer.Option(help="how 16 bits become 8 [default: as the members were trained]")
-    ] = "",
-    devices: Annotated[
-        str,
-        typer.Option(
-            help="auto (every GPU, else the CPU), or those that share the windows: 0,1 or cuda:0,cuda:1 or cpu; on a cluster each worker's own"
-        ),
-    ] = "auto",
-    scheduler: Annotated[
-        str,
-        typer.Option(
-            help="tcp://host:8786 of a Dask cluster that takes windows: the workers tagged GPU, where there are any [default: settings.ini's; none: this machine]"
-        ),
-    ] = "",
-    html: Annotated[bool, typer.Option("--map/--no-map", help="a map beside the roads")] = True,
-    dry_run: DryRun = False,
-) -> None:
-    "Roads with speeds of your own image. Probabilities, graph, map; what was interrupted goes on."
-    _use_cluster(scheduler)
-    if dry_run:
-        return dry_runs.plan_extract(
-            image, members, out, tta=tta, preset=preset, devices=devices, html=html, say=say
-        )
-    _check_result(out, tta)
-    from spacenet5_nb.extract import extract
-
-    extract(
-        image,
-        members,
-        out,
-        tta=tta,
-        preset=preset,
-        stretch=stretch,
-        devices=devices,
-        html=html,
-        say=say,
-    )
-
-
-def _check_result(out: str, tta: str) -> None:
-    "What would fail after hours fails at once."
-    from spacenet5_nb.ensemble import VIEWS
-
-    if tta and tta not in VIEWS:
-        raise StageError(f"--tta {tta}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
-    if out:
-        dry_runs.check_place(out)
-
-
 @app.command("train-own")
 def _train_own_command(
     image: Annotated[str, typer.Argument(help="one GeoTIFF")],
@@ -475,17 +346,19 @@ def _train_own_command(
         bool,
         typer.Option(
             "--node-crossings",
-            help="roads of --labels that cross without a common vertex meet there, but for bridges and tunnels that are tagged",
+            help="roads of --labels that cross without a common vertex meet there, but for "
+            "bridges and tunnels that are tagged",
         ),
     ] = False,
     run_name: Annotated[
         str, typer.Option("--run", help="folder under outputs/ [default: the image's name]")
     ] = "",
-    preset: Annotated[str, typer.Option(help="preset: a name in configs/ or a path")] = "small",
+    preset: Preset = "small",
     begin_with: Annotated[
         str,
         typer.Option(
-            help="folder of members to go on from, such as outputs/demo/folds [default: fresh weights]"
+            help="folder of members to go on from, such as outputs/demo/folds [default: fresh "
+            "weights]"
         ),
     ] = "",
     out: Annotated[
@@ -499,7 +372,8 @@ def _train_own_command(
     devices: Annotated[str, typer.Option(help="as for pipeline")] = "",
     dry_run: DryRun = False,
 ) -> None:
-    "Train on your own image and street map, and extract its roads. Labels, folds, scores on windows that were kept out; what was interrupted goes on."
+    """Train on your own image and street map, and extract its roads. Labels, folds, scores on
+    windows that were kept out; what was interrupted goes on."""
     from spacenet5_nb.extract import name_of, train_own
 
     if node_crossings and not labels:
@@ -513,7 +387,7 @@ def _train_own_command(
         return dry_runs.plan_own(
             image, osm, labels, node_crossings, open_run(run_name, preset), out, say
         )
-    _check_result(out, tta)
+    check_result(out, tta)
     if labels and (node_crossings or labels.lower().endswith(".gpkg")):
         labels = _own_streets(open_run(run_name, preset), labels, node_crossings)
     train_own(
@@ -541,34 +415,10 @@ def _own_streets(r: Run, labels: str, node: bool) -> str:
     places = node_file(labels, made, node)
     if node:
         say(
-            f"{made}: {places} places of {labels} where roads cross or end on each other have a common vertex now"
+            f"{made}: {places} places of {labels} where roads cross or end on each other have a "
+            "common vertex now"
         )
     return str(made)
-
-# %% ../nbs/09_pipeline.ipynb #c1a50022
-@app.command("submit")
-def _submit_command(
-    folders: Annotated[list[str], typer.Argument(help="folders of chips, labelled or not")],
-    members: Annotated[
-        str, typer.Option(help="folder of checkpoints, such as outputs/faithful/folds")
-    ],
-    out: Annotated[str, typer.Option("--out", "-o", help="CSV to write")] = "solution.csv",
-    preset: Annotated[
-        str, typer.Option(help="how probabilities become roads [default: the members' own]")
-    ] = "",
-    tta: Annotated[str, typer.Option(help="views, as for extract")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto",
-    dry_run: DryRun = False,
-) -> None:
-    "The scorer's CSV for all chips of some folders. What was interrupted goes on."
-    if dry_run:
-        return dry_runs.plan_submit(
-            folders, members, out, tta=tta, preset=preset, device=device, say=say
-        )
-    _check_result(out, tta)
-    from spacenet5_nb.workflow.submission import submit
-
-    submit(folders, members, out, preset=preset, tta=tta, device=device, say=say)
 
 # %% ../nbs/09_pipeline.ipynb #acbc6e5a
 @app.command("stages")
@@ -583,31 +433,7 @@ def _stages_command() -> None:
         say(f"no notebooks in {notebooks_folder()}: parameters are listed in a clone's folder")
     say(f"presets: {', '.join(preset_names())}")
 
-
-_SEPARATOR = "\x1f"
-
-
-def _joined(arguments: list[str]) -> list[str]:
-    "papermill writes `-p fold 2`; typer knows no repeatable options of two values, so name and value travel as one."
-    out, i = [], 0
-    while i < len(arguments):
-        if arguments[i] == "-p" and i + 2 < len(arguments):
-            out += ["-p", arguments[i + 1] + _SEPARATOR + arguments[i + 2]]
-            i += 3
-        else:
-            out.append(arguments[i])
-            i += 1
-    return out
-
-
-def _pairs(joined: list[str]) -> dict[str, str]:
-    "Names and values again."
-    for text in joined:
-        if _SEPARATOR not in text:
-            raise StageError(f"-p {text}", "needs a name and a value", "For example: -p fold 2")
-    return dict(text.split(_SEPARATOR, 1) for text in joined)
-
-
+# %% ../nbs/09_pipeline.ipynb #b5e50903
 _ORDER = (
     "pipeline",
     "prepare",
@@ -628,15 +454,19 @@ _ORDER = (
 )
 _RESUME = {"pipeline", "prepare", "run", "train", "extract", "train-own", "submit", "download"}
 app.registered_commands = sorted(
-    [*app.registered_commands, *tools.registered_commands],
+    [*app.registered_commands, *members.registered_commands, *tools.registered_commands],
     key=lambda c: (*_ORDER, c.name).index(c.name),
 )
 equip(app)
 
 
 def main() -> None:
-    "The `spacenet5` command: an error that a user can mend is one line; --debug shows the traceback."
-    debug, arguments = "--debug" in sys.argv, _joined([a for a in sys.argv[1:] if a != "--debug"])
+    """The `spacenet5` command: an error that a user can mend is one line; --debug shows the
+    traceback."""
+    debug, arguments = (
+        "--debug" in sys.argv,
+        join_pairs([a for a in sys.argv[1:] if a != "--debug"]),
+    )
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # an exit that lets `finally` end the folds' processes

@@ -140,7 +140,8 @@ def continuations(
 
 
 def _directions(lines: np.ndarray) -> tuple[list, list, list, list]:
-    "First and last points of lines, and the unit vectors from each into the line, over about ten metres."
+    """First and last points of lines, and the unit vectors from each into the line, over about ten
+    metres."""
     if not len(lines):
         return [], [], [], []
     length = shapely.length(lines)
@@ -245,7 +246,8 @@ def road_widths(
     step_m: float = 20.0,  # between the places that are measured
     reach_m: float = 15.0,  # to each side
 ) -> np.ndarray:  # metres, one per line
-    "How wide the road is drawn across each line: as far as it is at least half as bright as in the middle."
+    """How wide the road is drawn across each line: as far as it is at least half as bright as in
+    the middle."""
     lines = np.asarray(lines, object)
     points, count = samples_along(lines, step_m)
     along = lines[np.repeat(np.arange(len(lines)), count)]
@@ -355,7 +357,8 @@ def add_speeds(
     channels: Channels = Channels.selim_sef(),
     config: Any = "best",  # preset name or path, selim_sef, cresi, a mapping, or a SpeedConfig
 ) -> nx.MultiGraph:  # a copy with speed_kph, travel_time (s), speed_confidence (0-1)
-    "Give every edge a speed, a travel time and a confidence; 0 marks a speed that was not seen but inherited."
+    """Give every edge a speed, a travel time and a confidence; 0 marks a speed that was not seen
+    but inherited."""
     config = section(config, SpeedConfig, NAMED)
     frame = make_frame(check_probs(probs, channels).shape[1:], transform, crs)._replace(
         target=g.graph["crs"]

@@ -27,7 +27,8 @@ __all__ = ['Protocol', 'MOST', 'BLOCK', 'Marks', 'make_marks', 'Walkable', 'stat
 
 # %% ../nbs/07b_topo.ipynb #101b9bc8
 class Marks(NamedTuple):
-    "All places for holes or marbles: the nodes, the edges' marks counted from their starts, the same counted from their ends."
+    """All places for holes or marbles: the nodes, the edges' marks counted from their starts, the
+    same counted from their ends."""
 
     xy: np.ndarray  # (M, 2)
     first: (
@@ -112,7 +113,8 @@ def _neighbours(g: nx.Graph, roads: Roads, ids: list) -> dict[int, dict[int, lis
 
 # %% ../nbs/07b_topo.ipynb #t2a84d5b1
 def stated_lengths(g: nx.Graph, roads: Roads) -> np.ndarray:
-    "The `length` of every edge, measured where it has none; an error that names edges where it is no length."
+    """The `length` of every edge, measured where it has none; an error that names edges where it is
+    no length."""
     out, wrong = roads.length.copy(), []
     for i, (u, v, key) in enumerate(roads.edges):
         said = (g.edges[u, v, key] if g.is_multigraph() else g.edges[u, v]).get("length")
@@ -125,7 +127,8 @@ def stated_lengths(g: nx.Graph, roads: Roads) -> np.ndarray:
     if wrong:
         raise GraphError(
             roads.name,
-            f"the length of {len(wrong)} edges is not a number of metres: {', '.join(map(str, wrong[:5]))}",
+            f"the length of {len(wrong)} edges is not a number of metres: "
+            f"{', '.join(map(str, wrong[:5]))}",
             "Remove the attribute to have it measured.",
         )
     return out
@@ -145,7 +148,8 @@ def _drawn_back(g: nx.Graph, roads: Roads) -> np.ndarray:
 
 
 def _leads_west(ends: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    "Whether a line ends further west than it starts, or due south; of a ring, the first vertices on both sides that differ decide."
+    """Whether a line ends further west than it starts, or due south; of a ring, the first vertices
+    on both sides that differ decide."""
     east, north = (ends[:, 0] - ends[:, 1]).T
     out = np.where(np.abs(east) > TOUCH_M, east > 0, north > 0)
     for i in np.flatnonzero(np.maximum(np.abs(east), np.abs(north)) <= TOUCH_M):
@@ -205,7 +209,9 @@ def drop_marbles(
     marbles: np.ndarray,  # (M, 2) in their order
     holes: np.ndarray,  # (H, 2)
     size: float,  # metres
-    most: bool = False,  # find holes for as many marbles as possible; else one after the other takes the nearest free one
+    # find holes for as many marbles as possible; else one after the other takes the nearest free
+    # one
+    most: bool = False,
 ) -> list[tuple[int, int]]:  # marble and hole
     "Which marble falls into which hole."
     if not len(marbles) or not len(holes):
@@ -302,15 +308,18 @@ def topo(
     radius: float = 150.0,  # metres around an origin
     interval: float = 30.0,  # metres between holes along a road
     hole_size: float = 4.0,  # metres
-    origins: int
-    | None = None,  # draw so many nodes of the truth, with replacement and at most as many as there are; None: every node once
+    # draw so many nodes of the truth, with replacement and at most as many as there are; None:
+    # every node once
+    origins: int | None = None,
     seed: int = 0,  # of the draw, which follows the order of the truth's nodes
-    protocol: Protocol = "cosmiq",  # the original's counts, which depend on ids and order; "spacenet": without that dependence
+    # the original's counts, which depend on ids and order; "spacenet": without that dependence
+    protocol: Protocol = "cosmiq",
 ) -> Topo:
     """TOPO of a proposal (Biagioni and Eriksson 2012, with CosmiQ/apls' parameters).
 
-    Ratios of nothing are 0; `"cosmiq"` counts nothing at all where either graph has no nodes. Raises GraphError for a graph whose CRS, coordinates or lengths
-    cannot be used, ValueError for a parameter out of range."""
+    Ratios of nothing are 0; `"cosmiq"` counts nothing at all where either graph has no nodes.
+    Raises GraphError for a graph whose CRS, coordinates or lengths cannot be used, ValueError for
+    a parameter out of range."""
     if protocol not in ("cosmiq", "spacenet"):
         raise ValueError(f"protocol is 'cosmiq' or 'spacenet', not {protocol!r}")
     _check_above_zero(radius=radius, interval=interval, hole_size=hole_size)
@@ -402,9 +411,10 @@ def shortest_paths(
     routes: int | None = None,  # draw so many ordered pairs of distinct nodes; None: all pairs
     seed: int = 0,  # of the draw, which follows the order of the truth's nodes
 ) -> ShortestPaths:
-    """Which of the truth's routes have the right length in the proposal; the score is 0 where the proposal has no nodes.
+    """Which of the truth's routes have the right length in the proposal.
 
-    Raises GraphError for a graph whose CRS, coordinates or lengths cannot be used, ValueError for a parameter out of range."""
+    The score is 0 where the proposal has no nodes. Raises GraphError for a graph whose CRS,
+    coordinates or lengths cannot be used, ValueError for a parameter out of range."""
     if not 0 <= snap < math.inf:
         raise ValueError(f"snap is a number of metres, not {snap!r}")
     if not 0 <= tolerance < math.inf:
@@ -455,7 +465,8 @@ def shortest_path_score(
     routes: int | None = None,  # draw so many ordered pairs of distinct nodes; None: all pairs
     seed: int = 0,
 ) -> float:  # NaN where no route counts, 0 where the proposal has no nodes
-    "Share of the truth's routes that have the right length in the proposal; `shortest_paths` tells more."
+    """Share of the truth's routes that have the right length in the proposal; `shortest_paths`
+    tells more."""
     return shortest_paths(
         truth, proposal, snap=snap, tolerance=tolerance, routes=routes, seed=seed
     ).score

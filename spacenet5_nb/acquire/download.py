@@ -40,9 +40,14 @@ __all__ = ['BUCKET', 'LICENCE', 'CATALOGUE', 'EXPANSION', 'Tarball', 'tarball_of
 # %% ../../nbs/acquire/download.ipynb #ba3ad8ef
 BUCKET = "spacenet-dataset"
 
-LICENCE = """SpaceNet imagery and labels are usually stated to be under CC BY-SA 4.0 (attribution, share-alike); the AWS registry of open data says
-"Various", and one catalogue says CC BY 4.0 for SpaceNet 5. Check before you publish anything made from them.
-Attribution: SpaceNet on Amazon Web Services (AWS), https://registry.opendata.aws/spacenet/; imagery by Maxar (DigitalGlobe)."""
+LICENCE = (
+    "SpaceNet imagery and labels are usually stated to be under CC BY-SA 4.0 (attribution, "
+    "share-alike); the AWS registry of open data says\n"
+    '"Various", and one catalogue says CC BY 4.0 for SpaceNet 5. '
+    "Check before you publish anything made from them.\n"
+    "Attribution: SpaceNet on Amazon Web Services (AWS), "
+    "https://registry.opendata.aws/spacenet/; imagery by Maxar (DigitalGlobe)."
+)
 
 # %% ../../nbs/acquire/download.ipynb #f75d9255
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ _AOI = re.compile(
 def tarball_of(
     key: str,  # as the bucket lists it
 ) -> Tarball | None:  # None where it is no road tarball of an AOI
-    "Read dataset, AOI, city and split from a key; renamed tarballs are found as long as their names say these."
+    """Read dataset, AOI, city and split from a key; renamed tarballs are found as long as their
+    names say these."""
     m = _KEY.fullmatch(key)
     if not m or not (aoi := _AOI.search(m[2])):
         return None
@@ -125,12 +131,12 @@ CATALOGUE = tuple(map(_catalogue_row, _PUBLISHED.strip().splitlines()))
 # %% ../../nbs/acquire/download.ipynb #c2ebf7da
 def choose(
     known: Iterable[Tarball],
-    aois: Sequence[
-        str
-    ],  # numbers or cities, each possibly a list with commas: `7`, `moscow`, `2,3`, `AOI_9_San_Juan`
+    # numbers or cities, each possibly a list with commas: `7`, `moscow`, `2,3`, `AOI_9_San_Juan`
+    aois: Sequence[str],
     split: str = "train",  # train, test_public or all
 ) -> list[Tarball]:
-    "The tarballs that somebody asks for; one that does not exist is an error that lists what there is."
+    """The tarballs that somebody asks for; one that does not exist is an error that lists what
+    there is."""
     known = list(known)
     if split not in ("train", "test_public", "all"):
         raise DownloadError(f"--split {split}", "is unknown", "Use train, test_public or all.")
@@ -209,7 +215,8 @@ def place_in_aoi(
     member: PurePosixPath,  # as the archive names it
     aoi: int,
 ) -> PurePosixPath:  # below the AOI's folder
-    "What follows the AOI's folder in a member's path; else what follows `train` or `test…`; else all of it."
+    """What follows the AOI's folder in a member's path; else what follows `train` or `test…`; else
+    all of it."""
     parts = [p for p in member.parts if p not in (".", "/")]
     for pattern in (rf"AOI_{aoi}(_.*)?", "train|test.*"):
         found = [i for i, part in enumerate(parts) if re.fullmatch(pattern, part, re.IGNORECASE)]
@@ -221,7 +228,9 @@ def place_in_aoi(
     return PurePosixPath(*parts)
 
 # %% ../../nbs/acquire/download.ipynb #09bffd2f
-EXPANSION = 2  # unpacked bytes to a tarball's, for the look at the disk; by pixel counts SpaceNet 5's are 1.3 (Moscow) and 1.9 (Mumbai)
+# unpacked bytes to a tarball's, for the look at the disk; by pixel counts SpaceNet 5's are 1.3
+# (Moscow) and 1.9 (Mumbai)
+EXPANSION = 2
 
 
 def read_stamp(
@@ -285,10 +294,14 @@ def check_space(
     if packed + unpacked > free:
         raise DownloadError(
             to,
-            f"needs about {size_text(packed)} for tarballs and {size_text(unpacked)} for their files; only {size_text(free)} are free",
+            f"needs about {size_text(packed)} for tarballs and {size_text(unpacked)} for their "
+            f"files; only {size_text(free)} are free",
             "Free some space, choose another --to, or fewer AOIs at a time.",
         )
-    return f"{size_text(sum(sizes))} to fetch; about {size_text(packed + unpacked)} of disk needed (an estimate), {size_text(free)} free"
+    return (
+        f"{size_text(sum(sizes))} to fetch; about {size_text(packed + unpacked)} of disk needed "
+        f"(an estimate), {size_text(free)} free"
+    )
 
 # %% ../../nbs/acquire/download.ipynb #0f0b7ec7
 def get_object(
@@ -299,7 +312,8 @@ def get_object(
     unchecked: str,  # said of one for which no checksum is published
     **how: Any,  # part_bytes, threads, endpoint: see `transfer.fetch`
 ) -> dict:  # the stamp: key, etag, size, md5, checked
-    "Fetch and check one object, and stamp it, unless that was done before; the file takes its name last."
+    """Fetch and check one object, and stamp it, unless that was done before; the file takes its
+    name last."""
     path, stamp_file = folder / remote.name, folder / f"{remote.name}.stamp"
     stamp = stamp_of(stamp_file, remote)
     if path.is_file() and stamp:
@@ -338,7 +352,8 @@ def get_tarball(
         remote,
         archive.parent,
         say,
-        "has no published checksum; its size is right, and gzip checks its content as it is unpacked",
+        "has no published checksum; its size is right, and gzip checks its content as it is "
+        "unpacked",
         **how,
     )
     if not extract:
@@ -391,12 +406,12 @@ def download(
     folders = sorted({to / t.folder for t in found})
     if not todo:
         say(
-            f"Everything is there already, in {', '.join(map(str, folders)) if extract else to / 'tarballs'}."
+            "Everything is there already, in "
+            f"{', '.join(map(str, folders)) if extract else to / 'tarballs'}."
         )
         return folders
-    say(
-        f"To {to}: {check_space(list(todo.values()), to, keep_archives=keep_archives, extract=extract)}\n{LICENCE}"
-    )
+    needs = check_space(list(todo.values()), to, keep_archives=keep_archives, extract=extract)
+    say(f"To {to}: {needs}\n{LICENCE}")
     if ask is not None and not ask():
         say("Nothing was fetched.")
         return []
@@ -452,8 +467,8 @@ def list_tarballs(
     ):
         size = size_text(found[t].size) if found else f"{t.stated_gib} GiB" if t.stated_gib else "?"
         say(
-            f"{t.dataset}  --aoi {t.aoi:<2} {t.city:<9} --split {t.split:<11} {size:>10}  {t.holds:<14}  {t.name}"
-            + ("" if t.md5 else "  (no published MD5 sum)")
+            f"{t.dataset}  --aoi {t.aoi:<2} {t.city:<9} --split {t.split:<11} {size:>10}  "
+            f"{t.holds:<14}  {t.name}" + ("" if t.md5 else "  (no published MD5 sum)")
         )
     say(LICENCE)
     return found

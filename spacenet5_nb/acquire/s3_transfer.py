@@ -58,7 +58,8 @@ def endpoint_of(endpoint: str = "") -> str:
 
 
 def s3_client(
-    endpoint: str = "",  # of a mirror or a test server; empty: $SPACENET5_S3_ENDPOINT, or Amazon's own
+    # of a mirror or a test server; empty: $SPACENET5_S3_ENDPOINT, or Amazon's own
+    endpoint: str = "",
     threads: int = 4,
 ) -> Any:  # a boto3 client
     "A client that signs nothing: the bucket is public, and no account or key is looked for."
@@ -136,7 +137,8 @@ def _no_connection(error: Exception, subject: object, host: str) -> DownloadErro
     return DownloadError(
         subject,
         f"no connection to {host} ({type(error).__name__})",
-        "Parts that are here are kept: run the same command again when the network is back. Behind a proxy, set HTTPS_PROXY; "
+        "Parts that are here are kept: run the same command again when the network is back. Behind "
+        "a proxy, set HTTPS_PROXY; "
         "for a mirror, set SPACENET5_S3_ENDPOINT.",
     )
 
@@ -164,7 +166,8 @@ def resume_point(
     part_bytes: int,
     say: Callable[[str], Any] = print,
 ) -> tuple[int, set[int]]:  # bytes a part has, finished parts
-    "Where an earlier transfer stopped; one of another object, or one whose state cannot be read, starts again."
+    """Where an earlier transfer stopped; one of another object, or one whose state cannot be read,
+    starts again."""
     state = part.with_name(f"{part.name}.state")
     if part.is_file() and state.is_file():
         try:
@@ -228,7 +231,8 @@ def fetch(
     except (KeyboardInterrupt, SystemExit):
         there = sum(_part_size(i, part_bytes, remote) for i in done)
         say(
-            f"{size_text(there)} of {size_text(remote.size)} are kept in {part}; the same command goes on from there"
+            f"{size_text(there)} of {size_text(remote.size)} are kept in {part}; the same command "
+            "goes on from there"
         )
         raise
     finally:
@@ -270,7 +274,9 @@ def _part_size(i: int, part_bytes: int, remote: Remote) -> int:
     return min(part_bytes, remote.size - i * part_bytes)
 
 # %% ../../nbs/acquire/s3_transfer.ipynb #238257cc
-TRIES = 5  # boto3 tries a request again that fails before its answer begins; one that breaks off in the middle is ours to ask for again
+# boto3 tries a request again that fails before its answer begins; one that breaks off in the middle
+# is ours to ask for again
+TRIES = 5
 
 
 def _fetch_parts(
@@ -282,7 +288,8 @@ def _fetch_parts(
     events: queue.SimpleQueue,
     stop: threading.Event,
 ) -> None:
-    "A thread's work: parts, until none is left or somebody says stop; its end, if it is a bad one, is reported."
+    """A thread's work: parts, until none is left or somebody says stop; its end, if it is a bad
+    one, is reported."""
     try:
         with open(part, "r+b") as f:
             while not stop.is_set():
@@ -373,7 +380,8 @@ def size_text(n: float) -> str:
 
 
 def progress_bar(desc: str, total: int, initial: int = 0) -> Any:
-    "A progress bar of bytes that begins with what is already there; SPACENET5_PROGRESS=0 silences it."
+    """A progress bar of bytes that begins with what is already there; SPACENET5_PROGRESS=0 silences
+    it."""
     from tqdm.auto import tqdm
 
     return tqdm(

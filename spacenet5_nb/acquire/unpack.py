@@ -268,7 +268,8 @@ def unpack(
         None
     ),  # told how far the archive has been read
 ) -> Unpacked:
-    "Unpack an archive, all or nothing; links, devices, paths outside the target, names that clash and bombs are a DataError that names the member."
+    """Unpack an archive, all or nothing; links, devices, paths outside the target, names that clash
+    and bombs are a DataError that names the member."""
     archive, target = Path(archive), Path(target)
     with _hidden(target.parent / f".unpack-{archive.name}") as folder:
         if max_bytes is None:

@@ -18,7 +18,8 @@ __all__ = ['many_hands', 'staged']
 
 # %% ../../nbs/inference/read_ahead.ipynb #7c474496
 def many_hands() -> int:
-    "Threads that read, and as many that write, where something quicker than they waits for them: a third of the workers each, at most six."
+    """Threads that read, and as many that write, where something quicker than they waits for them:
+    a third of the workers each, at most six."""
     return max(1, min(6, load_settings().n_workers // 3))
 
 

@@ -33,7 +33,8 @@ from spacenet5_nb.core import (
     progress,
     section,
 )
-from ..ensemble import Member, mean_of_members, open_members, opening
+from ..ensemble import mean_of_members
+from .members import Member, open_members, opening
 from .vrt_mosaic import is_mosaic, open_mosaic
 from ..model import RoadUNet, find_device, info_channels, keep_memory, set_threads
 from spacenet5_nb.inference.window_store import (
@@ -247,11 +248,13 @@ def predict_raster(
     *,
     config: Any = EnsembleConfig(),  # or a preset, or a mapping
     devices: str | Sequence[str] = "auto",  # see find_devices; on a cluster: of each worker
-    stretch: str = "",  # empty: as the members were trained: fixed ranges, or percentiles of the whole raster
+    # empty: as the members were trained: fixed ranges, or percentiles of the whole raster
+    stretch: str = "",
     beside: Callable[[Windows, list[tuple[int, int]]], None]
     | None = None,  # is told which cells are there, as they come; once more of none, before they go
 ) -> Path:
-    "Mean probabilities of members and views on the members' grid, in bounded memory; a run that was killed goes on where it was."
+    """Mean probabilities of members and views on the members' grid, in bounded memory; a run that
+    was killed goes on where it was."""
     config, out, spread = section(config, EnsembleConfig), Path(out), is_spread(members)
     if spread:
         image, device = absolute(image), device_of_worker(devices)
@@ -315,7 +318,8 @@ def _predicted(
 
 
 def crew(device: torch.device) -> tuple[int, int]:
-    "Threads that read and as many that write, and windows that a device has at once: a GPU computes one while the last is fetched from it."
+    """Threads that read and as many that write, and windows that a device has at once: a GPU
+    computes one while the last is fetched from it."""
     return (many_hands(), 2) if device.type == "cuda" else (1, 1)
 
 
@@ -327,7 +331,8 @@ def predict_window(
     column: Span,
     config: EnsembleConfig,
 ) -> np.ndarray | None:
-    "A window's part: 16-bit probabilities where it counts, and validity; None where it holds no data."
+    """A window's part: 16-bit probabilities where it counts, and validity; None where it holds no
+    data."""
     rows, columns = (slice(s.first - s.start, s.last - s.start) for s in (row, column))
     known = valid[rows, columns]
     if not known.any():
@@ -359,7 +364,8 @@ class Errand(NamedTuple):
 
 
 def is_spread(members: Sequence[str | Path | RoadUNet | Member]) -> bool:
-    "Whether a cluster's workers predict: settings name one, and the members are files, which workers can open."
+    """Whether a cluster's workers predict: settings name one, and the members are files, which
+    workers can open."""
     return bool(load_settings().scheduler) and all(isinstance(m, str | Path) for m in members)
 
 
@@ -473,7 +479,8 @@ def _open_here(errand: Errand) -> tuple[list[Member], Scene]:
 
 
 def check_same(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
-    "StageError where a worker's plan is not the client's; times count in whole seconds, which every file system keeps."
+    """StageError where a worker's plan is not the client's; times count in whole seconds, which
+    every file system keeps."""
 
     def facts(plan: Mapping[str, Any]) -> dict[str, Any]:
         files = [(name, size, ns // 10**9) for name, size, ns in plan["files"]]
@@ -490,5 +497,6 @@ def check_same(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
             raise StageError(
                 f"worker {os.uname().nodename}",
                 f"sees another {what}",
-                "Mount the same folders under the same paths on every machine, with the same version of this package.",
+                "Mount the same folders under the same paths on every machine, with the same "
+                "version of this package.",
             )

@@ -104,7 +104,8 @@ def settle(
     cells: Sequence[tuple[int, int]],
     shared: Shared | None = None,  # None: for one thread at a time
 ) -> list[tuple[int, int]]:  # cells that were made
-    "Make those cells whose windows are all there, then drop parts that no cell needs; for one process at a time."
+    """Make those cells whose windows are all there, then drop parts that no cell needs; for one
+    process at a time."""
     lock, taken = shared or (contextlib.nullcontext(), set())
     with lock:
         there = set(os.listdir(w.folder))
@@ -167,7 +168,8 @@ def make_cell(w: Windows, at: tuple[int, int]) -> None:
 
 
 def _shared(s: Span, cell: Span, n: int, blend: int) -> tuple[slice, slice, np.ndarray]:
-    "What a window and a cell share along an axis: in the part, in the cell, and how much it counts."
+    """What a window and a cell share along an axis: in the part, in the cell, and how much it
+    counts."""
     a, b = max(s.first, cell.low), max(max(s.first, cell.low), min(s.last, cell.high))
     return (
         slice(a - s.first, b - s.first),
@@ -189,7 +191,8 @@ def plan_hash(plan: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
-    "The folder of what is finished, for one process at a time; parts of another plan go, and all go when the block ends well."
+    """The folder of what is finished, for one process at a time; parts of another plan go, and all
+    go when the block ends well."""
     folder = out.with_name(out.name + ".parts")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
@@ -226,5 +229,6 @@ def check_plan(folder: Path, name: str) -> None:
         raise StageError(
             folder,
             f"holds no parts of this run on {os.uname().nodename}",
-            "Mount the same folders under the same paths on every machine; if another run has taken the folder, leave it to that one.",
+            "Mount the same folders under the same paths on every machine; if another run has "
+            "taken the folder, leave it to that one.",
         )

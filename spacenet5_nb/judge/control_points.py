@@ -110,7 +110,8 @@ def net_of(
     g = nx.MultiGraph(g.to_undirected()) if g.is_directed() or not g.is_multigraph() else g
     net = Net(list(g), [(d["x"], d["y"]) for _, d in g.nodes(data=True)])
     at, seen = net.index, set()
-    # pass one: order of neighbours after networkx's copy, earlier nodes first; pass two adds the edges
+    # pass one: order of neighbours after networkx's copy, earlier nodes first; pass two adds the
+    # edges
     for u in g:
         for v, keys in g.adj[u].items():
             for key, data in keys.items():
@@ -149,7 +150,8 @@ def insert(
     renaming: bool,
     only: set | None = None,
 ) -> None:
-    "Insert a point on the nearest edge, as the original's insert_point_into_G does; `near`: original edges that can be it."
+    """Insert a point on the nearest edge, as the original's insert_point_into_G does; `near`:
+    original edges that can be it."""
     found = [e for base in near for e in net.pieces[base]]
     if only is not None:
         found = [
@@ -198,7 +200,8 @@ def _insert_at_end(
     renaming: bool,
     base: int,
 ) -> None:
-    "The point is an end of its edge: rename that node, or hang the point on it; where the line does not meet its node, it stays alone."
+    """The point is an end of its edge: rename that node, or hang the point on it; where the line
+    does not meet its node, it stays alone."""
     node = next(
         (
             n
@@ -221,7 +224,8 @@ def _insert_at_end(
 def _cut(
     line: shapely.LineString, at: float, x: float, y: float
 ) -> tuple[shapely.LineString, shapely.LineString]:
-    "Cut a line before the first vertex whose own projection is not before the cut; with closed lines that can be an odd one."
+    """Cut a line before the first vertex whose own projection is not before the cut; with closed
+    lines that can be an odd one."""
     coords = shapely.get_coordinates(line)
     where = (
         shapely.line_locate_point(line, shapely.points(coords))

@@ -46,7 +46,8 @@ def without_doubles(net: Net) -> Net:
 
 # %% ../../nbs/judge/cosmiq.ipynb #69e7bbe7
 def with_midpoints(net: Net, spacing: float, curved: float) -> Net:
-    "A copy with points along every edge whose length is not within `curved` (relative) of its box's diagonal."
+    """A copy with points along every edge whose length is not within `curved` (relative) of its
+    box's diagonal."""
     edges = np.array(net.edges(), dtype=np.intp)
     if not len(edges):
         return net.copy()
@@ -99,7 +100,8 @@ def route_table(net: Net, weight: str) -> np.ndarray:
 def compare(
     native: Net, other: Net, weight: str, shortest: float, control: list[int] | None = None
 ) -> Side:
-    "Mean cost of the native routes in the other graph; control: native nodes between which routes count."
+    """Mean cost of the native routes in the other graph; control: native nodes between which routes
+    count."""
     nodes = np.arange(len(native.labels)) if control is None else np.array(control)
     here = route_table(native, weight)[np.ix_(nodes, nodes)]
     there_at = np.array([other.index.get(native.labels[k], -1) for k in nodes])
@@ -135,8 +137,8 @@ def score(
     min_path_length: float = 10.0,  # metres; seconds with travel times
     is_curved_eps: float = -1.0,  # midpoints on edges that deviate more than this; negative: on all
     allow_renaming: bool = True,
-    sources: int
-    | None = None,  # in truths of 500 nodes and more: sample so many nodes instead of midpoints and all nodes
+    # in truths of 500 nodes and more: sample so many nodes instead of midpoints and all nodes
+    sources: int | None = None,
     seed: int = 0,
 ) -> tuple[Side, Side, float]:  # truth to proposal, proposal to truth, total
     "APLS as CosmiQ/apls computes it."
@@ -148,7 +150,8 @@ def score(
             raise GraphError(
                 name,
                 "has node ids that are not integers",
-                "CosmiQ's protocol counts on from the largest: networkx.convert_node_labels_to_integers.",
+                "CosmiQ's protocol counts on from the largest: "
+                "networkx.convert_node_labels_to_integers.",
             )
     if sources is not None and len(t.labels) >= LARGE:
         sides = _sampled(t, p, weight, snap, min_path_length, allow_renaming, sources, seed)
@@ -162,7 +165,8 @@ def score(
 def _prepared(
     t: Net, p: Net, spacing: float, curved: float, snap: float, renaming: bool
 ) -> tuple[Net, Net, Net, Net]:
-    "Truth with its midpoints, proposal with their places; proposal with its midpoints, truth with theirs."
+    """Truth with its midpoints, proposal with their places; proposal with its midpoints, truth with
+    theirs."""
     t0, p0 = without_doubles(t), without_doubles(p)
     tc, pc = with_midpoints(t0, spacing, curved), with_midpoints(p0, spacing, curved)
     p1 = insert_all(p0, _points(tc), snap, renaming)
@@ -188,7 +192,8 @@ def _sampled(
     sources: int,
     seed: int,
 ) -> tuple[Side, Side]:
-    "The original's way with large truths: a sample of nodes, no midpoints, nothing removed; here with a seed."
+    """The original's way with large truths: a sample of nodes, no midpoints, nothing removed; here
+    with a seed."""
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(len(g.labels))[:sources].tolist() for g in (t, p)]
     p1 = insert_all(p, [_points(t)[k] for k in chosen[0]], snap, renaming)

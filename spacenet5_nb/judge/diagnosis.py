@@ -117,8 +117,8 @@ def blame_table(
     lost: np.ndarray,  # (S,) cost collected
     routes: int,  # number of ordered pairs that count
     side: str,  # "truth" or "proposal"
-) -> gpd.GeoDataFrame:  # side, u, v, key, start_m, end_m, lost, geometry; the worst first, only those that lost something
-    "Stretches with the part of their direction's score that was lost on them."
+) -> gpd.GeoDataFrame:  # side, u, v, key, start_m, end_m, lost, geometry; the worst first
+    "Stretches that lost something, with the part of their direction's score that was lost there."
     rows = np.flatnonzero(lost > 1e-12)
     u, v, key = (
         np.array([roads.edges[i][k] for i in s.edge[rows]], dtype=object) for k in range(3)

@@ -103,8 +103,10 @@ def _surplus(
     if truths and proposals and len(surplus) == len(proposals):
         raise DataError(
             name,
-            f"has no chip in common with {_named(truth, 'truth')}: it has {few(surplus)}; the truth has {few(sorted(truths))}",
-            "Chips meet by the ids in their names (AOI_2_Vegas_img0): check that both are of the same city and split.",
+            f"has no chip in common with {_named(truth, 'truth')}: it has {few(surplus)}; the "
+            f"truth has {few(sorted(truths))}",
+            "Chips meet by the ids in their names (AOI_2_Vegas_img0): check that both are of the "
+            "same city and split.",
         )
     if surplus and extra == "error":
         raise DataError(
@@ -253,7 +255,8 @@ def score_job(
             row |= topo_row(real, guess)
     except WorkspaceError as e:
         raise type(e)(
-            f"{job.chip}, {e.subject} ({_file(job.proposal if 'proposal' in e.subject else job.truth)})",
+            f"{job.chip}, {e.subject} "
+            f"({_file(job.proposal if 'proposal' in e.subject else job.truth)})",
             e.problem,
             e.cure,
         ) from e
@@ -299,10 +302,12 @@ def topo_row(
 class FolderScores:
     "Scores of many chips."
 
-    table: pd.DataFrame  # chip, city, trained_city, apls_length, apls_time, their directions, truth_km, proposal_km, counts, missing, untimed
-    summary: dict[
-        str, Any
-    ]  # per city, over trained and mystery cities, over all; missing and extra chips; notes; the judge's parameters
+    # chip, city, trained_city, apls_length, apls_time, their directions, truth_km, proposal_km,
+    # counts, missing, untimed
+    table: pd.DataFrame
+    # per city, over trained and mystery cities, over all; missing and extra chips; notes; the
+    # judge's parameters
+    summary: dict[str, Any]
     jobs: tuple[Job, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -338,7 +343,8 @@ def _notes(table: pd.DataFrame) -> list[str]:
     "What a reader of the scores must know."
     found = table.loc[table["untimed"] != "", "untimed"].value_counts()
     return [
-        f"The {sides} of {n} {'chips have' if n > 1 else 'chip has'} no travel times, so APLS_time is not known there."
+        f"The {sides} of {n} {'chips have' if n > 1 else 'chip has'} no travel times, so APLS_time "
+        "is not known there."
         for sides, n in found.items()
     ]
 

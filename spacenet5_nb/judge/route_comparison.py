@@ -19,7 +19,8 @@ __all__ = ['BLOCK', 'Cost', 'closest_routes', 'counted_routes', 'Direction', 'di
 # %% ../../nbs/judge/route_comparison.ipynb #b5e1b006
 def closest_routes(
     native: np.ndarray,  # (R, C) between control points
-    other: np.ndarray,  # (R', C') between the places they snapped to; each owner's places are neighbours
+    # (R', C') between the places they snapped to; each owner's places are neighbours
+    other: np.ndarray,
     rows: np.ndarray,  # (R',) owner of each place
     cols: np.ndarray,  # (C',)
 ) -> np.ndarray:  # (R, C) inf where a point has no place or there is no route

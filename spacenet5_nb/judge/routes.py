@@ -26,7 +26,9 @@ __all__ = ['TOUCH_M', 'KEEP_ALL_PAIRS', 'same_crs', 'check_same_crs', 'crs_of', 
            'route_costs', 'from_places']
 
 # %% ../../nbs/judge/routes.ipynb #bb746be8
-TOUCH_M = 1e-6  # closer than this is the same place: rounding of coordinates of a few million metres is a thousand times smaller
+# closer than this is the same place: rounding of coordinates of a few million metres is a thousand
+# times smaller
+TOUCH_M = 1e-6
 
 
 @lru_cache(64)
@@ -101,7 +103,8 @@ class Roads:
         return np.bincount(self.ends.ravel(), minlength=len(self.nodes))
 
     def cost(self, weight: str) -> np.ndarray:
-        "Length (m) or travel time (s) of every edge; a missing speed is an error that names the edges."
+        """Length (m) or travel time (s) of every edge; a missing speed is an error that names the
+        edges."""
         if weight == "length":
             return self.length
         bad = [self.edges[i] for i in np.flatnonzero(~(np.isfinite(self.speed) & (self.speed > 0)))]
@@ -109,7 +112,8 @@ class Roads:
             raise GraphError(
                 self.name,
                 f"{len(bad)} of {len(self.edges)} edges have no usable speed: {_few(bad)}",
-                "Give every edge a positive speed_kph (speed.add_speeds), or score weight='length'.",
+                "Give every edge a positive speed_kph (speed.add_speeds), or score "
+                "weight='length'.",
             )
         return self.length / self.speed
 
@@ -151,7 +155,9 @@ def _few(items: list, n: int = 5) -> str:
 
 # %% ../../nbs/judge/routes.ipynb #3a0a6c7e
 def roads_of(
-    g: nx.Graph,  # road graph: `crs` in metres; nodes with x, y; edges with geometry (straight where missing), speed_kph or travel_time
+    # road graph: `crs` in metres; nodes with x, y; edges with geometry (straight where missing),
+    # speed_kph or travel_time
+    g: nx.Graph,
     name: str = "graph",  # what an error calls it
 ) -> Roads:
     "Read a networkx road graph (any of its four kinds, osmnx's too) into arrays."
@@ -165,7 +171,8 @@ def roads_of(
     if not np.isfinite(coords).all():
         raise GraphError(
             name,
-            f"edge {edges[owner[~np.isfinite(coords).all(1)][0]]} has coordinates that are not finite numbers",
+            f"edge {edges[owner[~np.isfinite(coords).all(1)][0]]} has coordinates that are not "
+            "finite numbers",
         )
     lines, coords = _oriented(lines, coords, owner, ends, xy)
     keep = _one_way_each(edges, lines) if g.is_directed() else None
@@ -279,7 +286,8 @@ def _one_way_each(edges: list, lines: np.ndarray) -> np.ndarray:
 
 
 def _speeds(data: list, length: np.ndarray) -> np.ndarray:
-    "Speeds in m/s: from speed_kph, else from travel_time over the length; NaN where neither is a number."
+    """Speeds in m/s: from speed_kph, else from travel_time over the length; NaN where neither is a
+    number."""
 
     def number(value: Any) -> float:
         return float(value) if isinstance(value, (int, float, np.number)) else math.nan
@@ -386,7 +394,8 @@ def snap_points(
     roads: Roads,  # onto which they go
     snap: float = 4.0,  # metres
 ) -> Snapped:
-    "The nearest place on the roads for every point that has one within `snap` metres, all of them where several are equally near."
+    """The nearest place on the roads for every point that has one within `snap` metres, all of them
+    where several are equally near."""
     point, seg = (
         roads.tree.query(shapely.points(xy), predicate="dwithin", distance=snap + TOUCH_M)
         if len(xy)

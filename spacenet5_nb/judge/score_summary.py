@@ -36,12 +36,14 @@ def bootstrap(
 
 
 def summarise(
-    table: pd.DataFrame,  # chip, city, trained_city, columns that start with apls_ or topo_, perhaps dice, sp
+    # chip, city, trained_city, columns that start with apls_ or topo_, perhaps dice, sp
+    table: pd.DataFrame,
     *,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    "Per city, over trained and over mystery cities, and over all: means and 95 % intervals; None where a chip's value is not known."
+    """Per city, over trained and over mystery cities, and over all: means and 95 % intervals; None
+    where a chip's value is not known."""
     columns = [c for c in table if c.startswith(("apls_", "topo_")) or c in ("dice", "sp")]
 
     def of(part: pd.DataFrame) -> dict[str, Any]:
@@ -105,7 +107,8 @@ def plot_scores(
     *,
     title: str = "Every chip; means of cities, 95 % intervals",
 ) -> Figure:
-    "Every chip as a dot, every city as a bar with its 95 % interval; cities that no fold trained on are hatched."
+    """Every chip as a dot, every city as a bar with its 95 % interval; cities that no fold trained
+    on are hatched."""
     from matplotlib import pyplot as plt
 
     columns, cities = (
@@ -206,11 +209,14 @@ def describe(
         )
     if missing := summary.get("missing"):
         lines.append(
-            f"  {len(missing)} of {_count(summary['all']['chips'], 'chip')} {'have' if len(missing) > 1 else 'has'} no proposal and score{'s' * (len(missing) == 1)} 0: {few(missing, 4)}"
+            f"  {len(missing)} of {_count(summary['all']['chips'], 'chip')} "
+            f"{'have' if len(missing) > 1 else 'has'} no proposal and "
+            f"score{'s' * (len(missing) == 1)} 0: {few(missing, 4)}"
         )
     if extra := summary.get("extra"):
         lines.append(
-            f"  left out, because the truth does not have {'them' if len(extra) > 1 else 'it'}: {few(extra, 4)}"
+            f"  left out, because the truth does not have {'them' if len(extra) > 1 else 'it'}: "
+            f"{few(extra, 4)}"
         )
     return lines + [f"  {note}" for note in summary.get("notes", [])]
 

@@ -45,7 +45,8 @@ COSMIQ_MIN_PATH = 0.001  # CosmiQ/apls' own; metres, and seconds where times are
 
 
 def rules_of(
-    config: Any = None,  # AplsConfig, a mapping of its keys, or a preset; what is not there: default
+    # AplsConfig, a mapping of its keys, or a preset; what is not there: default
+    config: Any = None,
     *,
     protocol: str = "spacenet",
     topo: bool = False,

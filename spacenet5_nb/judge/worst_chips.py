@@ -114,7 +114,8 @@ def plot_job(job: Job, real: nx.MultiGraph, guess: nx.MultiGraph, why: Any) -> F
     if image is None:
         _frame(ax, real, guess)
     ax.set_title(
-        f"{job.chip}: APLS length {why.score:.3f} (truth's routes in the proposal {why.truth_to_proposal:.3f}, back {why.proposal_to_truth:.3f})",
+        f"{job.chip}: APLS length {why.score:.3f} (truth's routes in the proposal "
+        f"{why.truth_to_proposal:.3f}, back {why.proposal_to_truth:.3f})",
         fontsize=10,
     )
     words = (
@@ -145,7 +146,8 @@ def main_part(
     blamed: Any,  # APLS.blame
     share: float = SHARE,
 ) -> Any:
-    "Of each side the worst stretches that hold so much of its loss; slightly longer routes blame almost every road a little."
+    """Of each side the worst stretches that hold so much of its loss; slightly longer routes blame
+    almost every road a little."""
     blamed = blamed.sort_values("lost", ascending=False, kind="stable")
     lost = blamed.groupby("side")["lost"]
     return blamed[lost.cumsum() - blamed["lost"] < share * lost.transform("sum")]

@@ -29,7 +29,8 @@ def asset(
 
 # %% ../../nbs/mapping/html_page.ipynb #ec37ae65
 def page_json(value: Any) -> str:
-    "JSON that can stand anywhere in a page: NaN and infinities are null, and no character of HTML is left bare."
+    """JSON that can stand anywhere in a page: NaN and infinities are null, and no character of HTML
+    is left bare."""
     text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
     text = re.sub(
         r"\{(?=[{%#])", r"\\u007b", text
@@ -47,29 +48,33 @@ def _finite(value: Any) -> Any:
 
 # %% ../../nbs/mapping/html_page.ipynb #91459e96
 def security_policy(html: str) -> str:
-    "The policy under which a page's own inline scripts run and nothing else does; it goes into a <meta> element."
+    """The policy under which a page's own inline scripts run and nothing else does; it goes into a
+    <meta> element."""
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     hashes = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
     allowed = " ".join(sorted({f"'sha256-{h}'" for h in hashes})) or "'none'"
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 class OfflineFigure(Figure):
     "A page whose security policy is worked out from what was rendered."
 
     _template = Template(
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<title>{{ this.title | e }}</title>\n{{ this.header.render(**kwargs) }}\n</head>\n<body>\n'
-        "{{ this.html.render(**kwargs) }}\n<script>{{ this.script.render(**kwargs) }}</script>\n</body>\n</html>\n"
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<title>{{ this.title | e }}</title>\n'
+        "{{ this.header.render(**kwargs) }}\n</head>\n<body>\n"
+        "{{ this.html.render(**kwargs) }}\n"
+        "<script>{{ this.script.render(**kwargs) }}</script>\n</body>\n</html>\n"
     )
 
     def render(self, **kwargs: Any) -> str:
         "The page's HTML."
         html = super().render(**kwargs)
-        return html.replace(
-            "<head>",
-            f'<head>\n<meta http-equiv="Content-Security-Policy" content="{security_policy(html)}">',
-            1,
-        )
+        policy = f'content="{security_policy(html)}"'
+        meta = f'<meta http-equiv="Content-Security-Policy" {policy}>'
+        return html.replace("<head>", f"<head>\n{meta}", 1)
 
 # %% ../../nbs/mapping/html_page.ipynb #7191d0b9
 SCRIPTS = (
@@ -116,7 +121,8 @@ class PageData(MacroElement):
     "Data embedded in the page and the call of the script that draws it."
 
     _template = Template(
-        '{% macro html(this, kwargs) %}<script type="application/json" id="{{ this.get_name() }}">{{ this.text }}</script>{% endmacro %}'
+        '{% macro html(this, kwargs) %}<script type="application/json" id="{{ this.get_name() }}">'
+        "{{ this.text }}</script>{% endmacro %}"
         "{% macro script(this, kwargs) %}spacenet5Map({{ this._parent.get_name() }}, "
         'JSON.parse(document.getElementById("{{ this.get_name() }}").textContent));{% endmacro %}'
     )

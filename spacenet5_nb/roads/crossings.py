@@ -30,7 +30,8 @@ __all__ = ['SURE_M', 'crossing_evidence', 'node_groups', 'arms_of', 'straight_pa
 # %% ../../nbs/roads/crossings.ipynb #875c335f
 def crossing_evidence(
     xy: np.ndarray,  # (n, 2) places to look at
-    is_node: np.ndarray,  # (n,) which of them are nodes: the junction channel is compared with what they show
+    # (n,) which of them are nodes: the junction channel is compared with what they show
+    is_node: np.ndarray,
     probs: np.ndarray,  # (bands, H, W)
     frame: Frame,
     channels: Channels,
@@ -50,7 +51,8 @@ def crossing_evidence(
 
 
 def _strongest(band: np.ndarray, rc: np.ndarray, half: int) -> np.ndarray:
-    "The 75th percentile of a square around each position: neither one hot pixel nor a cold corner decides."
+    """The 75th percentile of a square around each position: neither one hot pixel nor a cold corner
+    decides."""
     dr, dc = (d.ravel() for d in np.mgrid[-half : half + 1, -half : half + 1])
     around = rc[:, None, :] + np.stack([dr, dc], axis=-1)[None]
     return np.percentile(read_at(band, around.reshape(-1, 2)).reshape(len(rc), -1), 75, axis=1)
@@ -120,7 +122,8 @@ def straight_pairs(
 ) -> (
     tuple[list[tuple[int, int]], list[tuple[int, int]]] | None
 ):  # pairs; (ramp, the arm it runs into); None: no crossing
-    "Pair up arms that go straight through; one that is left over must be a ramp that runs into one of them."
+    """Pair up arms that go straight through; one that is left over must be a ramp that runs into
+    one of them."""
     lines = [
         substring(p, min(skip_m, length_of(p) / 3), min(skip_m + reach_m, length_of(p)))
         for p in arms
@@ -172,7 +175,8 @@ def _opposite(lines: list[np.ndarray], max_deg: float) -> tuple[list[tuple[int, 
 
 
 def _bend(a: np.ndarray, b: np.ndarray) -> float:
-    "Degrees of the largest turn on a straight way from one arm into the other; less where an arm is too short to tell."
+    """Degrees of the largest turn on a straight way from one arm into the other; less where an arm
+    is too short to tell."""
     way = b[0] - a[0]
     into, out = a[0] - a[-1], b[-1] - b[0]
     sure = min(1.0, np.hypot(*into) / SURE_M, np.hypot(*out) / SURE_M)
@@ -181,7 +185,8 @@ def _bend(a: np.ndarray, b: np.ndarray) -> float:
     return sure * max(_turn(into, way), _turn(way, out), _turn(into, out))
 
 
-SURE_M = 6.0  # metres of an arm from which its direction is trusted: at the border only a stub may be visible
+# metres of an arm from which its direction is trusted: at the border only a stub may be visible
+SURE_M = 6.0
 
 
 def _turn(a: np.ndarray, b: np.ndarray) -> float:
@@ -198,7 +203,8 @@ def continue_to_border(
     frame: Frame,
     reach_m: float = 12.0,  # nearer than this the border has hidden an arm
 ) -> bool:  # whether an arm was added
-    "Give a crossing of three arms near the border its fourth, where the odd one would leave the chip."
+    """Give a crossing of three arms near the border its fourth, where the odd one would leave the
+    chip."""
     _, odd = min((_bend(arms[a][1], arms[b][1]), 3 - a - b) for a, b in combinations(range(3), 2))
     pts = arms[odd][1]
     centre = np.mean([g.nodes[n]["xy"] for n in group], axis=0)
@@ -223,7 +229,8 @@ def _border_ahead(
 
 
 def _heading(pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Where an arm is free of its crossing, and the unit vector that leads from there into the crossing."
+    """Where an arm is free of its crossing, and the unit vector that leads from there into the
+    crossing."""
     start, far = (
         interpolate(pts, min(6.0, length_of(pts) / 3)),
         interpolate(pts, min(18.0, length_of(pts))),
@@ -238,7 +245,8 @@ def part_crossing(
     frame: Frame,
     stub_m: float = 20.0,  # longest piece that two roads may share at the border
 ) -> bool:  # whether they did
-    "Where two roads cross at a sharp angle on their way out of the chip, let each reach the border by itself."
+    """Where two roads cross at a sharp angle on their way out of the chip, let each reach the
+    border by itself."""
     stubs = [
         i
         for i, ((_, v, _), p) in enumerate(arms)
@@ -309,7 +317,8 @@ def part_at_border(
     stub_m: float = 20.0,  # longest piece that two roads may share at the border
     around_m: float = 8.0,  # where a junction would be seen
 ) -> nx.MultiGraph:  # the same graph
-    "Part roads that share a stub at the border and do not meet, as far as a living junction channel shows."
+    """Part roads that share a stub at the border and do not meet, as far as a living junction
+    channel shows."""
     nodes = [n for n in g if g.degree(n) >= 3]
     if channels.junction is None or len(nodes) < 4:
         return g
@@ -365,7 +374,8 @@ def _part(g: nx.MultiGraph, n: int, stub: tuple) -> None:
 
 # %% ../../nbs/roads/crossings.ipynb #0b71cd31
 def other_groups(g: nx.MultiGraph, group: set, link_m: float) -> list[set]:
-    "What else may be one crossing: each of two bridges in a row, or a bridge with the fork where a parallel road leaves."
+    """What else may be one crossing: each of two bridges in a row, or a bridge with the fork where
+    a parallel road leaves."""
     near = nx.Graph(
         (u, v)
         for u, v, d in g.edges(group, data=True)

@@ -131,7 +131,8 @@ class Join(NamedTuple):
 
 
 def cost_of(gap: np.ndarray, bend: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    "Metres of a gap, up to twice as many for a right angle, up to five times fewer where a road is certain."
+    """Metres of a gap, up to twice as many for a right angle, up to five times fewer where a road
+    is certain."""
     return gap * (1 + bend / 90) / (1 + 4 * seen)
 
 
@@ -249,7 +250,8 @@ ACROSS_M = 6.0  # a road's sides are looked for so far from its middle
 
 
 def is_torn(xy: np.ndarray, way: np.ndarray, band: np.ndarray, frame: Frame) -> np.ndarray:
-    "Whether a road's side that faces a street is unlike its other side: a stub is left, or a bite is taken out, where a junction was torn."
+    """Whether a road's side that faces a street is unlike its other side: a stub is left, or a bite
+    is taken out, where a junction was torn."""
     steps = np.arange(0, ACROSS_M, min(0.5, frame.gsd_m))
     width = []
     for side in (-1, 1):
@@ -391,7 +393,8 @@ def close_gaps(
     frame: Frame,
     config: VectorizeConfig,
 ) -> nx.MultiGraph:  # the same graph
-    "Join dead ends to each other, to the sides of roads and to the border, and then to the sides of those joins: a torn crossroads."
+    """Join dead ends to each other, to the sides of roads and to the border, and then to the sides
+    of those joins: a torn crossroads."""
     before = {
         id(d["pts"]): d["pts"] for *_, d in g.edges(data=True)
     }  # holds them: an id is not used again
@@ -404,7 +407,8 @@ def close_gaps(
 def _near_joins(
     g: nx.MultiGraph, joins: list[Join], before: dict[int, np.ndarray], config: VectorizeConfig
 ) -> set:
-    "Dead ends whose edge is another than before, or so near a join that they could now be joined otherwise."
+    """Dead ends whose edge is another than before, or so near a join that they could now be joined
+    otherwise."""
     tips = [n for n, degree in g.degree() if degree == 1]
     reach = (
         max(
@@ -456,7 +460,8 @@ def _close_once(
 
 
 def _arrivals(g: nx.MultiGraph, ends: DeadEnds, chosen: list[Join]) -> list[int]:
-    "The node at which each join arrives: another dead end, a place on the border, a new node on the road that is met."
+    """The node at which each join arrives: another dead end, a place on the border, a new node on
+    the road that is met."""
     nodes: dict[int, int] = {n: int(ends.node[j.stop]) for n, j in enumerate(chosen) if j.stop >= 0}
     cuts: dict[tuple, list[int]] = {}
     for n, join in enumerate(chosen):

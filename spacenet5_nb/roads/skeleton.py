@@ -13,12 +13,12 @@ import numpy as np
 import pyproj
 from affine import Affine
 
-from ..core import Channels, DataError
+from ..core import Channels, DataError, VectorizeConfig
 from ..graph import crs_text, utm_of
 
 # %% auto #0
 __all__ = ['MARGIN_PX', 'TRACERS', 'check_probs', 'check_values', 'Frame', 'make_frame', 'read_at', 'threshold_mask', 'brightest',
-           'clean_mask', 'thin', 'Traced', 'trace', 'trace_sknw']
+           'clean_mask', 'thin', 'border_pixels', 'Traced', 'trace', 'trace_sknw']
 
 # %% ../../nbs/roads/skeleton.ipynb #eaaa8a2f
 def check_probs(
@@ -30,7 +30,8 @@ def check_probs(
     if probs.ndim != 3 or len(probs) != len(channels):
         raise DataError(
             name,
-            f"has shape {probs.shape}, but the channels are {len(channels)} bands ({', '.join(channels.names)})",
+            f"has shape {probs.shape}, but the channels are {len(channels)} bands "
+            f"({', '.join(channels.names)})",
             "Give (bands, H, W) and the channels that the network was trained with.",
         )
     return check_values(probs, name)
@@ -120,7 +121,8 @@ def _to_pixels(frame: Frame, xy: np.ndarray) -> np.ndarray:
 def _quick(
     frame: Frame,
 ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    "Both ways between pixels and metres, as polynomials where they are right to a thousandth of a millimetre."
+    """Both ways between pixels and metres, as polynomials where they are right to a thousandth of a
+    millimetre."""
     from spacenet5_nb.base.projection import (
         fitted,
     )  # where a graph is made; reading one should not wait for numba
@@ -243,6 +245,14 @@ def thin(
     cut = slice(edge - keep, keep - edge)
     return image[cut, cut].view(bool)
 
+
+def border_pixels(shape: tuple[int, int], gsd_m: float, config: VectorizeConfig) -> tuple[int, int]:
+    """Pixels by which a mask is continued, and of its skeleton's kept outside (negative: cut
+    inside)."""
+    pad = max(1, round(config.border_pad_m / gsd_m))
+    kept = round(config.border_keep_m / gsd_m) or (1 if config.border_keep_m > 0 else 0)
+    return pad, max(min(kept, pad), -(min(shape) - 1) // 2)
+
 # %% ../../nbs/roads/skeleton.ipynb #620b48e9
 class Traced(NamedTuple):
     "A skeleton as lines between nodes."
@@ -253,7 +263,8 @@ class Traced(NamedTuple):
 
 
 def trace(skeleton: np.ndarray) -> Traced:
-    "Follow a skeleton's pixels; rings get a node, loops and parallel lines stay, lone pixels are dropped."
+    """Follow a skeleton's pixels; rings get a node, loops and parallel lines stay, lone pixels are
+    dropped."""
     from spacenet5_nb.base.kernels import trace_pixels
 
     return Traced(*trace_pixels(skeleton))

@@ -27,7 +27,8 @@ def outline(
     grid: Grid | tuple | str | Path,  # of a chip
     crs: Any,  # projected, metres
 ) -> shapely.Polygon:
-    "A chip's outline in a CRS; straight between points at a tenth of its sides, so that neighbours agree."
+    """A chip's outline in a CRS; straight between points at a tenth of its sides, so that
+    neighbours agree."""
     (h, w), transform, source = as_grid(grid)
     ring = shapely.segmentize(shapely.box(0, 0, w, h), max(h, w) / 10)
     to = pyproj.Transformer.from_crs(source.to_wkt(), crs, always_xy=True)
@@ -180,7 +181,8 @@ def clipped(
 
 
 def grounded(g: nx.MultiGraph) -> nx.MultiGraph:  # the same graph
-    "Bring cut edges that cross nothing back to the ground: who has the crossing says which road is over, or both might be."
+    """Bring cut edges that cross nothing back to the ground: who has the crossing says which road
+    is over, or both might be."""
     edges = [d for *_, d in g.edges(data=True)]
     tree = shapely.STRtree([d["geometry"] for d in edges])
     for u, v, d in g.edges(data=True):
@@ -218,7 +220,8 @@ def _open_node(g: nx.MultiGraph, xy: tuple) -> tuple:
 
 # %% ../../nbs/roads/stitch.ipynb #7b824c3b
 def cut_at(g: nx.MultiGraph, edge: tuple, xy: np.ndarray, snap_m: float) -> Any:
-    "The node of an edge nearest to a place; where none is within `snap_m`, a new one that cuts the edge."
+    """The node of an edge nearest to a place; where none is within `snap_m`, a new one that cuts
+    the edge."""
     u, v, k = edge
     data = g.edges[edge]
     line = line_from(g, u, data)
@@ -254,7 +257,9 @@ def add_chip(
     chip: Any,  # its name
     seam: shapely.Geometry,  # where dead ends count as cut by a border
     neighbours: Iterable,  # names of the chips to compare with
-    reach_m: float,  # ends are led so far to ends, and half as far, and a little, to the sides of roads: they were cut at half of it
+    # ends are led so far to ends, and half as far, and a little, to the sides of roads: they were
+    # cut at half of it
+    reach_m: float,
     sides: bool = False,  # to the sides of roads too
 ) -> set:  # nodes where it was joined
     "Add a chip's edges and lead its open ends to what is there."
@@ -289,7 +294,8 @@ def add_chip(
 
 
 def _led_to_ends(city: nx.MultiGraph, ends: list, tips: list, reach_m: float) -> set:
-    "Lead open ends to open ends of the chips that were there, nearest pairs first, each once; not across to a road beside."
+    """Lead open ends to open ends of the chips that were there, nearest pairs first, each once; not
+    across to a road beside."""
     tree = shapely.STRtree([_place(city, n) for n in tips])
     pairs = sorted(
         (float(_place(city, e).distance(_place(city, tips[t]))), i, int(t))
@@ -397,7 +403,8 @@ def close_seam_gaps(
     gap_m: float,
     snap_m: float,
 ) -> set:  # nodes where it was joined
-    "Lead the open ends that are left to a road straight ahead, when every chip has said what it sees."
+    """Lead the open ends that are left to a road straight ahead, when every chip has said what it
+    sees."""
     made = set()
     for chip, others in neighbours.items():
         near = list(
@@ -445,9 +452,9 @@ def finish_city(
 
 
 def stitch(
-    chips: Sequence[
-        tuple[Any, Any]
-    ],  # per chip its road graph (or a function without arguments, or a .gpkg or .graphml) and its grid (or its image)
+    # per chip its road graph (or a function without arguments, or a .gpkg or .graphml) and its grid
+    # (or its image)
+    chips: Sequence[tuple[Any, Any]],
     *,
     tolerance_m: float = 4.0,  # how far apart two chips may place one road: half a road's width
     gap_m: float = 30.0,  # a dead end at a seam is led to a road so far straight ahead

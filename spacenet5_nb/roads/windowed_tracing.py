@@ -38,7 +38,9 @@ from .skeleton import Frame, check_probs, make_frame
 from ..speed import NAMED as SPEED_NAMED
 from ..speed import add_speeds
 from .stitch import add_chip, clipped, finish_city, grounded, new_city
-from ..vectorize import NAMED, finished, steps
+from .graph_edits import to_road_graph
+from .published_settings import NAMED
+from ..vectorize import steps
 
 # %% auto #0
 __all__ = ['ALIGN_PX', 'OVER_PX', 'OFF_PX', 'DiskStack', 'Core', 'make_cores', 'part_of_frame', 'core_area', 'find_part',
@@ -188,7 +190,7 @@ def find_part(
         return graph.empty(frame.target)
     local = replace(config, min_component_m=0.0, simplify_m=0.0)
     *_, (_, g) = steps(stack, part_of_frame(frame, core.seen), local, channels)
-    return grounded(clipped(finished(g), core_area(frame, core)))
+    return grounded(clipped(to_road_graph(g), core_area(frame, core)))
 
 
 def join_parts(
@@ -266,7 +268,7 @@ def finish_roads(g: nx.MultiGraph, frame: Frame, config: VectorizeConfig) -> nx.
         )
         pts[0], pts[-1] = net.nodes[start]["xy"], net.nodes[stop]["xy"]
         net.add_edge(u, v, pts=pts, level=d["level"])
-    return finished(
+    return to_road_graph(
         simplify_network(prune_components(net, config.min_component_m), config.simplify_m)
     )
 

@@ -54,8 +54,9 @@ def time_text(
 
 def grid_of(
     image: str | Path,
-) -> Any:  # raster.Grid; GDAL takes a second that `--help` need not wait for, so it is imported where it is used
+) -> Any:  # raster.Grid
     "The grid of a GeoTIFF, or of a VRT of GeoTIFFs."
+    # GDAL takes a second that `--help` need not wait for, so it is imported where it is used
     from spacenet5_nb import raster
     from spacenet5_nb.inference.vrt_mosaic import is_mosaic, open_mosaic
 
@@ -139,7 +140,8 @@ def plan_extract(
         say(f"warning: {Path(image).name}: {note}")
     say(f"would read {image}: {area_text(grid)}")
     say(
-        f"would predict {area_text(target)} with {how.members} different members, {how.views} views each: {time_text(px / how.px_s)} here, roads and map not counted"
+        f"would predict {area_text(target)} with {how.members} different members, {how.views} "
+        f"views each: {time_text(px / how.px_s)} here, roads and map not counted"
     )
     there = (
         " (there already; it is used if it is of these members and this image)"
@@ -147,8 +149,8 @@ def plan_extract(
         else f" (at most {size_text(px * how.bands * 1.34)})"
     )
     say(
-        f"would make {out}{' (replacing it)' if Path(out).exists() else ''}, {probs_path(Path(out))}{there}"
-        + f", {Path(out).with_suffix('.html')}" * html
+        f"would make {out}{' (replacing it)' if Path(out).exists() else ''}, "
+        f"{probs_path(Path(out))}{there}" + f", {Path(out).with_suffix('.html')}" * html
     )
 
 
@@ -169,13 +171,16 @@ def plan_submit(
     how = measure(paths, tta or p.ensemble.tta, device)
     px = sum(float(np.prod(raster.target_grid(image, how.gsd_m).shape)) for image in chips.values())
     say(
-        f"would read {len(chips)} chips of {', '.join(map(str, folders))}: {px / 1e6:.3g} million pixels"
+        f"would read {len(chips)} chips of {', '.join(map(str, folders))}: {px / 1e6:.3g} million "
+        "pixels"
     )
     say(
-        f"would predict them with {how.members} different members, {how.views} views each: {time_text(px / how.px_s)} here, roads not counted"
+        f"would predict them with {how.members} different members, {how.views} views each: "
+        f"{time_text(px / how.px_s)} here, roads not counted"
     )
     say(
-        f"would make {out}{' (replacing it)' if Path(out).exists() else ''}; rows of finished chips wait in {Path(out).with_name(f'.{Path(out).name}.parts')} until all are there"
+        f"would make {out}{' (replacing it)' if Path(out).exists() else ''}; rows of finished "
+        f"chips wait in {Path(out).with_name(f'.{Path(out).name}.parts')} until all are there"
     )
 
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00011
@@ -190,7 +195,8 @@ def plan_vectorize(path: str, out: str, window_px: int, workers: int, say: Say) 
         bands = source.count
     windows = len(make_cores(grid.shape, window_px, round(120 / raster.gsd_of(grid))))
     say(
-        f"would read {path}: {bands} bands, {area_text(grid)}, in {windows} windows by {min(workers, windows)} processes"
+        f"would read {path}: {bands} bands, {area_text(grid)}, in {windows} windows by "
+        f"{min(workers, windows)} processes"
     )
     say(f"would make {out}{' (replacing it)' if Path(out).exists() else ''}")
 
@@ -215,7 +221,10 @@ def plan_data(
     except DataError:
         return f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}"
     bands = len(r.preset.channels)
-    return f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}; their targets and probabilities are at most {size_text(2 * px * bands * len(chips))} in {r.folder}"
+    return (
+        f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}; their targets and "
+        f"probabilities are at most {size_text(2 * px * bands * len(chips))} in {r.folder}"
+    )
 
 
 def plan_train(r: Run, fold: int, say: Say) -> None:
@@ -241,14 +250,17 @@ def plan_train(r: Run, fold: int, say: Say) -> None:
     stages = f.stages or r.preset.train.stages
     epochs = sum(s.epochs for s in stages)
     say(
-        f"would train fold {fold}: {f.encoder}, {f.bands} bands, on {(chips.fold != fold).sum()} chips, {(chips.fold == fold).sum()} held out; {len(rows)} of {epochs} epochs are done"
+        f"would train fold {fold}: {f.encoder}, {f.bands} bands, on {(chips.fold != fold).sum()} "
+        f"chips, {(chips.fold == fold).sum()} held out; {len(rows)} of {epochs} epochs are done"
     )
     if len(rows) and len(rows) < epochs:
         say(
-            f"the rest takes {time_text(rows['seconds'].mean() * (epochs - len(rows)))}, as the last epochs went"
+            f"the rest takes {time_text(rows['seconds'].mean() * (epochs - len(rows)))}, as the "
+            "last epochs went"
         )
     say(
-        f"would make {', '.join(f'{c}.safetensors' for c in r.preset.ensemble.checkpoints)}, metrics.csv and resume.ckpt in {r.fold(fold)}"
+        f"would make {', '.join(f'{c}.safetensors' for c in r.preset.ensemble.checkpoints)}, "
+        f"metrics.csv and resume.ckpt in {r.fold(fold)}"
     )
 
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00012
@@ -273,7 +285,8 @@ def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, sa
     if osm:
         check_memory(osm, footprint(grid).bounds)
         say(
-            f"would make labels of {osm} ({size_text(Path(osm).stat().st_size)}), in {r.folder / 'own'}"
+            f"would make labels of {osm} ({size_text(Path(osm).stat().st_size)}), in "
+            f"{r.folder / 'own'}"
         )
     else:
         rows = read_streets(labels)
@@ -281,7 +294,8 @@ def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, sa
         say(
             f"would read {labels}: {len(rows.lines)} lines"
             + (
-                f", and give {places} places where they meet a common vertex, in a copy in {r.folder}"
+                f", and give {places} places where they meet a common vertex, in a copy in "
+                f"{r.folder}"
                 if node
                 else ""
             )
@@ -296,8 +310,10 @@ def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, sa
     )
     epochs = sum(s.epochs for f in r.preset.folds for s in f.stages or r.preset.train.stages)
     say(
-        f"would train {len(r.preset.folds)} folds on about {windows} windows, {epochs} epochs in all, in {r.folder}; how long, the first epoch tells"
+        f"would train {len(r.preset.folds)} folds on about {windows} windows, {epochs} epochs in "
+        f"all, in {r.folder}; how long, the first epoch tells"
     )
     say(
-        f"would make {final} and its map and probabilities{' (replacing it)' if final.exists() else ''}"
+        f"would make {final} and its map and "
+        f"probabilities{' (replacing it)' if final.exists() else ''}"
     )

@@ -70,7 +70,8 @@ def read_parameters(
         raise StageError(
             path,
             f"has {len(tagged)} cells tagged 'parameters', not one",
-            "Tag the cell in JupyterLab (property inspector); nbdev-clean keeps it with allowed_cell_metadata_keys=['tags'].",
+            "Tag the cell in JupyterLab (property inspector); nbdev-clean keeps it with "
+            "allowed_cell_metadata_keys=['tags'].",
         )
     lines = tagged[0].source.splitlines()
     return {
@@ -85,7 +86,8 @@ def _parameter(path: Path, node: ast.stmt, lines: list[str]) -> Parameter:
     if not isinstance(node, ast.AnnAssign) or kind not in _KINDS or node.value is None:
         raise StageError(
             path,
-            f"parameters cell: '{lines[node.lineno - 1].strip()}' is not `name: type = value` with type {', '.join(_KINDS)}",
+            f"parameters cell: '{lines[node.lineno - 1].strip()}' is not `name: type = value` "
+            f"with type {', '.join(_KINDS)}",
         )
     comment = lines[node.end_lineno - 1][node.end_col_offset :].strip(" #")
     return Parameter(node.target.id, _KINDS[kind], ast.literal_eval(node.value), comment)
@@ -152,7 +154,8 @@ def stale_modules() -> list[str]:
 
 
 def notebooks() -> list[Path]:
-    "The workspace's notebooks: those at the top and those in rooms, but none whose name begins with `_` or `.`."
+    """The workspace's notebooks: those at the top and those in rooms, but none whose name begins
+    with `_` or `.`."""
     found = notebooks_folder().rglob("*.ipynb")
     return sorted(
         p
@@ -210,7 +213,8 @@ def run_notebook(
     *,
     progress: bool | None = None,  # papermill's bar over cells; None: where stderr is a terminal
 ) -> Path:  # `out`
-    "Execute a notebook with checked parameters and keep its record; a failing cell is a StageError that names the kept copy."
+    """Execute a notebook with checked parameters and keep its record; a failing cell is a
+    StageError that names the kept copy."""
     import sys
 
     import papermill

@@ -36,7 +36,8 @@ def make_score(
 
 
 def score_probs(r: Run, row: pd.Series, probs: np.ndarray, truths: dict) -> dict[str, float]:
-    "One chip: probabilities to graph with speeds, APLS against its label; `truths` remembers label graphs."
+    """One chip: probabilities to graph with speeds, APLS against its label; `truths` remembers
+    label graphs."""
     from spacenet5_nb import apls, graph, raster, vectorize
 
     g = vectorize.make_graph(probs, raster.target_grid(row["image"], r.preset.data.gsd_m), r.preset)
@@ -66,7 +67,9 @@ def summarize(r: Run) -> None:
             part = table[table["trained_city"] == trained] if "trained_city" in table else table[:0]
             if len(part):
                 say(
-                    f"  {word}: dice {part['dice'].mean():.3f}  APLS_length {part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  ({len(part)} chips, mean over chips)"
+                    f"  {word}: dice {part['dice'].mean():.3f}  APLS_length "
+                    f"{part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  "
+                    f"({len(part)} chips, mean over chips)"
                 )
     for word, path in (
         ("map", r.map_html),
@@ -82,7 +85,8 @@ def summarize(r: Run) -> None:
 
 # %% ../../nbs/workflow/run_summary.ipynb #09i00009
 def say_remarks(r: Run) -> None:
-    "What 01_explore says of chips that are used all the same, by the first of them: what spoils a training is read before it, not after."
+    """What 01_explore says of chips that are used all the same, by the first of them: what spoils a
+    training is read before it, not after."""
     found = json.loads(r.report.read_text()).get("problems", {}) if r.report.is_file() else {}
     for chip, text in list(found.items())[:1]:
         say(f"   remarks on {len(found)} of the chips, such as {chip}: {text}. All: {r.integrity}")
@@ -103,6 +107,8 @@ def report_left_out(r: Run) -> None:
     if not (chips := left_out(r)):
         return
     say(
-        f"  {len(chips)} {'chips were' if len(chips) > 1 else 'chip was'} left out: {', '.join(chips[:5])}{', ...' if len(chips) > 5 else ''}; {r.report} and {r.integrity} say why (exit code {LEFT_OUT})"
+        f"  {len(chips)} {'chips were' if len(chips) > 1 else 'chip was'} left out: "
+        f"{', '.join(chips[:5])}{', ...' if len(chips) > 5 else ''}; {r.report} and {r.integrity} "
+        f"say why (exit code {LEFT_OUT})"
     )
     raise typer.Exit(LEFT_OUT)

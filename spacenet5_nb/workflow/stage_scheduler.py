@@ -51,7 +51,8 @@ def run_stage(
     inputs, start = stage_inputs(r, stage, values, fold), time.monotonic()
     begin(r, stage, inputs, fold)
     out = run_notebook(stage.name, values, r.notebook(stage.name, fold))
-    # the first stage may have generated the data that it depends on; a fold may have been stopped by its budget
+    # the first stage may have generated the data that it depends on; a fold may have been stopped
+    # by its budget
     finish(
         r,
         stage,
@@ -74,7 +75,8 @@ def _look_at_streets(r: Run) -> None:
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00004
 def base_parameters(r: Run, preset: str, device: str = "auto") -> dict[str, str]:
-    "What every stage notebook is told; a preset file by its whole path, because notebooks run in nbs/."
+    """What every stage notebook is told; a preset file by its whole path, because notebooks run in
+    nbs/."""
     return {
         "run": r.name,
         "preset": str(Path(preset).resolve()) if preset.endswith((".yaml", ".yml")) else preset,
@@ -120,9 +122,9 @@ def check_writable(folder: Path) -> None:
     probe.unlink()
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00010
-_LOCKS: list[
-    int
-] = []  # inherited by the folds' processes: the lock is free when the last of them has ended, however the pipeline ended
+# inherited by the folds' processes: the lock is free when the last of them has ended, however the
+# pipeline ended
+_LOCKS: list[int] = []
 
 
 @contextlib.contextmanager
@@ -167,7 +169,8 @@ def only_one_of(r: Run, fold: int, patience_s: float = 60.0) -> Iterator[None]:
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #56e9ba4e
 def find_devices(
-    text: str = "",  # `0,1,2,3`, `cuda:0,cuda:1`, `cpu`, `cpu,cpu`; empty: every GPU, else a share of the cores each
+    # `0,1,2,3`, `cuda:0,cuda:1`, `cpu`, `cpu,cpu`; empty: every GPU, else a share of the cores each
+    text: str = "",
     n_folds: int = 4,
 ) -> list[str]:  # one slot each
     "The slots in which folds run side by side."
@@ -211,7 +214,8 @@ def _slot_environment(slots: list[str]) -> dict[str, str]:
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00014
 def visible_gpu(index: int) -> str:
-    "What to call this process's GPU `index` in a child's environment: a scheduler may have given us some of the machine's only."
+    """What to call this process's GPU `index` in a child's environment: a scheduler may have given
+    us some of the machine's only."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return given[index] if given else str(index)
 
@@ -282,7 +286,8 @@ class _Job:
 def run_folds(
     r: Run, stage: Stage, folds: list[int], parameters: Mapping[str, Any], devices: list[str]
 ) -> None:
-    "Run a per-fold stage for these folds, one to a device or to a worker of the cluster, and raise the first failure when all that started have ended."
+    """Run a per-fold stage for these folds, one to a device or to a worker of the cluster, and
+    raise the first failure when all that started have ended."""
     if load_settings().scheduler:
         return _folds_on_cluster(r, stage, folds, parameters)
     waiting, running, failures = list(folds), [], []
@@ -343,7 +348,8 @@ def _start(
             pass_fds=_LOCKS,
         )
     say(
-        f"   fold {fold}: {r.preset.folds[fold].encoder}, {r.preset.folds[fold].bands} bands, on {devices[slot]}"
+        f"   fold {fold}: {r.preset.folds[fold].encoder}, {r.preset.folds[fold].bands} bands, on "
+        f"{devices[slot]}"
     )
     return _Job(fold, slot, process, time.monotonic(), log)
 
@@ -397,7 +403,8 @@ def _folds_on_cluster(
 
     for k in folds:
         say(
-            f"   fold {k}: {r.preset.folds[k].encoder}, {r.preset.folds[k].bands} bands, on the cluster"
+            f"   fold {k}: {r.preset.folds[k].encoder}, {r.preset.folds[k].bands} bands, on the "
+            "cluster"
         )
     with _showing(r, folds):
         for i, code in on_cluster("base.cluster", "run_spacenet5", calls, died=died, gpu=True):

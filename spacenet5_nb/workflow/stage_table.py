@@ -202,7 +202,8 @@ _DATA_SUFFIXES = (".tif", ".tiff", ".geojson", ".json")
 
 
 def data_listing(root: Path) -> str:
-    "Hash of names, sizes and times of the images and labels under the data root; outputs and hidden folders are no data."
+    """Hash of names, sizes and times of the images and labels under the data root; outputs and
+    hidden folders are no data."""
     found, outputs = [], Path(load_settings().outputs_root)
     for folder, names in walk(root, skip=outputs):
         for name in sorted(n for n in names if n.lower().endswith(_DATA_SUFFIXES)):
@@ -291,10 +292,12 @@ def check_reads(r: Run, stage: Stage, parameters: dict[str, Any]) -> None:
 
 
 def begin(r: Run, stage: Stage, inputs: str, fold: int | None = None) -> None:
-    "Before a stage runs: clear what an earlier run of it may have left; a fold that was trained from other inputs is set aside, not lost."
+    """Before a stage runs: clear what an earlier run of it may have left; a fold that was trained
+    from other inputs is set aside, not lost."""
     started = stamp_path(r, stage, fold).with_suffix(".started")
     before = started.read_text() if started.is_file() else None
-    # a fold that papermill itself trained has no such file: training then decides by its own fingerprint
+    # a fold that papermill itself trained has no such file: training then decides by its own
+    # fingerprint
     if stage.per_fold and before not in (None, inputs) and r.fold(fold).exists():
         set_aside(r.fold(fold))
     if stage.clears:
