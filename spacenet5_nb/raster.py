@@ -15,7 +15,9 @@ from spacenet5_nb.core import (
     load_settings,
     write_bytes,
 )  # before rasterio: sets what GDAL may open
-from .base.labels import transformer
+from .base.band_roles import Bands, choose_bands
+from .base.known_pixels import shown
+from .base.labels import crs_text, transformer
 from .base.pansharpen import pansharpen
 from .base.path_options import split_source, window_of
 
@@ -24,24 +26,29 @@ import numpy as np
 import rasterio
 from affine import Affine
 from pyproj import Geod
+from pyproj.exceptions import CRSError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.warp import reproject
-from rasterio.windows import Window, bounds
+from rasterio.transform import from_gcps
+from rasterio.windows import Window
 
 # %% auto #0
-__all__ = ['FIXED_LIMITS', 'open_raster', 'valid_pixels', 'check_budget', 'read', 'Grid', 'grid_in', 'write', 'read_named',
-           'grid_of', 'as_grid', 'ground_size', 'gsd_of', 'target_grid', 'resample', 'stretch_limits', 'to_8bit',
-           'band_order', 'limits_of', 'checked_target', 'read_valid', 'read_chip']
+__all__ = ['FIXED_LIMITS', 'open_raster', 'valid_pixels', 'check_budget', 'read', 'read_picture', 'Grid', 'grid_in', 'write',
+           'read_named', 'grid_of', 'as_grid', 'ground_size', 'gsd_of', 'lonlat_bounds', 'lonlat_ring', 'target_grid',
+           'resample', 'stretch_limits', 'to_8bit', 'band_order', 'bands_of', 'picture_notes', 'limits_of',
+           'checked_target', 'read_valid', 'read_chip']
 
 # %% ../nbs/00b_raster.ipynb #a82d6566
 @contextlib.contextmanager
 def open_raster(
     path: str | Path,  # a GeoTIFF on this machine, or a source: one window of it, or sharpened
+    *,
+    picture: bool = False,  # pixels without data are 0, a palette is red, green, blue
 ) -> Iterator[DatasetReader]:
-    "Open a georeferenced GeoTIFF for reading, and nothing else; DataError says what is wrong with the file."
+    "Open a georeferenced GeoTIFF for reading, and nothing else; DataError says what is wrong."
     file, parts = split_source(path)
     if not file.is_file():
         raise DataError(file, "no such file", "Check the path; chips are read from data_root.")
@@ -51,29 +58,99 @@ def open_raster(
         raise DataError(file, f"is truncated or no GeoTIFF ({_reason(e)})", _TIFF_CURE) from e
     with contextlib.ExitStack() as stack:
         stack.enter_context(source)
-        if source.crs is None or source.transform.is_identity:
-            raise DataError(
-                file,
-                "has no coordinate reference system or no geotransform",
-                "Assign both with rasterio's `rio edit-info`.",
-            )
-        if not (source.crs.is_geographic or source.crs.is_projected):
-            raise DataError(
-                file,
-                f"has a CRS without a place on the Earth ({source.crs.to_wkt()[:60]}...)",
-                "Assign the right one with rasterio's `rio edit-info --crs EPSG:...`.",
-            )
-        if source.transform.is_degenerate:
-            raise DataError(
-                file, "has a geotransform without an area", "Export it again as GeoTIFF."
-            )
+        source = _placed(source, file)
+        if picture:
+            source = shown(source, parts.get("nodata", ""), file)
         if "pan" in parts:
-            source = _Sharpened(source, stack.enter_context(open_raster(parts["pan"])))
+            pan = stack.enter_context(open_raster(parts["pan"], picture=picture))
+            source = _Sharpened(source, pan)
         yield _Part(source, window_of(path)) if "window" in parts else source
 
 
+def _placed(source: DatasetReader, file: Path) -> DatasetReader:
+    "A file that says where it lies; ground control points that fit its grid will do."
+    if source.crs is None or source.transform.is_identity:
+        source = _by_points(source) or source
+    if source.crs is None or source.transform.is_identity:
+        raise _without_place(source, file)
+    if not (source.crs.is_geographic or source.crs.is_projected):
+        raise DataError(
+            file,
+            f"has a CRS without a place on the Earth ({source.crs.to_wkt()[:60]}...)",
+            "Assign the right one with rasterio's `rio edit-info --crs EPSG:...`.",
+        )
+    if source.transform.is_degenerate:
+        raise DataError(file, "has a geotransform without an area", "Export it again as GeoTIFF.")
+    return source
+
+
+def _by_points(source: DatasetReader) -> DatasetReader | None:
+    "A file placed by its ground control points, where they fit a grid to half a pixel."
+    points, crs = source.gcps
+    if len(points) < 3 or crs is None:
+        return None
+    transform = from_gcps(points)
+    if transform.is_degenerate:
+        return None
+    found = np.array([~transform * (p.x, p.y) for p in points])
+    if np.abs(found - [(p.col, p.row) for p in points]).max() > 0.5:
+        return None
+    view = _View(source, source.shape, transform)
+    view.crs = crs
+    return view
+
+
+def _without_place(source: DatasetReader, file: Path) -> DataError:
+    "Why a file lies nowhere, and what puts it somewhere."
+    points, crs = source.gcps
+    if points:
+        return DataError(
+            file,
+            "has ground control points that are no regular grid",
+            f"Warp it: `rio warp {file.name} placed.tif --dst-crs "
+            f"{crs.to_string() if crs else 'EPSG:...'}`.",
+        )
+    problem = "has no coordinate reference system or no geotransform"
+    if found := _world_file(file):
+        numbers, name = found
+        return DataError(
+            file,
+            f"{problem}; {name} lies beside it, and such files are not read",
+            f"Put it into the file: `rio edit-info {file.name} --crs {_crs_beside(file)} "
+            f"--transform '{numbers}'`.",
+        )
+    return DataError(file, problem, "Assign both with rasterio's `rio edit-info`.")
+
+
+def _world_file(file: Path) -> tuple[str, str] | None:
+    "The transform that a world file beside an image has, as `rio edit-info` takes it; its name."
+    for ending in (".tfw", ".TFW", ".tifw", ".wld", ".TIFW"):
+        beside = file.with_suffix(ending)
+        if not beside.is_file() or beside.stat().st_size > 1000:
+            continue
+        try:
+            a, d, b, e, x, y = map(float, beside.read_text("latin-1").split()[:6])
+        except ValueError:
+            continue
+        corner = Affine(a, b, x, d, e, y) * Affine.translation(-0.5, -0.5)
+        return f"[{', '.join(f'{v:.12g}' for v in corner[:6])}]", beside.name
+    return None
+
+
+def _crs_beside(file: Path) -> str:
+    "The code of the CRS in a .prj beside an image, or dots."
+    beside = file.with_suffix(".prj")
+    if not beside.is_file() or beside.stat().st_size > 10_000:
+        return "EPSG:..."
+    try:
+        text = crs_text(beside.read_text("latin-1"))
+    except CRSError:
+        return "EPSG:..."
+    return text if text.startswith("EPSG:") else "EPSG:..."
+
+
 _TIFF_CURE = (
-    "Download or copy it again; other formats are converted with `gdal_translate -of GTiff`."
+    "Download or copy it again; other formats are converted with `rio convert in.img out.tif`."
 )
 
 # %% ../nbs/00b_raster.ipynb #64cbc206
@@ -103,9 +180,9 @@ class _View:
             shape,
             transform,
         )
-        self.bounds = rasterio.coords.BoundingBox(
-            *bounds(Window(0, 0, self.width, self.height), transform)
-        )
+        corners = ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))
+        xs, ys = zip(*(transform * corner for corner in corners), strict=True)
+        self.bounds = rasterio.coords.BoundingBox(min(xs), min(ys), max(xs), max(ys))
 
     def __getattr__(self, name: str):
         return getattr(self._source, name)
@@ -205,6 +282,17 @@ def read(
 ) -> np.ndarray:  # (bands, H, W) in the file's own type
     "Read a GeoTIFF's pixels within the memory budget; a truncated file is a DataError."
     with open_raster(path) as source:
+        return _decode(source, path, bands, window)
+
+
+def read_picture(
+    path: str | Path,
+    *,
+    bands: Sequence[int] | None = None,  # 1-based; None: all
+    window: Window | None = None,  # part of the image, in pixels; None: all of it
+) -> np.ndarray:  # (bands, H, W) in the file's own type
+    "Read a picture's pixels, 0 where alpha, a mask or a collar says that there is no data."
+    with open_raster(path, picture=True) as source:
         return _decode(source, path, bands, window)
 
 
@@ -338,6 +426,28 @@ def gsd_of(
     "Ground sample distance in metres: the geometric mean of a pixel's height and width."
     return float(np.prod(ground_size(grid)) ** 0.5)
 
+
+def lonlat_bounds(
+    grid: Grid,
+) -> tuple[float, float, float, float]:  # west, south, east, north; east beyond 180 across it
+    "A grid's bounds in longitude and latitude; of one across the 180th meridian as one box."
+    ring = lonlat_ring(grid)
+    return (*ring.min(0).tolist(), *ring.max(0).tolist())
+
+
+def lonlat_ring(
+    grid: Grid,
+    steps: int = 8,  # points a side
+) -> np.ndarray:  # (4 steps, 2) longitude, latitude; longitudes beyond 180 across that meridian
+    "A grid's outline, from the upper left corner on clockwise."
+    (height, width), t = grid.shape, np.linspace(0, 1, steps, endpoint=False)
+    zero, one = np.zeros(steps), np.ones(steps)
+    x, y = np.r_[t, one, 1 - t, zero] * width, np.r_[zero, t, one, 1 - t] * height
+    lon, lat = transformer(crs_text(grid.crs), "EPSG:4326").transform(*(grid.transform * (x, y)))
+    lon = np.asarray(lon, float)
+    lon = np.where(lon < 0, lon + 360, lon) if np.ptp(lon) > 180 else lon
+    return np.c_[lon, lat]
+
 # %% ../nbs/00b_raster.ipynb #7a876efd
 def target_grid(
     path: str | Path | Grid,
@@ -445,20 +555,44 @@ def band_order(
     *,
     name: object = "image",
 ) -> tuple[int, ...]:  # 1-based
-    "Which bands of a file make a network's input: red, green, blue first, as the original ordered them."
-    orders = {
-        (8, 3): (5, 3, 2),
-        (8, 8): (5, 3, 2, 1, 4, 6, 7, 8),
-        (3, 3): (1, 2, 3),
-        (4, 3): (1, 2, 3),
-    }
-    if (count, n) in orders:
-        return orders[count, n]
-    raise DataError(
-        name,
-        f"has {count} bands; the preset wants {n}",
-        "Give it the PS-MS image (8 bands), or a preset whose folds have `bands: 3` (3, 4 or 8 bands in the file).",
-    )
+    "Which bands of a file that says nothing of them make a network's input: red, green, blue first."
+    silent = _Silent(count)
+    return choose_bands(silent, n, name=name).order
+
+
+class _Silent(NamedTuple):
+    "A file that says nothing of its bands."
+
+    count: int
+
+    @property
+    def descriptions(self) -> tuple[None, ...]:
+        return (None,) * self.count
+
+    @property
+    def colorinterp(self) -> tuple[str, ...]:
+        return ("undefined",) * self.count
+
+
+def bands_of(
+    source: DatasetReader,  # an open picture
+    n: int,  # bands that the network wants: 3 or 8
+    path: str | Path = "image",  # a source may name bands: `scene.tif#bands=3,2,1`
+) -> Bands:
+    "Which bands of a file make a network's input, by what the file says of them."
+    asked = split_source(path)[1].get("bands", "")
+    return choose_bands(source, n, asked=asked, name=path)
+
+
+def picture_notes(
+    path: str | Path,
+    n: int = 3,  # bands that the network wants
+) -> list[str]:  # sentences without a full stop
+    "What was taken for granted of an image: its bands' order, a collar, an alpha that is none."
+    with open_raster(path, picture=True) as source:
+        whole = getattr(source, "_source", source) if window_of(path) else source
+        empty = getattr(getattr(whole, "empty", None), "note", "")
+        return list(filter(None, (bands_of(source, n, path).note, empty)))
 
 # %% ../nbs/00b_raster.ipynb #6c629e64
 FIXED_LIMITS = (
@@ -519,7 +653,8 @@ def checked_target(
     gsd_m: float | None,
     n_bands: int,
 ) -> Grid:
-    "`target_grid`, refused where the image lies off the Earth or where bands and validity, as 32-bit floats, would not fit `memory_gb` there."
+    """`target_grid`, refused where the image lies off the Earth or would not fit `memory_gb` there,
+    as bands and validity in 32-bit floats."""
     if not np.isfinite(ground_size(source)).all():
         raise DataError(
             path,
@@ -535,9 +670,11 @@ def checked_target(
         return target
     raise DataError(
         path,
-        f"would become {target.shape[0]} x {target.shape[1]} pixels of the preset's size and take {needed:.1f} GB (its own pixels are "
-        f"{gsd_of(source):.3g} m on the ground), more than memory_gb = {budget:g}",
-        "Check its georeference; where it is right, raise data.gsd_m in the preset or memory_gb in settings.ini.",
+        f"would become {target.shape[0]} x {target.shape[1]} pixels of the preset's size and take "
+        f"{needed:.1f} GB (its own pixels are {gsd_of(source):.3g} m on the ground), more than "
+        f"memory_gb = {budget:g}",
+        "Check its georeference; where it is right, raise data.gsd_m in the preset or memory_gb in "
+        "settings.ini.",
     )
 
 
@@ -548,8 +685,8 @@ def read_valid(
     gsd_m: float | None = None,
 ) -> tuple[Grid, np.ndarray]:  # grid and validity (H, W), as read_chip has them
     "Where an image has data, without making a picture of it."
-    with open_raster(path) as source:
-        grid, bands = grid_in(source), band_order(source.count, n_bands, name=path)
+    with open_raster(path, picture=True) as source:
+        grid, bands = grid_in(source), bands_of(source, n_bands, path).order
         target = checked_target(path, grid, gsd_m, n_bands)
         valid = valid_pixels(_decode(source, path, bands), source.nodata)
     if not valid.any():
@@ -564,11 +701,11 @@ def read_chip(
     gsd_m: float | None = None,  # metres; None: the image's own
     stretch: str = "chip",  # see limits_of; what the source itself says wins
 ) -> tuple[np.ndarray, Grid, np.ndarray]:  # uint8 (n_bands, H, W); its grid; validity (H, W)
-    "Read an image as a network sees it: bands in order, 8 bits, at the preset's ground sample distance."
-    with open_raster(path) as source:
+    "Read an image as a network sees it: bands in order, 8 bits, at the preset's pixel size."
+    with open_raster(path, picture=True) as source:
         grid = grid_in(source)
         bands, target = (
-            band_order(source.count, n_bands, name=path),
+            bands_of(source, n_bands, path).order,
             checked_target(path, grid, gsd_m, n_bands),
         )
         limits = limits_of(

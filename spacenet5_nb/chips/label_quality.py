@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..graph import utm_crs
 from ..base.labels import read_labels
-from ..raster import Grid, ground_size, read_chip, read_named, valid_pixels
+from ..raster import Grid, grid_of, ground_size, read_chip, read_picture, valid_pixels
 from ..speed_limits import add_speeds
 from .survey import black_edges, data_gaps, road_classes, sample_bands
 
@@ -473,7 +473,7 @@ def survey_chip(
 ) -> dict[str, Any]:  # chip, and what survey_arrays says
     "Survey one chip from its files; the work of one process."
     chip, image, label = job
-    pixels, grid, _ = read_named(image)
+    pixels, grid = read_picture(image), grid_of(image)
     roads = read_labels(label) if label else gpd.GeoDataFrame(geometry=[], crs="EPSG:4326")
     return {"chip": chip, **survey_arrays(pixels, valid_pixels(pixels), grid, add_speeds(roads))}
 

@@ -115,14 +115,16 @@ def open_scene(
     if is_mosaic(path):
         m = open_mosaic(path)
         grid, count, dtype, nodata, read = m.grid, m.count, m.dtype, m.nodata, m.read
+        bands = raster.bands_of(m, n_bands, path).order
     else:
-        with raster.open_raster(path) as source:
+        with raster.open_raster(path, picture=True) as source:
             grid, count, dtype, nodata = (
                 raster.grid_in(source),
                 source.count,
                 source.dtypes[0],
                 source.nodata,
             )
+            bands = raster.bands_of(source, n_bands, path).order
         read = _Reader(str(path))
     if not np.isfinite(raster.ground_size(grid)).all():
         raise DataError(
@@ -130,10 +132,7 @@ def open_scene(
             "lies outside the area of its CRS",
             "Check its georeference; `rio info` shows bounds and CRS.",
         )
-    bands, said = (
-        raster.band_order(count, n_bands, name=path),
-        split_source(path)[1].get("stretch", stretch),
-    )
+    said = split_source(path)[1].get("stretch", stretch)
     scene = Scene(str(path), grid, raster.target_grid(grid, gsd_m), bands, (), nodata, dtype, read)
     limits = raster.limits_of(
         "chip" if said == "aoi" else said, bands, count, dtype=dtype, name=path
@@ -147,7 +146,7 @@ class _Reader(NamedTuple):
     path: str
 
     def __call__(self, bands: Sequence[int], window: Window) -> np.ndarray:
-        return raster.read(self.path, bands=bands, window=window)
+        return raster.read_picture(self.path, bands=bands, window=window)
 
 # %% ../../nbs/inference/sliding_windows.ipynb #0d412894
 def blocks(shape: tuple[int, int], most: int = 64_000_000) -> Iterator[Window]:

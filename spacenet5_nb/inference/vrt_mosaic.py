@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import raster
 from ..core import DataError
+from ..base.path_options import file_of
 from ..raster import Grid
 
 # isort: split
@@ -32,6 +33,7 @@ class Tile(NamedTuple):
     path: str
     source: tuple[int, int]  # row, column where it begins in its file
     place: tuple[int, int, int, int]  # row, column, rows, columns in the mosaic
+    nodata: float | None = None  # what the list says of this file; None: the mosaic's own
 
 
 class Mosaic(NamedTuple):
@@ -42,9 +44,13 @@ class Mosaic(NamedTuple):
     dtype: str
     nodata: float | None
     tiles: tuple[Tile, ...]
+    colorinterp: tuple[str, ...] = ()  # one a band
+    descriptions: tuple[str | None, ...] = ()
 
     def read(self, bands: Sequence[int], window: Window) -> np.ndarray:
-        "Pixels of a window; 0, or the no-data value, where no tile is. Later tiles lie above earlier ones where they have data."
+        """Pixels of a window; 0, or the no-data value, where no tile is.
+
+        Later tiles lie above earlier ones where they have data, by value, alpha or mask."""
         r, c, h, w = int(window.row_off), int(window.col_off), int(window.height), int(window.width)
         out = np.full((len(bands), h, w), self.nodata or 0, self.dtype)
         for t in self.tiles:
@@ -52,7 +58,7 @@ class Mosaic(NamedTuple):
             bottom, right = min(r + h, t.place[0] + t.place[2]), min(c + w, t.place[1] + t.place[3])
             if top >= bottom or left >= right:
                 continue
-            part = raster.read(
+            part = raster.read_picture(
                 t.path,
                 bands=bands,
                 window=Window(
@@ -63,24 +69,24 @@ class Mosaic(NamedTuple):
                 ),
             )
             under = out[:, top - r : bottom - r, left - c : right - c]
-            known = raster.valid_pixels(part, self.nodata)
+            known = raster.valid_pixels(part, self.nodata if t.nodata is None else t.nodata)
             under[:, known] = part[:, known]
         return out
 
 
 def is_mosaic(path: str | Path) -> bool:
     "Whether a user named a VRT."
-    return str(path).lower().endswith(".vrt")
+    return str(file_of(path)).lower().endswith(".vrt")
 
 # %% ../../nbs/inference/vrt_mosaic.ipynb #88501890
-_CURE = "Make it with `gdalbuildvrt` from GeoTIFFs of one pixel size and CRS, or give one GeoTIFF (`gdal_translate city.vrt city.tif`)."
+_CURE = "Make one GeoTIFF of it: `rio convert city.vrt city.tif`."
 
 
 def open_mosaic(
     path: str | Path,  # .vrt
 ) -> Mosaic:
     "Read a VRT's list of tiles and check them against their files."
-    path = Path(path)
+    path = file_of(path)
     root = _xml(path)
     try:
         shape = int(root.get("rasterYSize")), int(root.get("rasterXSize"))
@@ -102,6 +108,8 @@ def open_mosaic(
         dtype,
         None if nodata in (None, "nan") else float(nodata),
         tuple(tiles[0]),
+        tuple((band.findtext("ColorInterp") or "undefined").lower() for band in bands),
+        tuple(band.findtext("Description") for band in bands),
     )
 
 
@@ -137,29 +145,34 @@ def _sources(band: ElementTree.Element) -> list[ElementTree.Element]:
         "Overview",
         "MaskBand",
         "Histograms",
+        "UnitType",
+        "Offset",
+        "Scale",
+        "HideNoDataValue",
+        "CategoryNames",
     }
     if odd := [e.tag for e in band if e.tag not in known]:
         raise ValueError(f"holds <{odd[0]}>")
     return [e for e in band if e.tag.endswith("Source")]
 
 # %% ../../nbs/inference/vrt_mosaic.ipynb #7292a55a
+_PLAIN = {
+    "SourceFilename",
+    "SourceBand",
+    "SourceProperties",
+    "SrcRect",
+    "DstRect",
+    "NODATA",
+    "UseMaskBand",  # of a file with alpha or a mask, which is heard anyway
+    "OpenOptions",
+}
+
+
 def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
     "A band's tiles."
     out = []
     for s in _sources(band):
-        if odd := [
-            e.tag
-            for e in s
-            if e.tag
-            not in (
-                "SourceFilename",
-                "SourceBand",
-                "SourceProperties",
-                "SrcRect",
-                "DstRect",
-                "NODATA",
-            )
-        ]:
+        if odd := [e.tag for e in s if e.tag not in _PLAIN]:
             raise ValueError(f"changes its pixels by <{odd[0]}>")
         name = s.find("SourceFilename")
         source, place = (
@@ -169,7 +182,9 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
         if source[2:] != place[2:] or any(abs(v - round(v)) > 1e-3 for v in source + place):
             raise ValueError("resamples its tiles")
         file = vrt.parent / name.text if name.get("relativeToVRT") == "1" else Path(name.text)
-        out.append(Tile(str(file), tuple(map(round, source[:2])), tuple(map(round, place))))
+        nodata = s.findtext("NODATA")
+        nodata = None if nodata in (None, "nan") else float(nodata)
+        out.append(Tile(str(file), tuple(map(round, source[:2])), tuple(map(round, place)), nodata))
     return out
 
 
