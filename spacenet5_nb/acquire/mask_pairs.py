@@ -77,7 +77,8 @@ class Found(NamedTuple):
     "What a folder holds."
 
     pairs: list[Pair]  # with a mask
-    bare: list[Pair]  # images without a mask
+    bare: list[Pair]  # images without a mask and without lines
+    lined: list[Pair]  # images whose lines lie beside them
     spare: list[Path]  # masks without an image
 
 
@@ -115,19 +116,20 @@ def _split_twins(group: dict[str, list[Path]]) -> None:
 
 def _matched(groups: dict[tuple[str, str], dict[str, list[Path]]], lines: set[str]) -> Found:
     "Each image with its mask."
-    found = Found([], [], [])
+    found = Found([], [], [], [])
     for (folder, name), group in sorted(groups.items()):
         images, masks = group["image"], group["mask"]
         if not images:
             found.spare.extend(masks)
             continue
-        if masks:
+        is_lined = parse_chip(images[0].stem).id in lines
+        if masks and not is_lined:
             _check_single(images, "image", masks[0])
             _check_single(masks, "mask", images[0])
-        if not masks or parse_chip(images[0]).id in lines:
-            found.bare.extend(Pair(folder, name, image, None) for image in images)
-        else:
             found.pairs.append(Pair(folder, name, images[0], masks[0]))
+        else:
+            kind = found.lined if is_lined else found.bare
+            kind.extend(Pair(folder, name, image, None) for image in images)
     return found
 
 
