@@ -274,5 +274,7 @@ def _notes(road: np.ndarray, odd: float) -> list[str]:
     if not road.any():
         notes.append("no road in it")
     elif road.mean() > 0.5:
-        notes.append(f"road covers {100 * road.mean():.0f} % of it: look whether it is the right value")
+        notes.append(
+            f"road covers {100 * road.mean():.0f} % of it: look whether it is the right value"
+        )
     return notes

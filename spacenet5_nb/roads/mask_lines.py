@@ -47,13 +47,13 @@ _ROAD = Channels.of_speed(has_junction=False)  # two bands: an empty one, and th
 def mask_graph(
     road: np.ndarray,  # (H, W) bool
     grid: Grid,  # its pixels' place
-) -> nx.MultiGraph:  # geometry, length and width_m (metres) on every edge; in the UTM zone of the grid's centre
+) -> (
+    nx.MultiGraph
+):  # geometry, length and width_m (metres) on every edge; in the UTM zone of the grid's centre
     "A mask's centre lines as a graph, without speeds."
     stack = np.zeros((len(_ROAD), *road.shape), np.uint8)
     stack[_ROAD.road] = road * np.uint8(255)
-    g = vectorize(
-        stack, transform=grid.transform, crs=grid.crs, config=MASK_LINES, channels=_ROAD
-    )
+    g = vectorize(stack, transform=grid.transform, crs=grid.crs, config=MASK_LINES, channels=_ROAD)
     return add_widths(g, road, grid)
 
 

@@ -179,7 +179,10 @@ def make_chip(
     if plan.palette is not None:
         reading = read_road(pair.mask, plan.palette)
         made["notes"] += reading.notes
-    source = row | {"files": [_stamp(pair.image), _stamp(pair.mask)], "slot": [plan.slot, plan.pitch_m]}
+    source = row | {
+        "files": [_stamp(pair.image), _stamp(pair.mask)],
+        "slot": [plan.slot, plan.pitch_m],
+    }
     source |= {"road_value": str(plan.palette)} if plan.palette else {}
     if not _is_made(plan, source):
         _write_image(plan)
@@ -239,7 +242,9 @@ def plan_chips(
     road_value: str = "",
     skip_problems: bool = False,
     workers: int | None = None,
-) -> tuple[list[Plan], Found, list[str]]:  # plans; what was found; problems of pairs that are left out
+) -> tuple[
+    list[Plan], Found, list[str]
+]:  # plans; what was found; problems of pairs that are left out
     "Look at all pairs, and say how each becomes a chip; nothing is written."
     root, out = Path(root), Path(out)
     if out.resolve() == root.resolve() or root.resolve() in out.resolve().parents:
@@ -442,9 +447,13 @@ def _say_table(out: Path, table: pd.DataFrame, say: Callable[[str], None]) -> No
     low, high = WIDTHS_M
     for folder, rows in table[table["mask"] != ""].groupby("folder"):
         width = float(rows["width_m"].median())
-        say(f"{folder or 'masks'}: {rows['road_km'].sum():.2f} km of road, about {width:.1f} m wide")
+        say(
+            f"{folder or 'masks'}: {rows['road_km'].sum():.2f} km of road, about {width:.1f} m wide"
+        )
         if not low <= width <= high:
-            say(f"warning: {folder or 'masks'}: roads are {width:.3g} m wide: look at the pixel size")
+            say(
+                f"warning: {folder or 'masks'}: roads are {width:.3g} m wide: look at the pixel size"
+            )
     notes = defaultdict(list)
     for chip, text in zip(table["chip"], table["notes"], strict=True):
         for note in filter(None, text.split("; ")):
