@@ -215,7 +215,7 @@ def test_a_stage_notebook_keeps_no_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_begins_with_a_title_and_one_sentence(path):
     first = source(cells(path)[0])
-    assert re.match(r"# .+\n> .+", first), first[:80]
+    assert re.match(r"# .+\n+> .+", first), first[:80]
     assert path.stat().st_size < 400_000
 
 
