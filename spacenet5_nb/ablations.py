@@ -71,10 +71,11 @@ SIZES: dict[str, Callable[[Preset], Preset]] = {
         ),
     ),
 }
+# chips of trained cities that are scored, beside those of the mystery city
 HELD_OUT = {
     "cpu": 8,
     "gpu": 28,
-}  # chips of trained cities that are scored, beside those of the mystery city
+}
 
 
 def sized(preset: Preset, size: str) -> Preset:
@@ -208,12 +209,13 @@ CASES = (
         needs="pretrained weights",
     ),
 )
+# trained once
 TWINS = {
     "10 bins": "base: 10 bins, RGB",
     "junctions": "base: 10 bins, RGB",
     "focal and dice (1)": "base: 10 bins, RGB",
     "focal and dice (2)": "base: 10 bins, RGB",
-}  # trained once
+}
 
 # %% ../nbs/10_ablations.ipynb #ab1a000c
 def train_case(
@@ -277,7 +279,8 @@ def score_chips(r: Run, member: Path, scored: pd.DataFrame, device: str) -> list
 
 # %% ../nbs/10_ablations.ipynb #ab1a000f
 def open_world(r: Run) -> pd.DataFrame:
-    "The run's chips with folds; where no stage has made them, the generated cities are made and divided."
+    """The run's chips with folds; where no stage has made them,
+    the generated cities are made and divided."""
     from spacenet5_nb import demo, explore
     from spacenet5_nb.chips import folds
 

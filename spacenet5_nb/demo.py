@@ -508,7 +508,8 @@ def make_demo(
     workers: int = 0,  # processes; 0: as settings.ini says
     overwrite: bool = False,  # replace a generated world that was made with other parameters
 ) -> Path:
-    "Make the generated world in SpaceNet 5's layout, all or nothing; a DataError where `root` holds something else."
+    """Make the generated world in SpaceNet 5's layout, all or nothing;
+    a DataError where `root` holds something else."""
     root = Path(root).expanduser().absolute()
     asked = {
         "generator": GENERATOR,
@@ -571,13 +572,13 @@ def near(world: World, k: int) -> World:
 # %% ../nbs/00e_demo.ipynb #9ec16d2d
 @contextmanager
 def _pool(workers: int) -> Iterator[Callable[[Callable, list[tuple]], Iterable]]:
-    "`with _pool(n) as run`: `run(f, jobs)` yields f(*job) in order, from n processes, or right here where n is 1."
+    """`with _pool(n) as run`: `run(f, jobs)` yields f(*job) in order, from n processes,
+    or right here where n is 1."""
     if workers == 1:
         yield lambda f, jobs: (f(*job) for job in jobs)
         return
-    method = (
-        "fork" if "fork" in get_all_start_methods() else None
-    )  # a notebook's own functions cannot be spawned
+    # a notebook's own functions cannot be spawned
+    method = "fork" if "fork" in get_all_start_methods() else None
     executor = ProcessPoolExecutor(workers, mp_context=get_context(method))
     try:
         yield lambda f, jobs: executor.map(f, *zip(*jobs, strict=True))

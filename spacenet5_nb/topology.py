@@ -92,9 +92,8 @@ def diagrams(
     np.ndarray
 ]:  # (n, 2) values of birth and death per dimension 0, 1; inf for what never dies
     "Lifetimes of pieces and loops in the sublevel sets of an image."
-    if (
-        _rectangle is not None and min(image.shape) > 2
-    ):  # gudhi 3.13's answers for two rows or columns are wrong
+    # gudhi 3.13's answers for two rows or columns are wrong
+    if _rectangle is not None and min(image.shape) > 2:
         return [
             np.asarray(d).reshape(-1, 2) for d in _rectangle(np.ascontiguousarray(image), min_life)
         ]
@@ -111,7 +110,8 @@ def persistence_loss(
     *,
     threads: int | None = None,  # gudhi lets other threads run meanwhile; None: one per core
 ) -> Tensor:
-    "Mean over images and channels of squared distances from predicted lifetimes to the truth's (Hu et al., NeurIPS 2019)."
+    """Mean over images and channels of squared distances from predicted lifetimes to the truth's
+    (Hu et al., NeurIPS 2019)."""
     values = 1 - exact(logits).sigmoid().flatten(0, 1)
     goals = 1 - targets.detach().flatten(0, 1).cpu().numpy().astype(np.float64)
     plans = _in_threads(_plan, values.detach().cpu().numpy(), goals, threads=threads)
@@ -142,7 +142,8 @@ def _plan(
 ) -> tuple[
     np.ndarray, np.ndarray
 ]:  # (n, 2) pixels of births and deaths; whether that life should be full
-    "What lives in an image, and which of it the truth wants: as many pieces and loops as it has, the longest-lived."
+    """What lives in an image, and which of it the truth wants:
+    as many pieces and loops as it has, the longest-lived."""
     pairs, wanted = persistence_pairs(image), [len(d) for d in diagrams(target, min_life=0.5)]
     return np.concatenate(pairs := [_mortal(p, image) for p in pairs]), np.concatenate(
         [_longest(p, image, n) for p, n in zip(pairs, wanted, strict=True)]

@@ -45,7 +45,8 @@ def _cell_sums(band: np.ndarray, cell_px: int, row: np.ndarray, out: np.ndarray)
 
 
 def cell_sums(band: np.ndarray, cell_px: int) -> np.ndarray:
-    "The sum of each square cell of bytes (float32); the last ones are filled up with the border's values."
+    """The sum of each square cell of bytes (float32);
+    the last ones are filled up with the border's values."""
     out = np.empty((-(-band.shape[0] // cell_px), -(-band.shape[1] // cell_px)), np.float32)
     _cell_sums(band, cell_px, np.empty(out.shape[1] * cell_px, np.uint32), out)
     return out
@@ -73,7 +74,8 @@ def _patch_sums(
 
 
 def patch_sums(bands: np.ndarray, rows: np.ndarray, cols: np.ndarray, half: int) -> np.ndarray:
-    "Per band of bytes and place (bands, n): the sum of the square with `half` pixels to each side; outside, the border's pixels."
+    """Per band of bytes and place (bands, n): the sum of the square with `half` pixels to each
+    side; outside, the border's pixels."""
     out = np.empty((len(bands), len(rows)))
     _patch_sums(bands, rows, cols, half, out)
     return out

@@ -22,11 +22,11 @@ __all__ = ['Channels', 'read_bins']
 # %% ../../nbs/base/channels.ipynb #87e58129
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Channels:
-    "The bands of a target or prediction, in order: speed, road, then junction, crossing and directions where asked for."
+    """The bands of a target or prediction, in order:
+    speed, road, then junction, crossing and directions where asked for."""
 
-    edges_mph: tuple[
-        float, ...
-    ]  # upper edge of each bin; a speed belongs to the first bin whose edge is not below it
+    # upper edge of each bin; a speed belongs to the first bin whose edge is not below it
+    edges_mph: tuple[float, ...]
     values_mph: tuple[float, ...]  # the speed that each bin stands for
     has_junction: bool = True
     has_crossing: bool = False
@@ -41,7 +41,8 @@ class Channels:
         ):
             raise PresetError(
                 "channels",
-                f"bin edges {list(self.edges_mph)} and values {list(self.values_mph)} must be of one length, edges rising",
+                f"bin edges {list(self.edges_mph)} and values {list(self.values_mph)} "
+                "must be of one length, edges rising",
             )
         if not min(self.edges_mph) > 0 or not min(self.values_mph) > 0:
             raise PresetError("channels", "bin edges and values must be above 0 mph")
@@ -68,7 +69,8 @@ class Channels:
 
     @classmethod
     def selim_sef(cls) -> Channels:
-        "The original's twelve: ten bins, road, junction (bin 0 stands for 7.5 mph and no label ever takes it)."
+        """The original's twelve: ten bins, road, junction (bin 0 stands for 7.5 mph and no label
+        ever takes it)."""
         edges = (10, 15, 18.75, 20, 25, 30, 35, 45, 55, 65)
         return cls.bins(edges, (7.5, *edges[1:]))
 
@@ -86,7 +88,8 @@ class Channels:
 
     @classmethod
     def from_csv(cls, path: str | Path, **kwargs) -> Channels:
-        "Bins from a table in the original's form (`speed_conversion_binned10.csv`); each stands for its highest whole mph."
+        """Bins from a table in the original's form (`speed_conversion_binned10.csv`);
+        each stands for its highest whole mph."""
         edges, values = read_bins(path)
         return cls(edges, values, **kwargs)
 
@@ -143,12 +146,14 @@ class Channels:
 
     def bin_of(self, mph: float) -> int:
         "The bin of a speed; above the last edge it is the last bin."
-        return min(
-            bisect_left(self.edges_mph, mph - 1e-6), self.n_bins - 1
-        )  # 25 mph by way of m/s is a hair more
+        # 25 mph by way of m/s is a hair more
+        return min(bisect_left(self.edges_mph, mph - 1e-6), self.n_bins - 1)
 
 # %% ../../nbs/base/channels.ipynb #f861335c
-_BINS_CURE = "It needs the columns burn_val, speed and channel, one row a whole mph; speed_limits.write_bin_csv makes one."
+_BINS_CURE = (
+    "It needs the columns burn_val, speed and channel, one row a whole mph; "
+    "speed_limits.write_bin_csv makes one."
+)
 
 
 def read_bins(
@@ -195,9 +200,8 @@ def read_bins(
             f"its burn_val is not {255 // n} x (channel + 1) everywhere",
             "Write it again with speed_limits.write_bin_csv.",
         )
-    last = [row for row, step in enumerate(steps) if step] + [
-        len(speed)
-    ]  # the row after each channel's last
+    # the row after each channel's last
+    last = [row for row, step in enumerate(steps) if step] + [len(speed)]
     return (*(speed[row] - 0.01 for row in last[:-1]), speed[-1]), tuple(
         speed[row - 1] for row in last
     )

@@ -72,7 +72,8 @@ def connect(
 
 
 def gpu_needed(client: Client) -> dict[str, float]:
-    "What a task that wants a GPU asks for: one of `--resources GPU=1`, where any worker was started so."
+    """What a task that wants a GPU asks for: one of `--resources GPU=1`,
+    where any worker was started so."""
     return (
         {"GPU": 1}
         if any(
@@ -111,7 +112,8 @@ def _check_certificates(address: str) -> None:
         raise StageError(
             f"scheduler {address}",
             "is encrypted, and this process has no certificate for it",
-            "Set DASK_DISTRIBUTED__COMM__TLS__* as the scheduler's side did (docs/gpus-and-clusters.md).",
+            "Set DASK_DISTRIBUTED__COMM__TLS__* as the scheduler's side did "
+            "(docs/gpus-and-clusters.md).",
         )
 
 # %% ../../nbs/base/cluster.ipynb #c1a50008
@@ -136,7 +138,8 @@ def check_there(paths: Iterable[str | Path]) -> None:
 
 
 def is_there(path: Path) -> bool:
-    "Whether a file is there, also where a network file system remembers that a moment ago it was not: listing its folder makes that look again."
+    """Whether a file is there, also where a network file system remembers that a moment ago it was
+    not: listing its folder makes that look again."""
     if path.exists():
         return True
     with contextlib.suppress(OSError):
@@ -160,14 +163,12 @@ def on_cluster(
     name: str,  # of its function
     calls: Iterable[Sequence],  # arguments of each call
     *,
-    died: Callable[
-        [int], Any
-    ],  # what stands for call k when it has ended three workers; or it raises
-    gpu: bool = False,  # only workers that were started with `--resources GPU=1`, where there are any
+    # what stands for call k when it has ended three workers; or it raises
+    died: Callable[[int], Any],
+    gpu: bool = False,  # only workers started with `--resources GPU=1`, where there are any
     ahead: bool = False,  # a few calls at a time, in their order
-    needs: Sequence[
-        str | Path
-    ] = (),  # files and folders that workers must see; empty: the outputs folder
+    # files and folders that workers must see; empty: the outputs folder
+    needs: Sequence[str | Path] = (),
 ) -> Iterator[tuple[int, Any]]:  # number of the call and its result, as they come
     "Make calls on the cluster; the first that raises ends the others."
     from distributed import KilledWorker, as_completed
@@ -181,9 +182,8 @@ def on_cluster(
                 if error is not None and not isinstance(error, KilledWorker):
                     raise error
                 if ahead:
-                    coming.update(
-                        desk.submit(desk.room())
-                    )  # before whoever waits for the result takes time over it
+                    # before whoever waits for the result takes time over it
+                    coming.update(desk.submit(desk.room()))
                 yield k, future.result() if error is None else died(k)
         finally:
             client.cancel(list(desk.out))
@@ -259,7 +259,8 @@ def resident(
     key: str,  # says all that the thing depends on
     make: Callable[[], Any],
 ) -> Any:
-    "One thing that stays in this process from call to call; made again where another key is asked for."
+    """One thing that stays in this process from call to call;
+    made again where another key is asked for."""
     with _KEEPING:
         if key not in _KEPT:
             forget()  # before the next is made: a GPU may not hold two ensembles
@@ -305,7 +306,8 @@ def run_process(
 def run_spacenet5(
     arguments: Sequence[str], environment: Mapping[str, str], log: str, lock: str
 ) -> int:
-    "The worker's own `spacenet5` command, as `run_process` runs things; it may need the GPU's memory."
+    """The worker's own `spacenet5` command, as `run_process` runs things;
+    it may need the GPU's memory."""
     forget()
     return run_process(
         [sys.executable, "-c", "from spacenet5_nb.pipeline import main; main()", *arguments],
@@ -316,13 +318,15 @@ def run_spacenet5(
 
 
 def end_with_parent() -> None:
-    "Ask Linux to end this process when the thread that started it ends; a SIGTERM, so that it can end its own children."
+    """Ask Linux to end this process when the thread that started it ends;
+    a SIGTERM, so that it can end its own children."""
     pr_set_pdeathsig = 1  # prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def is_locked(path: str | Path) -> bool:
-    "Whether any process holds a file's lock; where the file system has no locks, nobody knows, and it counts as held."
+    """Whether any process holds a file's lock; where the file system has no locks,
+    nobody knows, and it counts as held."""
     try:
         with open(path) as f:
             fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -88,18 +88,26 @@ def explain(
     if isinstance(error, WorkspaceError):
         text = str(error)
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{error.filename}: {error.strerror}. {_REFUSALS.get(error.errno or 0, 'Check the path and its permissions.')}"
+        cure = _REFUSALS.get(error.errno or 0, "Check the path and its permissions.")
+        text = f"{error.filename}: {error.strerror}. {cure}"
     elif isinstance(error, OSError) and error.errno in _REFUSALS:
         text = f"{error.strerror}. {_REFUSALS[error.errno]}"
     elif isinstance(error, MemoryError):
-        text = "there is not enough memory. Set fewer `workers` or a smaller `memory_gb` in settings.ini, or close other programs."
+        text = (
+            "there is not enough memory. Set fewer `workers` or a smaller `memory_gb` in "
+            "settings.ini, or close other programs."
+        )
     else:
-        text = f"{type(error).__name__}: {error}. This is a fault of the program; the same command with --debug shows where."
+        text = (
+            f"{type(error).__name__}: {error}. This is a fault of the program; the same command "
+            "with --debug shows where."
+        )
     return " ".join(text.split())
 
 # %% ../../nbs/base/console.ipynb #09f00011
 class LineLog:
-    "A stream in which what is overwritten (`\\r`) is left out, but for a line every so many seconds."
+    """A stream in which what is overwritten (`\\r`) is left out,
+    but for a line every so many seconds."""
 
     def __init__(
         self, stream: TextIO, every_s: float = 30.0, clock: Callable[[], float] = time.monotonic
@@ -119,7 +127,7 @@ class LineLog:
         for piece in re.findall(r"[^\r\n]+|\r|\n", text):
             if piece == "\n":
                 if re.search(r"\b\d?\d%\|", self._line):
-                    self._line = ""  # a bar that ends before its end: what stopped it is said in its own words
+                    self._line = ""  # a bar that ends early: what stopped it says so itself
                 else:
                     self._emit()
             elif piece != "\r":

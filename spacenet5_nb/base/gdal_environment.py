@@ -12,9 +12,11 @@ __all__ = ['GDAL_SKIPPED_DRIVERS']
 
 # %% ../../nbs/base/gdal_environment.ipynb #d8be326a
 GDAL_SKIPPED_DRIVERS = (
-    "VRT WMS MRF WCS WMTS HTTP OGCAPI EEDA EEDAI DAAS PLMOSAIC STACIT STACTA TileDB Zarr DERIVED RASTERLITE "
+    "VRT WMS MRF WCS WMTS HTTP OGCAPI EEDA EEDAI DAAS PLMOSAIC STACIT STACTA TileDB Zarr "
+    "DERIVED RASTERLITE "
     "OGR_VRT WFS OAPIF CSW AmigoCloud Carto Elastic GMLAS GPSBabel NGW PLSCENES VDV"
 )
+# torch's threads sleep while they wait; spinning ones starve their neighbours
 for _key, _value in {
     "GDAL_SKIP": GDAL_SKIPPED_DRIVERS,
     "OGR_SKIP": GDAL_SKIPPED_DRIVERS,
@@ -23,5 +25,5 @@ for _key, _value in {
     "CPL_LOG": os.devnull,
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
-}.items():  # torch's threads sleep while they wait; spinning ones starve their neighbours
+}.items():
     os.environ.setdefault(_key, _value)

@@ -18,7 +18,8 @@ __all__ = ['STRETCH', 'OTHERWISE', 'REMOVAL', 'compiled', 'padded', 'places_in',
 
 # %% ../../nbs/base/kernels.ipynb #945155fd
 def compiled(f: Callable) -> Any:
-    "Compile a function at its first call and remember it across processes, where there is a place to write."
+    """Compile a function at its first call and remember it across processes,
+    where there is a place to write."""
     try:
         return numba.njit(cache=True, nogil=True)(f)
     except RuntimeError:
@@ -41,7 +42,8 @@ STRETCH = 4096  # bytes
 def places_in(
     buffer: np.ndarray, words: np.ndarray, size: int, first: int, out: np.ndarray, n: int
 ) -> int:
-    "Append `first` and the place of every byte that is not zero to `out` from `n`; returns the new n. `words` is the same buffer."
+    """Append `first` and the place of every byte that is not zero to `out` from `n`;
+    returns the new n. `words` is the same buffer."""
     buffer[size:] = 0
     for k in range((size + 7) // 8):
         if words[k]:
@@ -88,9 +90,8 @@ def _shore(flat: np.ndarray, w: int, out: np.ndarray) -> int:
         here = flat[s : min(s + STRETCH, flat.size - w)]
         west, east, north, south = flat[s - 1 :], flat[s + 1 :], flat[s - w :], flat[s + w :]
         for i in range(here.size):
-            buffer[i] = (west[i] | east[i] | north[i] | south[i]) >> 1 & here[
-                i
-            ]  # only a 2 has the higher bit, only a 1 the lower
+            # only a 2 has the higher bit, only a 1 the lower
+            buffer[i] = (west[i] | east[i] | north[i] | south[i]) >> 1 & here[i]
         n = places_in(buffer, words, here.size, s, out, n)
     return n
 
@@ -126,7 +127,8 @@ def _settled(image: np.ndarray, band: np.ndarray, bright: np.ndarray, out: np.nd
 
 
 def settled(image: np.ndarray, band: np.ndarray, bright: np.ndarray) -> np.ndarray:
-    "What is 2, and what is 3 and more than a third of `bright`; `bright` may be empty: then every 3."
+    """What is 2, and what is 3 and more than a third of `bright`;
+    `bright` may be empty: then every 3."""
     out = np.empty(band.shape, np.uint8)
     _settled(image, band, bright, out)
     return out
@@ -186,12 +188,13 @@ def _flip_small(
         start, stop = change[e], change[e + 1]
         if flat[start] != value:
             continue
+        # the list of runs never overtakes the list of changes
         first[m], last[m], parent[m], size[m] = (
             start,
             stop,
             m,
             stop - start,
-        )  # the list of runs never overtakes the list of changes
+        )
         while k < m and last[k] <= start - w:
             k += 1
         j = k
@@ -205,7 +208,8 @@ def _flip_small(
 
 
 def flip_small(mask: np.ndarray, value: int, min_px: float) -> None:
-    "Turn the 4-connected components of `value` (0 or 1) with fewer than `min_px` pixels into the other value, in place."
+    """Turn the 4-connected components of `value` (0 or 1) with fewer than `min_px` pixels into the
+    other value, in place."""
     if not mask.size:
         return
     change = np.empty(mask.size + 1, np.int32)  # what is not touched is not in memory
@@ -213,6 +217,7 @@ def flip_small(mask: np.ndarray, value: int, min_px: float) -> None:
     _flip_small(mask, value, min_px, change, n, *(np.empty(n, np.int32) for _ in range(3)))
 
 # %% ../../nbs/base/kernels.ipynb #278c92bf
+# ring: half-steps in which scikit-image 0.26 removes the pixel
 OTHERWISE = {
     3: 1,
     6: 1,
@@ -239,11 +244,12 @@ OTHERWISE = {
     194: 1,
     198: 1,
     224: 2,
-}  # ring: half-steps in which scikit-image 0.26 removes the pixel
+}
 
 
 def removal_table() -> np.ndarray:
-    "Per ring (bit 0 north-west, then clockwise): 1 removed in the first half-step, 2 in the second, 3 in both."
+    """Per ring (bit 0 north-west, then clockwise):
+    1 removed in the first half-step, 2 in the second, 3 in both."""
     table = np.zeros(256, np.uint8)
     for ring in range(256):
         nw, n, ne, e, se, s, sw, west = bits = [ring >> k & 1 for k in range(8)]
@@ -343,7 +349,8 @@ def thin_pixels(mask: np.ndarray) -> np.ndarray:
 # %% ../../nbs/base/kernels.ipynb #6ae09941
 @compiled
 def classify(flat: np.ndarray, w: int, pixels: np.ndarray, kind: np.ndarray) -> None:
-    "0 nothing, 1 on a line, 3 part of a node; later 2 on a line that was followed, 4 part of a node that has a number."
+    """0 nothing, 1 on a line, 3 part of a node; later 2 on a line that was followed,
+    4 part of a node that has a number."""
     for i in pixels:
         near = (
             flat[i - w - 1]
@@ -360,7 +367,8 @@ def classify(flat: np.ndarray, w: int, pixels: np.ndarray, kind: np.ndarray) -> 
 # %% ../../nbs/base/kernels.ipynb #066b2e57
 @compiled
 def cluster(kind: np.ndarray, w: int, pixels: np.ndarray, node: np.ndarray) -> np.ndarray:
-    "Put the node number of each node pixel, from 1, into `node`, which is as long as `pixels`; returns per node the sums of rows and columns and the count."
+    """Put the node number of each node pixel, from 1, into `node`,
+    which is as long as `pixels`; returns per node the sums of rows and columns and the count."""
     sums, n = np.zeros((len(pixels), 3)), 0
     stack = np.empty(len(pixels), np.int64)
     for first in pixels:
@@ -387,7 +395,8 @@ def cluster(kind: np.ndarray, w: int, pixels: np.ndarray, node: np.ndarray) -> n
 def walk(
     flat: np.ndarray, kind: np.ndarray, w: int, here: int, before: int, out: np.ndarray, n: int
 ) -> tuple[int, int]:
-    "Go on from `before` to `here` along a line and append its pixels to `out` from `n`; returns the new n, and where it ended."
+    """Go on from `before` to `here` along a line and append its pixels to `out` from `n`;
+    returns the new n, and where it ended."""
     while kind[here] == 1:
         kind[here] = 2
         out[n] = here
@@ -425,7 +434,8 @@ def both_ways(flat: np.ndarray, w: int, i: int) -> tuple[int, int]:
 def follow(
     flat: np.ndarray, kind: np.ndarray, w: int, pixels: np.ndarray, node: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Line pixels, line after line; where each line starts, and the end of the last; the nodes at its ends (0 and a pixel: a ring, whose node that pixel is)."
+    """Line pixels, line after line; where each line starts, and the end of the last;
+    the nodes at its ends (0 and a pixel: a ring, whose node that pixel is)."""
     order, m, lines = np.empty(len(pixels), np.int64), 0, 0
     starts, ends = np.zeros(len(pixels) + 1, np.int64), np.zeros((len(pixels), 2), np.int64)
     for p in pixels:
@@ -467,7 +477,8 @@ def with_ends(
 
 
 def trace_pixels(skeleton: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    "Nodes (n, 2), the nodes at each line's ends (m, 2), and m lines of rows and columns; rings get a node, lone pixels have no line."
+    """Nodes (n, 2), the nodes at each line's ends (m, 2), and m lines of rows and columns;
+    rings get a node, lone pixels have no line."""
     _, flat, w = padded(skeleton)
     pixels = np.empty(np.count_nonzero(flat), np.int32)
     where(flat, pixels)

@@ -66,7 +66,7 @@ def parallel(
     module: str,  # of this package, from which worker processes import the function
     workers: int | None = None,  # None: settings.ini's, where there are enough items
     errors: str = "stop",  # "stop" at the first; "collect": a Failure in its place
-    gpu: bool = False,  # on a cluster: only workers that were started with a GPU, where there are any
+    gpu: bool = False,  # on a cluster: only workers started with a GPU, where there are any
 ) -> list:  # results in the order of `items`
     "Apply a function to many items in worker processes, with a progress bar."
     if errors not in ("stop", "collect"):
@@ -74,9 +74,8 @@ def parallel(
     items, collect = list(items), errors == "collect"
     if load_settings().scheduler and items and workers is None:
         return _spread(function, items, desc, module, collect, gpu)
-    workers = (
-        min(load_settings().n_workers, len(items) // 64) if workers is None else workers
-    )  # a process takes seconds to start
+    # a process takes seconds to start
+    workers = min(load_settings().n_workers, len(items) // 64) if workers is None else workers
     if workers <= 1:
         return [_one(function, item, collect) for item in progress(items, desc)]
     out: list = [None] * len(items)
@@ -101,9 +100,9 @@ def _spread(
             raise StageError(*failure)
         return [failure]
 
-    out: list = (
-        [None] * len(items)
-    )  # tasks that want a GPU are dealt to workers at once and may take long: one that dies must not make them all suspect
+    # Tasks that want a GPU are dealt to workers at once and may take long: one that dies must not
+    # make them all suspect.
+    out: list = [None] * len(items)
     calls = [(module, function.__name__, [item], collect) for item in items]
     for k, result in progress(
         on_cluster("base.parallel", "attempt", calls, died=died, gpu=gpu, ahead=gpu),
@@ -166,7 +165,8 @@ def _one_by_one(
 
 # %% ../../nbs/base/parallel.ipynb #57e8252c
 def rehearse(item: int | str) -> int | str:
-    "A function for rehearsals: doubles a number, fails on `fail`, ends its process on `die`; on `hold:PATH` it writes its process id there and waits to be killed, the first time."
+    """A function for rehearsals: doubles a number, fails on `fail`, ends its process on `die`;
+    on `hold:PATH` it writes its process id there and waits to be killed, the first time."""
     if item == "fail":
         raise ValueError("rehearsed")
     if item == "die":

@@ -72,9 +72,8 @@ def preset_path(name_or_path: str | Path, beside: Path | None = None) -> Path:
     return configs_folder() / f"{name_or_path}.yaml"
 
 # %% ../../nbs/base/presets.ipynb #1db325aa
-_LOADER = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # libyaml's is twenty times as fast; a vectorizer called by a preset's name waits for it
+# libyaml's is twenty times as fast; a vectorizer called by a preset's name waits for it
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
@@ -104,7 +103,8 @@ def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
 
 
 def _channels(value: Any, folder: Path, where: object) -> Any:
-    "`channels: cresi`, `channels: my_bins.csv` and `channels: {table: my_bins.csv, has_crossing: true}` as plain keys."
+    """A name, a table or a mapping under `channels` as plain keys: `cresi`, `my_bins.csv`,
+    `{table: my_bins.csv, has_crossing: true}`."""
     value = {"table": value} if isinstance(value, str) else value
     if not isinstance(value, Mapping) or "table" not in value:
         return value

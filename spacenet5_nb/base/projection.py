@@ -18,9 +18,8 @@ __all__ = ['DEGREE', 'KNOTS', 'TERMS', 'EDGE', 'powers', 'knots', 'Fit', 'fitted
 
 # %% ../../nbs/base/projection.ipynb #6f5d0005
 DEGREE, KNOTS = 5, 7
-TERMS = [
-    (i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)
-]  # powers of the first and second coordinate
+# powers of the first and second coordinate
+TERMS = [(i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
 
 
 def powers(t: np.ndarray) -> np.ndarray:  # (n, terms)

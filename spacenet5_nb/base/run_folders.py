@@ -99,7 +99,8 @@ class Run:
             raise StageError(
                 path,
                 "is missing",
-                f"Run it first: spacenet5 run {stage} -p run {self.name} -p preset {self.preset.name}",
+                f"Run it first: spacenet5 run {stage} -p run {self.name} "
+                f"-p preset {self.preset.name}",
             )
         return path
 
@@ -135,7 +136,7 @@ def as_text(
 def open_run(
     run: str = "",  # folder under outputs_root; empty: the preset's name
     preset: str = "",  # name or path; empty: the default preset of settings.ini
-    # chips; empty: data_root of settings.ini, or the generated cities where the preset asks for them
+    # chips; empty: settings.ini's data_root, or the generated cities where the preset asks for them
     data_root: str = "",
 ) -> Run:
     "A run's names, settings and preset; makes no file."

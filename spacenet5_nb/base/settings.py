@@ -66,7 +66,8 @@ _SETTINGS_ENV = {
 def load_settings(
     path: str | Path | None = None,  # default: settings.ini of the workspace
 ) -> Settings:  # absolute paths
-    "Read settings.ini, let the environment override it, and refuse unknown keys and wrong types by name."
+    """Read settings.ini, let the environment override it,
+    and refuse unknown keys and wrong types by name."""
     path = Path(path) if path else workspace_root() / "settings.ini"
     ini = configparser.ConfigParser(interpolation=None)
     try:

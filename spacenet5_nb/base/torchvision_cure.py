@@ -15,7 +15,8 @@ _torchvision_library = None  # kept: the declarations live as long as this objec
 
 
 def cure_torchvision() -> bool:
-    "Make `import torchvision` work beside a torch that lacks its operators; True where that was needed."
+    """Make `import torchvision` work beside a torch that lacks its operators;
+    True where that was needed."""
     global _torchvision_library
     try:
         import torchvision  # noqa: F401

@@ -78,7 +78,8 @@ def _middles(chips: pd.DataFrame) -> np.ndarray:
 def blocks(
     chips: pd.DataFrame,  # chip, bounds, road_km
 ) -> pd.DataFrame:  # one row a block: x, y (km), weight, chips (ids)
-    "Chips that must stay together as one row, in an order that does not depend on the files' order."
+    """Chips that must stay together as one row,
+    in an order that does not depend on the files' order."""
     chips = chips.sort_values("chip").reset_index(drop=True)
     x, y = _middles(chips).T
     table = pd.DataFrame(
@@ -97,7 +98,8 @@ def split_test(
     minimum: int,  # at least so many labelled test chips in all
     seed: int,
 ) -> pd.DataFrame:  # a copy with `split` set
-    "Keep a side of every city as test chips; chips below folders named test... and chips without label are test already."
+    """Keep a side of every city as test chips; chips below folders named test...
+    and chips without label are test already."""
     chips = chips.copy()
     labelled = chips["label"] != ""
     chips.loc[~labelled, "split"] = "test"
@@ -127,7 +129,8 @@ def split_test(
         raise DataError(
             "chips",
             f"{int(labelled.sum())} labelled chips cannot give {minimum} test chips",
-            "Add chips, or lower data.test_min. A single image is read in windows of 400 m: it must be so large that they are many, or data.chip_m smaller.",
+            "Add chips, or lower data.test_min. A single image is read in windows of 400 m: "
+            "it must be so large that they are many, or data.chip_m smaller.",
         )
     return chips
 
@@ -171,13 +174,15 @@ def neighbours(
 # %% ../../nbs/chips/folds.ipynb #3e2833e9
 _MOST_STRETCHES = 3  # of a city in one fold
 _STRETCH_CHIPS = 12  # and not shorter than this on average, where there is more than one
+# walks tried, of them polished; blocks of a place up to which pairs are exchanged too
 _WALKS, _POLISHED, _SWAPS = (
     48,
     8,
     400,
-)  # walks tried, of them polished; blocks of a place up to which pairs are exchanged too
+)
 _LENGTH, _RARITY = 4.0, 0.25  # weight of length; of a speed: its share of the km to this power
-_APART = 0.6  # price of all neighbours apart; folds of even content and folds of one speed each differ by about 5
+# price of all neighbours apart; folds of even content and folds of one speed each differ by about 5
+_APART = 0.6
 
 
 class _Place(NamedTuple):
@@ -207,10 +212,11 @@ def _places(chips: pd.DataFrame) -> list[_Place]:
         np.unique(key, return_index=True, return_inverse=True)[1:]
         for key in (group, chips["city"].to_numpy(str))
     ]
+    # each chip to the first of its block and of its city
     tied = (
         np.concatenate([first[of] for first, of in firsts]),
         np.tile(np.arange(len(chips)), 2),
-    )  # each chip to the first of its block and of its city
+    )
     place = connected_components(
         coo_array((np.ones(len(tied[0])), tied), shape=(len(chips),) * 2), directed=False
     )[1]
@@ -240,7 +246,8 @@ def _places(chips: pd.DataFrame) -> list[_Place]:
 
 # %% ../../nbs/chips/folds.ipynb #775d2417
 def _walk(xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    "Blocks in boustrophedon order: strips along one of four directions, each walked against the one before."
+    """Blocks in boustrophedon order: strips along one of four directions,
+    each walked against the one before."""
     turn = rng.integers(4) * math.pi / 4
     across, along = (
         xy @ [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
@@ -252,7 +259,8 @@ def _walk(xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _cut(load: np.ndarray, n: int) -> np.ndarray:
-    "Where to cut rows of shares into at most n stretches, none empty, so that the stretches' squared sums are least (dynamic programming)."
+    """Where to cut rows of shares into at most n stretches, none empty,
+    so that the stretches' squared sums are least (dynamic programming)."""
     total, n = np.concatenate([np.zeros((1, load.shape[1])), load.cumsum(0)]), min(n, len(load))
     square = (total**2).sum(1)
     stretch = square[:, None] + square[None, :] - 2 * total @ total.T
@@ -270,13 +278,13 @@ def _cut(load: np.ndarray, n: int) -> np.ndarray:
 
 # %% ../../nbs/chips/folds.ipynb #c3488c66
 def _hand_out(stretches: np.ndarray, held: np.ndarray) -> np.ndarray:
-    "A fold for every stretch, heaviest n first, each n to n folds so that the squared sums are least."
+    """A fold for every stretch, heaviest n first,
+    each n to n folds so that the squared sums are least."""
     n, held, fold = len(held), held.copy(), np.zeros(len(stretches), int)
     order = np.argsort(-(stretches**2).sum(1), kind="stable")
     for some in (order[i : i + n] for i in range(0, len(order), n)):
-        _, fold[some] = linear_sum_assignment(
-            stretches[some] @ held.T
-        )  # |held + stretch|^2 less what is the same for all
+        # |held + stretch|^2 less what is the same for all
+        _, fold[some] = linear_sum_assignment(stretches[some] @ held.T)
         held[fold[some]] += stretches[some]
     return fold
 
@@ -290,7 +298,8 @@ def _price(p: _Place, fold: np.ndarray, held: np.ndarray) -> float:
 
 
 def _polish(p: _Place, fold: np.ndarray, held: np.ndarray) -> np.ndarray:
-    "Move a block to a fold beside it, or exchange two, each time as helps most, until nothing does; no fold is emptied."
+    """Move a block to a fold beside it, or exchange two, each time as helps most,
+    until nothing does; no fold is emptied."""
     fold, load, every = fold.copy(), held.copy(), np.arange(len(fold))
     np.add.at(load, fold, p.load)
     square = (p.load**2).sum(1)[:, None]
@@ -306,12 +315,13 @@ def _polish(p: _Place, fold: np.ndarray, held: np.ndarray) -> np.ndarray:
         if alone[i] or not gain[i, to] < -1e-9:
             if len(fold) > _SWAPS:
                 break
+            # i takes j's fold, j takes i's
             both = (
                 gain[:, fold]
                 + gain[:, fold].T
                 - 4 * p.load @ p.load.T
                 + 2 * p.price * p.beside.toarray()
-            )  # i takes j's fold, j takes i's
+            )
             i, j = divmod(int(both.argmin()), len(fold))
             if not both[i, j] < -1e-9:
                 break
@@ -324,21 +334,21 @@ def _polish(p: _Place, fold: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/chips/folds.ipynb #bb30ec77
 def make_folds(
-    chips: pd.DataFrame,  # with `split` (only train chips take part), and `speeds` (mph -> km) where they are known
+    # with `split` (only train chips take part), and `speeds` (mph -> km) where they are known
+    chips: pd.DataFrame,
     n: int,
     *,
     seed: int,
 ) -> pd.DataFrame:  # chip, fold
-    "Spatially blocked folds, balanced by road length and by km per speed, the same for any order of files; an empty fold is a DataError."
+    """Spatially blocked folds, balanced by road length and by km per speed,
+    the same for any order of files; an empty fold is a DataError."""
     train = chips[chips["split"] == "train"].sort_values("chip").reset_index(drop=True)
     places = _places(train)
-    held = [
-        np.zeros((n, p.load.shape[1] // 2)) for p in places
-    ]  # shares of all chips' km that each place gives each fold
+    # shares of all chips' km that each place gives each fold
+    held = [np.zeros((n, p.load.shape[1] // 2)) for p in places]
     fold = np.full(len(train), -1)
-    for k, p in [*enumerate(places)] * (
-        1 + (len(places) > 1)
-    ):  # twice: the first did not know what the later ones would hold
+    # twice: the first did not know what the later ones would hold
+    for k, p in [*enumerate(places)] * (1 + (len(places) > 1)):
         others = np.array(
             sum(h for i, h in enumerate(held) if i != k) if len(held) > 1 else 0 * held[0]
         )
@@ -380,7 +390,7 @@ def _divide(p: _Place, held: np.ndarray, rng: np.random.Generator) -> np.ndarray
 # %% ../../nbs/chips/folds.ipynb #5b2c2791
 def imbalance(
     chips: pd.DataFrame,  # with `fold`; -1 for test chips
-) -> pd.Series:  # of `km`, then of each speed in mph: 0 is even, 0.1: some fold has 10 % more or less than its share
+) -> pd.Series:  # of `km`, then of each speed in mph: 0 is even, 0.1: a fold is 10 % off its share
     "How unevenly road length and each speed lie in the folds."
     chips = chips[chips["fold"] >= 0]
     km = (
@@ -471,7 +481,8 @@ def check_leaks(
                 f"({side[a]}) shows the same ground as {chips['chip'].iloc[b]} ({side[b]})",
                 "Put both into one fold in folds.csv, or remove one of the two."
                 if between
-                else "Remove one of the two, or move the other one too into a folder whose name begins with test; a chip without label is a test chip.",
+                else "Remove one of the two, or move the other one too into a folder whose name "
+                "begins with test; a chip without label is a test chip.",
             )
 
 
@@ -482,7 +493,8 @@ def check_folds(
     *,
     name: object = "folds.csv",
 ) -> pd.DataFrame:  # the chips with a column `fold`, -1 for test chips
-    "Check a table of folds against the chips: every train chip once, no other, folds 0 to n-1, none empty, no ground in two."
+    """Check a table of folds against the chips: every train chip once, no other,
+    folds 0 to n-1, none empty, no ground in two."""
     if list(folds.columns[:2]) != ["chip", "fold"]:
         raise DataError(name, f"has the columns {list(folds.columns)}", "It needs chip,fold.")
     train = set(chips.loc[chips["split"] == "train", "chip"])

@@ -120,6 +120,7 @@ def _road_km(rows: Rows) -> tuple[dict[str, dict], list[str]]:
     return sums, [*rows.problems, *notes]
 
 # %% ../../nbs/chips/integrity.ipynb #4904c171
+# of a chip that could not be read
 FACTS = {
     "width": 0,
     "height": 0,
@@ -134,7 +135,7 @@ FACTS = {
     "maxx": math.nan,
     "maxy": math.nan,
     "footprint": "",
-}  # of a chip that could not be read
+}
 
 
 def scan_chip(

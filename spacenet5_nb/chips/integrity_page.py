@@ -20,13 +20,14 @@ import pandas as pd
 __all__ = ['KINDS', 'kind_of', 'city_svg', 'integrity_page', 'write_integrity']
 
 # %% ../../nbs/chips/integrity_page.ipynb #beb9eca6
+# colour and meaning, the worst first
 KINDS = {
     "broken": ("#d62728", "cannot be used"),
     "no data": ("#9467bd", "more than 5 % of the pixels hold no data"),
     "no label": ("#7f7f7f", "has no label"),
     "look": ("#ff9f1c", "something was left out or guessed"),
     "fine": ("#2ca02c", "nothing to say"),
-}  # colour and meaning, the worst first
+}
 
 
 def kind_of(chip: Any) -> str:  # a row of scan_chips

@@ -140,9 +140,10 @@ def sample_bands(
 ) -> pd.DataFrame:  # class (a road's, or "off road"), then a column a band: 1, 2, ...
     "Pixels of every road class and of the ground beside roads."
     lines = roads.to_crs(utm_crs(grid))
+    # greater classes overwrite
     rank = {
         name: k for k, name in enumerate((OFF_ROAD, "unknown", *reversed(ROAD_TYPES.values())), 1)
-    }  # greater classes overwrite
+    }
     burnt = np.array([rank[c] for c in road_classes(roads)], int)
     order = np.argsort(burnt, kind="stable")
     shapes = [

@@ -179,7 +179,8 @@ def parcels(
 
 
 def _half(p: np.ndarray, q: np.ndarray, side: np.ndarray) -> np.ndarray:
-    "The part of the polygon with corners `p`, each followed by `q`, where `side`, a value per corner, is positive."
+    """The part of the polygon with corners `p`, each followed by `q`, where `side`,
+    a value per corner, is positive."""
     s = np.concatenate((side[1:], side[:1]))
     crosses = side * s < 0
     t = np.where(crosses, side / np.where(crosses, side - s, 1), 0)[:, None]
@@ -189,7 +190,8 @@ def _half(p: np.ndarray, q: np.ndarray, side: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/cities/land_cover.ipynb #4dfb0774
 def asphalt(look: Look, rng: np.random.Generator, n: int) -> np.ndarray:
-    "Spectra (n, 8) of paved surfaces of any use: from new to old asphalt, some concrete, and the city's dust."
+    """Spectra (n, 8) of paved surfaces of any use:
+    from new to old asphalt, some concrete, and the city's dust."""
     s = mix("asphalt_new", "asphalt_old", rng.uniform(*look.age, n))
     s = np.where(
         rng.random(n)[:, None] < 0.18, mix("asphalt_old", "concrete", rng.uniform(0, 0.7, n)), s
@@ -202,9 +204,8 @@ def asphalt(look: Look, rng: np.random.Generator, n: int) -> np.ndarray:
 def bare(look: Look, rng: np.random.Generator, n: int) -> np.ndarray:
     "Spectra (n, 8) of trodden soil: dirt roads, yards and vacant lots alike."
     s = mix(look.dirt, look.ground, rng.uniform(0, 0.55, n)) * rng.normal(1, 0.07, n)[:, None]
-    pale = rng.uniform(-0.3, 0.3, n).clip(0)[
-        :, None
-    ]  # half of them are swept or driven on as roads are
+    # half of them are swept or driven on as roads are
+    pale = rng.uniform(-0.3, 0.3, n).clip(0)[:, None]
     return s + (MATERIALS["sand"] - s) * pale
 
 
@@ -274,9 +275,8 @@ def land(network: Network, half_m: float) -> list[Polygon]:
         if s.level == 0
     ]
     rest = box.difference(shapely.union_all([*strips, network.water.buffer(5), network.corridor]))
-    return [
-        p for p in pieces(rest, "Polygon") if p.area > 60 and p.area / p.length > 4
-    ]  # no house on a median
+    # no house on a median
+    return [p for p in pieces(rest, "Polygon") if p.area > 60 and p.area / p.length > 4]
 
 # %% ../../nbs/cities/land_cover.ipynb #deaf1779
 def block_parcels(
@@ -294,7 +294,8 @@ def block_parcels(
 def pick_uses(
     blocks: Sequence[Polygon], look: Look, half_m: float, rng: np.random.Generator
 ) -> list[str]:
-    "A land use for every block: the core's mix near the centre, the fringe's outside; huge blocks are fields or parks."
+    """A land use for every block: the core's mix near the centre, the fringe's outside;
+    huge blocks are fields or parks."""
     out = []
     for b in blocks:
         edge = np.clip(np.hypot(b.centroid.x, b.centroid.y) / half_m, 0, 1)

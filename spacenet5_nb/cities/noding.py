@@ -48,7 +48,8 @@ def ramps(
     every: int = 2,
     along_m: float = 140.0,
 ) -> list[Street]:
-    "One ramp from each carriageway to every `every`-th main road it crosses, always on the carriageway's outer side."
+    """One ramp from each carriageway to every `every`-th main road it crosses,
+    always on the carriageway's outer side."""
     out: list[Street] = []
     for c in carriageways:
         others = [o.line for o in carriageways if o is not c]
@@ -79,7 +80,8 @@ def ramps(
 def _outer_turn(
     others: Sequence[LineString], p: shapely.Point, main: LineString, away_m: float
 ) -> shapely.Point | None:
-    "The point of `main`, `away_m` from the crossing `p`, that is farthest from the other carriageway; None where `main` ends sooner."
+    """The point of `main`, `away_m` from the crossing `p`,
+    that is farthest from the other carriageway; None where `main` ends sooner."""
     d = main.project(p)
     ends = [main.interpolate(t) for t in (d - away_m, d + away_m) if 0 < t < main.length]
     return max(ends, key=lambda q: min((o.distance(q) for o in others), default=0.0), default=None)
@@ -130,7 +132,8 @@ def node(
 
 
 def _without_stubs(streets: list[Street], shortest_m: float) -> list[Street]:
-    "Streets without the dead ends that are shorter than `shortest_m`, which crossing lines leave behind."
+    """Streets without the dead ends that are shorter than `shortest_m`,
+    which crossing lines leave behind."""
     ends = Counter(c for s in streets for c in (s.line.coords[0], s.line.coords[-1]))
     is_stub = lambda s: (
         s.line.length < shortest_m and min(ends[s.line.coords[0]], ends[s.line.coords[-1]]) == 1
@@ -170,7 +173,8 @@ def _meetings(
 def _junctions(
     meets: np.ndarray, ranks: np.ndarray, radius_m: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    "Cluster of each meeting, and each cluster's place: the mean over its most important road, so that main roads stay straight."
+    """Cluster of each meeting, and each cluster's place:
+    the mean over its most important road, so that main roads stay straight."""
     at = np.c_[meets[:, 2:4], meets[:, 4] * 1e4]
     i, j = cKDTree(at).query_pairs(radius_m, output_type="ndarray").T
     n, label = connected_components(
@@ -193,7 +197,8 @@ def _junctions(
 def _between(
     line: LineString, d0: float, d1: float, a: np.ndarray, b: np.ndarray, radius_m: float
 ) -> LineString:
-    "The part of a line between two distances, its ends moved to `a` and `b`, without kinks from the move."
+    """The part of a line between two distances, its ends moved to `a` and `b`,
+    without kinks from the move."""
     p = np.array(substring(line, d0, d1).coords)[1:-1]
     far = (
         (np.hypot(*(p - a).T) > radius_m) & (np.hypot(*(p - b).T) > radius_m)
@@ -232,9 +237,10 @@ def _cut_spans(street: Street, spans: list[tuple[float, float]]) -> list[Street]
     "A street in pieces, those inside `spans` (distances along it, m) being bridges."
     merged: list[list[float]] = []
     whole = street.line.length
+    # no crumbs at the ends
     for a, b in sorted(
         (min(s) * (min(s) > 8), max(s) if max(s) < whole - 8 else whole) for s in spans
-    ):  # no crumbs at the ends
+    ):
         if merged and a < merged[-1][1] + 5:
             merged[-1][1] = max(b, merged[-1][1])
         else:
@@ -366,9 +372,8 @@ def make_network(plan: Plan, half_m: float, rng: np.random.Generator) -> Network
     )
     ways = [s._replace(way=k) for k, s in enumerate([*fast, *links, *mains, *local])]
     noded = _out_of_water(node(ways), water)
-    joined = [
-        s for s, share in zip(noded, components(noded), strict=True) if share > 0.2
-    ]  # a street that leads nowhere is no street
+    # a street that leads nowhere is no street
+    joined = [s for s, share in zip(noded, components(noded), strict=True) if share > 0.2]
     return Network(mark_bridges(joined, water), water, corridor)
 
 # %% ../../nbs/cities/noding.ipynb #566d3bb3

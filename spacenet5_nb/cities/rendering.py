@@ -82,7 +82,8 @@ def shape_index(scene: Scene, window: Window) -> np.ndarray:
 
 
 def _ring(shape: BaseGeometry) -> BaseGeometry | dict:
-    "A plain polygon as the mapping that rasterio wants (three times as fast as letting it ask); anything else as it is."
+    """A plain polygon as the mapping that rasterio wants (three times as fast as letting it ask);
+    anything else as it is."""
     if shape.geom_type != "Polygon" or shape.interiors:
         return shape
     return {"type": "Polygon", "coordinates": [shapely.get_coordinates(shape).tolist()]}
@@ -124,7 +125,8 @@ def crowns(trees: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../../nbs/cities/rendering.ipynb #dcf3ed41
 def relief(scene: Scene, index: np.ndarray, window: Window, sun: np.ndarray) -> np.ndarray:
-    "Brightness factor (H, W) of roof sides and furrows; `sun` is the horizontal direction towards the sun."
+    """Brightness factor (H, W) of roof sides and furrows;
+    `sun` is the horizontal direction towards the sun."""
     out = np.ones(index.shape, np.float32)
     at = np.flatnonzero(scene.roof[index] * (index >= 0) > 0)
     k = index.ravel()[at]
@@ -166,19 +168,18 @@ def shadows(height: np.ndarray, pixel_m: float, azimuth: float, elevation: float
     return dark
 
 # %% ../../nbs/cities/rendering.ipynb #c6e8bcac
-SHADE = np.array(
-    (0.50, 0.45, 0.38, 0.33, 0.30, 0.27, 0.24, 0.22), np.float32
-)  # light left in shadow: blue sky's
-PATH = np.array(
-    (0.058, 0.042, 0.024, 0.016, 0.012, 0.008, 0.004, 0.003), np.float32
-)  # haze, as reflectance
+# light left in shadow: blue sky's
+SHADE = np.array((0.50, 0.45, 0.38, 0.33, 0.30, 0.27, 0.24, 0.22), np.float32)
+# haze, as reflectance
+PATH = np.array((0.058, 0.042, 0.024, 0.016, 0.012, 0.008, 0.004, 0.003), np.float32)
 DN_PER_REFLECTANCE = 3000.0
 
 
 def textures(
     scene: Scene, index: np.ndarray, window: Window, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    "Where the patches inside shapes lie (H, W, 0 to 1), and the texture's brightness factor (H, W)."
+    """Where the patches inside shapes lie (H, W, 0 to 1),
+    and the texture's brightness factor (H, W)."""
     coarse, mid, fine = (value_noise(window, c, seed + k) for k, c in enumerate((38.3, 9.1, 2.3)))
     grit = value_noise(window, 0.83, seed + 3)
     share = scene.patch[index]
@@ -248,7 +249,8 @@ def _shrink(band: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _light(scene: Scene, look: Look, window: Window, seed: int) -> Iterator[np.ndarray]:
-    "Digital numbers before the sensor, band by band (eight at once would need eight times the memory)."
+    """Digital numbers before the sensor, band by band (eight at once would need eight times the
+    memory)."""
     azimuth, elevation = look.sun
     sun = np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
     index = np.maximum(shape_index(scene, window), 0)

@@ -75,7 +75,8 @@ def smooth(
     points: Sequence,  # (n, 2), m
     step_m: float = 12.0,  # distance between vertices of the result
 ) -> LineString:
-    "A smooth curve through `points` (cubic spline over chord length); closed where the first point is also the last."
+    """A smooth curve through `points` (cubic spline over chord length);
+    closed where the first point is also the last."""
     p = np.asarray(points, float)
     if len(p) < 3:
         return LineString(p)
@@ -211,7 +212,8 @@ def water_body(half_m: float, rng: np.random.Generator, *, kind: str, angle: flo
 
 # %% ../../nbs/cities/streets.ipynb #83e15fea
 def frame(polygon: Polygon) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
-    "Centre, long axis, short axis (unit vectors) and the two lengths of the smallest rectangle around `polygon`."
+    """Centre, long axis, short axis (unit vectors) and the two lengths of the smallest rectangle
+    around `polygon`."""
     c = np.array(shapely.oriented_envelope(polygon).exterior.coords)[:4]
     e1, e2 = c[1] - c[0], c[2] - c[1]
     if np.hypot(*e1) < np.hypot(*e2):
@@ -223,7 +225,8 @@ def frame(polygon: Polygon) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, 
 def grid_cuts(
     block: Polygon, rng: np.random.Generator, *, size_m: tuple[float, float]
 ) -> list[LineString]:
-    "Streets along the block's long axis every `size_m[0]`, cross streets every `size_m[1]`, a fifth of them missing between two streets."
+    """Streets along the block's long axis every `size_m[0]`, cross streets every `size_m[1]`,
+    a fifth of them missing between two streets."""
     centre, u, v, lu, lv = frame(block)
     rows, columns = max(round(lv / size_m[0]), 1), max(round(lu / size_m[1]), 1)
     y = (np.arange(rows + 1) / rows - 0.5) * lv
@@ -255,7 +258,8 @@ def pieces(geometry: BaseGeometry, kind: str = "LineString") -> list:
 def organic_cuts(
     block: Polygon, rng: np.random.Generator, *, size_m: tuple[float, float], depth: int = 7
 ) -> list[LineString]:
-    "Halve a block across its long side, with crooked cuts, until its area is about `size_m[0]` times `size_m[1]`."
+    """Halve a block across its long side, with crooked cuts,
+    until its area is about `size_m[0]` times `size_m[1]`."""
     if depth == 0 or block.area < size_m[0] * size_m[1] * rng.uniform(1.1, 1.9):
         return []
     centre, u, v, lu, lv = frame(block)
@@ -308,7 +312,8 @@ def local_streets(
 
 
 def _local_kind(k: int, n: int, paved: bool, rng: np.random.Generator) -> tuple[str, int]:
-    "The first cut of a large block collects the traffic; the last ones are lanes and, without paving, tracks."
+    """The first cut of a large block collects the traffic;
+    the last ones are lanes and, without paving, tracks."""
     if k == 0 and n > 5:
         return "tertiary", 2
     if rng.random() < 0.14:

@@ -159,9 +159,8 @@ def road_strips(streets: Sequence[Street], look: Look, seed: int) -> list[Scene]
     ways = max((s.way for s in streets), default=0) + 1
     rng = np.random.default_rng([seed, 77])
     young, old = look.age
-    usual = look._replace(
-        age=(young + 0.25 * (old - young), young + 0.75 * (old - young))
-    )  # roofs and yards range further than roads do
+    # roofs and yards range further than roads do
+    usual = look._replace(age=(young + 0.25 * (old - young), young + 0.75 * (old - young)))
     paved = asphalt(usual, rng, ways)
     dirt, worn = (
         mix(look.dirt, "sand", rng.uniform(0.0, 0.22, ways)) * rng.normal(1.02, 0.07, (ways, 1)),

@@ -165,9 +165,8 @@ def _compact(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def fuse_relus(
     network: nn.Module,  # a RoadUNet in evaluation mode, changed in place
-    absorbed: list[
-        tuple[str, str]
-    ],  # in its encoder: convolution, and where its norm was (`quick.absorb_norms`)
+    # in its encoder: convolution, and where its norm was (`quick.absorb_norms`)
+    absorbed: list[tuple[str, str]],
 ) -> int:  # parts that were changed
     "Let convolutions do the ReLU, and the sum, that follow them."
     e, n = network.encoder, 0

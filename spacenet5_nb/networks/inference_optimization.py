@@ -35,7 +35,8 @@ def followed_norms(
 ) -> Iterator[
     tuple[str, str]
 ]:  # names of a convolution and of the norm that alone reads what it gives
-    "Pairs that can become one; none where what is computed hangs on values, so that it cannot be written down."
+    """Pairs that can become one; none where what is computed hangs on values,
+    so that it cannot be written down."""
     try:
         nodes = list(_Tracer().trace(network).nodes)
     except (fx.proxy.TraceError, TypeError, AttributeError, AssertionError, RuntimeError):
@@ -61,7 +62,8 @@ def followed_norms(
 def absorb_norms(
     network: nn.Module,  # changed in place: its weights are no longer those of its checkpoint
 ) -> list[tuple[str, str]]:  # convolutions, and the places where their norms were
-    "Let convolutions do what the norms behind them did; for a network in evaluation mode, which must stay in it."
+    """Let convolutions do what the norms behind them did;
+    for a network in evaluation mode, which must stay in it."""
     if network.training:
         raise ValueError("norms of a network in training mode change with every batch")
     pairs = list(followed_norms(network))
@@ -89,7 +91,8 @@ def merge_groups(
     network: nn.Module,  # changed in place
     least: int = 1024,  # channels that a group shall have, or all there are
 ) -> int:  # convolutions that were changed
-    "Put groups of a few channels together, with zeros between them, for a network that only predicts."
+    """Put groups of a few channels together, with zeros between them,
+    for a network that only predicts."""
     for conv in (found := _of_small_groups(network, least)):
         several = _put_together(conv, least)
         conv.weight, conv.groups = (
@@ -102,12 +105,14 @@ def merge_groups(
 
 
 def likes_wide(device: torch.device) -> bool:
-    "Whether a device has matrix units for 32 bits (as TensorFloat-32) and bfloat16: GPUs from Ampere on."
+    """Whether a device has matrix units for 32 bits (as TensorFloat-32) and bfloat16:
+    GPUs from Ampere on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 class WideConv(nn.Conv2d):
-    "A convolution of many small groups that is computed with fewer and larger ones; its weights are those that they were."
+    """A convolution of many small groups that is computed with fewer and larger ones;
+    its weights are those that they were."""
 
     least = 1024
 
@@ -153,7 +158,8 @@ def _put_together(conv: nn.Conv2d, least: int) -> int:
 
 
 def _block_diagonal(weight: Tensor, groups: int, several: int) -> Tensor:
-    "Weights (out, in of a group, k, k) of a grouped convolution as those of one with fewer groups: (out, several x in, k, k)."
+    """Weights (out, in of a group, k, k) of a grouped convolution as those of one with fewer
+    groups: (out, several x in, k, k)."""
     own = weight.view(groups // several, several, weight.shape[0] // groups, 1, *weight.shape[1:])
     blocks = own * torch.eye(several, dtype=weight.dtype, device=weight.device).view(
         1, several, 1, several, 1, 1, 1
@@ -168,9 +174,8 @@ class OneSize:
 
     def __init__(self, network: nn.Module, compile: bool = False):
         if compile:
-            torch._dynamo.config.recompile_limit = max(
-                torch._dynamo.config.recompile_limit, 64
-            )  # kinds of networks times sizes
+            # kinds of networks times sizes
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         self.run, self.sizes = torch.compile(network, dynamic=False) if compile else network, []
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -188,7 +193,8 @@ class OneSize:
 
 
 def _filled(x: Tensor, n: int, height: int, width: int) -> Tensor:
-    "An image grown to the right and below by reflection, or its edge where it is too small for that; a batch by its first image."
+    """An image grown to the right and below by reflection,
+    or its edge where it is too small for that; a batch by its first image."""
     below, right = height - x.shape[-2], width - x.shape[-1]
     if below or right:
         x = F.pad(
@@ -202,7 +208,8 @@ def _filled(x: Tensor, n: int, height: int, width: int) -> Tensor:
 def quicken(
     network: RoadUNet,  # changed in place
     *,
-    dtype: torch.dtype = torch.float32,  # of weights and activations; pixels are scaled in 32 bits in any case
+    # of weights and activations; pixels are scaled in 32 bits in any case
+    dtype: torch.dtype = torch.float32,
     fuse: bool = False,  # ReLU into convolutions: for GPUs, and not measured on one yet
 ) -> RoadUNet:
     "Ready a network for nothing but predicting."

@@ -44,9 +44,8 @@ def strange(
     *,
     gsd_m: float,
     dtype: str,
-    limits: Sequence[
-        tuple[float, float]
-    ],  # 2nd and 98th percentile of the bands, in the order of the file
+    # 2nd and 98th percentile of the bands, in the order of the file
+    limits: Sequence[tuple[float, float]],
     resampled: bool,  # to the members' ground sample distance on reading
 ) -> list[str]:  # sentences; none where all is near
     "How far an image is from what members have seen."
@@ -59,11 +58,13 @@ def strange(
             else "roads are wider in pixels than any that they saw"
         )
         out.append(
-            f"its pixels are {gsd_m:.2g} m on the ground; the members were trained on {low:.2g} to {high:.2g} m: {finer}"
+            f"its pixels are {gsd_m:.2g} m on the ground; the members were trained on "
+            f"{low:.2g} to {high:.2g} m: {finer}"
         )
     if dtype not in seen["dtypes"]:
         out.append(
-            f"its values are {dtype}; the members were trained on {' and '.join(seen['dtypes'])} (both are brought to 8 bits: harmless alone, but a sign of another sensor)"
+            f"its values are {dtype}; the members were trained on {' and '.join(seen['dtypes'])} "
+            "(both are brought to 8 bits: harmless alone, but a sign of another sensor)"
         )
     elif len(limits) == len(seen["limits"]):
         ratio = float(
@@ -73,6 +74,7 @@ def strange(
         )
         if not 0.4 < ratio < 2.5:
             out.append(
-                f"its bright pixels are {ratio:.2g} times as bright as the training chips': another sensor, units or season"
+                f"its bright pixels are {ratio:.2g} times as bright as the training chips': "
+                "another sensor, units or season"
             )
     return out

@@ -33,9 +33,8 @@ __all__ = ['FOLD_FROM_PIXELS', 'fold_doubling', 'double_and_convolve', 'DecoderB
            'make_decoder', 'init_decoder', 'pad_to_multiple', 'tune']
 
 # %% ../../nbs/networks/unet.ipynb #e4710e3e
-_ROWS = torch.tensor(
-    [[[1.0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]]
-)  # (position, coarse tap, kernel tap): the first looks back, the second ahead
+# (position, coarse tap, kernel tap): the first looks back, the second ahead
+_ROWS = torch.tensor([[[1.0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]])
 _SUMS = torch.einsum("rki,slj->rsklij", _ROWS, _ROWS).reshape(16, 9)
 
 
@@ -44,7 +43,8 @@ def fold_doubling(
 ) -> (
     Tensor
 ):  # (4 out, in, 2, 2), of one on the image itself; `double_and_convolve` interleaves its results
-    "Sum the taps of a 3x3 kernel that fall on the same coarse pixel, for each of the four positions in it."
+    """Sum the taps of a 3x3 kernel that fall on the same coarse pixel,
+    for each of the four positions in it."""
     n_out, n_in = weight.shape[:2]
     taps = weight.permute(0, 2, 3, 1).reshape(n_out, 9, n_in)
     with torch.autocast(weight.device.type, enabled=False):
@@ -81,9 +81,8 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         size = skip.shape[-2:] if skip is not None else [2 * s for s in x.shape[-2:]]
-        x = self.up[1:-1](
-            self.doubled(x, size)
-        ).relu()  # not in place: what comes in may be a view, and leaves compact
+        # not in place: what comes in may be a view, and leaves compact
+        x = self.up[1:-1](self.doubled(x, size)).relu()
         return self.merge(x) if skip is None else self.merge[1:](self.merged(x, skip))
 
     def doubled(self, x: Tensor, size: Sequence[int]) -> Tensor:
@@ -112,7 +111,8 @@ def conv_relu(n_in: int, n_out: int, norm: str) -> nn.Sequential:
 def recompute(
     net: nn.Module,  # changed in place
 ) -> nn.Module:
-    "Let a network's blocks be computed again on the way back instead of kept (gradient checkpointing); its outputs and gradients stay the same."
+    """Let a network's blocks be computed again on the way back instead of kept (gradient
+    checkpointing); its outputs and gradients stay the same."""
     for block in _blocks(net):
         block.forward = functools.partial(_recomputed, block, block.forward)
     return net
@@ -157,7 +157,8 @@ def _still_statistics(block: nn.Module) -> Iterator[None]:
 
 # %% ../../nbs/networks/unet.ipynb #579c6327
 class RoadUNet(nn.Module):
-    "Encoder, decoder and one logit per channel; `mean`, `std` (0-255) and `info` travel with it into its checkpoint."
+    """Encoder, decoder and one logit per channel;
+    `mean`, `std` (0-255) and `info` travel with it into its checkpoint."""
 
     def __init__(
         self,
@@ -166,16 +167,11 @@ class RoadUNet(nn.Module):
         out_channels: int,
         *,
         pretrained: bool | str = False,  # True: timm's hub; a path: local file or folder
-        decoder: Sequence[int] = (
-            256,
-            256,
-            128,
-            64,
-        ),  # widths, deep to shallow; fewer stop at a coarser grid
-        norm: Literal[
-            "none", "batch"
-        ] = "none",  # the original has none; from scratch in a minute, batch learns faster
-        align_corners: bool = False,  # in the last doubling; True is what his weights were trained with
+        # widths, deep to shallow; fewer stop at a coarser grid
+        decoder: Sequence[int] = (256, 256, 128, 64),
+        # the original has none; from scratch in a minute, batch learns faster
+        norm: Literal["none", "batch"] = "none",
+        align_corners: bool = False,  # in the last doubling; the original's weights want True
         rgb_at: tuple[int, int, int] = (0, 1, 2),  # which bands are red, green and blue
         stem: Extra = "he",  # what the other bands of a pretrained stem start from
     ):
@@ -211,7 +207,8 @@ class RoadUNet(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def prepare(self, image: Tensor) -> Tensor:
-        "uint8 (N, bands, H, W) as the network wants it: floating point, centred and scaled band by band."
+        """uint8 (N, bands, H, W) as the network wants it:
+        floating point, centred and scaled band by band."""
         return (image.to(self.mean.dtype) - self.mean) / self.std
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,7 +228,8 @@ class RoadUNet(nn.Module):
 
 
 def make_decoder(channels: Sequence[int], widths: Sequence[int], norm: str) -> nn.ModuleList:
-    "Blocks from the deepest feature up, each with the next shallower one as its skip while there is one."
+    """Blocks from the deepest feature up, each with the next shallower one as its skip while there
+    is one."""
     skips = [*list(channels)[-2::-1], 0][: len(widths)]
     return nn.ModuleList(
         DecoderBlock(*sizes, norm)
@@ -240,7 +238,8 @@ def make_decoder(channels: Sequence[int], widths: Sequence[int], norm: str) -> n
 
 
 def init_decoder(decoder: nn.ModuleList, head: nn.Conv2d) -> None:
-    "He initialisation of decoder and head; a road is rare, so the head starts at a probability of 5 %."
+    """He initialisation of decoder and head; a road is rare,
+    so the head starts at a probability of 5 %."""
     for m in [*decoder.modules(), head]:
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, nonlinearity="relu")

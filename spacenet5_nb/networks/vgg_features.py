@@ -21,35 +21,31 @@ __all__ = ['Vgg19', 'perceptual_loss']
 
 # %% ../../nbs/networks/vgg_features.ipynb #61db9e43
 class Vgg19(nn.Module):
-    "VGG19's features of one plane of 0 to 1: ReLU 1_2, 2_2 and 3_4, at full, half and quarter size; frozen."
+    """VGG19's features of one plane of 0 to 1: ReLU 1_2, 2_2 and 3_4, at full,
+    half and quarter size; frozen."""
 
     planes = 1
 
     def __init__(
         self,
-        weights: bool
-        | str = True,  # True: timm's hub; a path: file or folder; False: fresh, always the same ones
+        # True: timm's hub; a path: file or folder; False: fresh, always the same ones
+        weights: bool | str = True,
         *,
         layers: int = 3,  # how many of the three; the third costs most
     ):
         super().__init__()
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # a loss must not move the random numbers of the training
+        # a loss must not move the random numbers of the training
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(19)
             net = make_encoder("vgg19", 3)
         try:
             load_pretrained(net, "vgg19", 3, weights) if weights else None
         except CheckpointError as e:
-            raise CheckpointError(
-                f"loss.vgg, {e.subject}",
-                e.problem,
-                "Connect once, name a file or folder, or take `perceptual` out of the preset's loss.",
-            ) from e
+            cure = "Connect once, name a file or folder, or take `perceptual` out of the loss."
+            raise CheckpointError(f"loss.vgg, {e.subject}", e.problem, cure) from e
         names = list(net.return_layers)[:layers]
-        steps = list(net.items())[
-            : 1 + max(i for i, (k, _) in enumerate(net.items()) if k in names)
-        ]
+        last = max(i for i, (k, _) in enumerate(net.items()) if k in names)
+        steps = list(net.items())[: 1 + last]
         self.steps, self.kept = nn.ModuleDict(steps), [k in names for k, _ in steps]
         _fold_colours(self.steps[steps[0][0]])
         self.requires_grad_(False).eval()
@@ -69,26 +65,23 @@ class Vgg19(nn.Module):
 
 def _fold_colours(stem: nn.Conv2d) -> None:
     "Let a stem for normalised RGB take one plane of 0 to 1."
-    mean, std = (
-        torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )  # VGG's, of ImageNet
+    statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # VGG's, of ImageNet
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in statistics)
     with torch.no_grad():
         stem.bias -= (stem.weight * mean / std).sum((1, 2, 3))
-    stem.weight, stem.in_channels = (
-        nn.Parameter((stem.weight / std).sum(1, keepdim=True).detach()),
-        1,
-    )
+    stem.weight = nn.Parameter((stem.weight / std).sum(1, keepdim=True).detach())
+    stem.in_channels = 1
 
 # %% ../../nbs/networks/vgg_features.ipynb #ee3a864e
 def perceptual_loss(
     logits: Tensor,  # (N, C, H, W)
     targets: Tensor,  # same shape, 0 to 1
     *,
-    features: Callable[
-        [Tensor], Sequence[Tensor]
-    ],  # a `Vgg19`, or any network from (N, 3, H, W) to features, e.g. of timm
+    # a `Vgg19`, or any network from (N, 3, H, W) to features, e.g. of timm
+    features: Callable[[Tensor], Sequence[Tensor]],
 ) -> Tensor:
-    "Mean squared difference of features of prediction and truth, averaged over layers, images and channels (Mosinska et al., CVPR 2018)."
+    """Mean squared difference of features of prediction and truth, averaged over layers,
+    images and channels (Mosinska et al., CVPR 2018)."""
     planes = getattr(features, "planes", 3)
     p, t = (
         x.float().flatten(0, 1)[:, None].expand(-1, planes, -1, -1)

@@ -51,11 +51,12 @@ def mask_figure(
     "A target, or one channel of it, over its image."
     every = max(1, max(image.shape) // 600)
     image, masks = image[:3, ::every, ::every], masks[:, ::every, ::every]
-    figure = Figure((6, 6))
+    figure = Figure((6.5, 6))
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.95)
     ax = figure.subplots()
     if band == "all":
         plot_masks(image, masks, channels, ax=ax)
-        figure.colorbar(ax.speeds, ax=ax, shrink=0.6, label="mph")
+        figure.colorbar(ax.speeds, ax=ax, shrink=0.6, pad=0.02, label="mph")
         return figure
     k = channels.names.index(band)
     ax.imshow(np.moveaxis(image, 0, -1))

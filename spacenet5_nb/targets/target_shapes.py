@@ -43,11 +43,12 @@ def to_pixels(
     if not len(lines):
         return lines
     to_pixel = ~grid.transform
+    # what comes after is noise of the arithmetic
     return shapely.transform(
         move_lines(lines, "EPSG:4326", crs_text(grid.crs)),
         lambda x, y: np.round(to_pixel * (x, y), 6),
         interleaved=False,
-    )  # what comes after is noise of the arithmetic
+    )
 
 
 def to_canvas(
@@ -112,16 +113,16 @@ def _piece_spans(
     )
     ux, uy, length, dy = ux[which], uy[which], length[which], (row + 0.5) * pixel[1] - a[which, 1]
     left, right = np.full(len(row), -np.inf), np.full(len(row), np.inf)
+    # along the piece; across it
     for slope, low, high in (
         (ux, -dy * uy, length - dy * uy),
         (uy, dy * ux - half, dy * ux + half),
-    ):  # along the piece; across it
+    ):
         flat = np.abs(slope) < 1e-9
         with np.errstate(divide="ignore", invalid="ignore"):
             x, y = low / slope, high / slope
-        inside = np.where(
-            (low <= 1e-9) & (high >= -1e-9), np.inf, -np.inf
-        )  # a piece at right angles to this bound: all or nothing
+        # a piece at right angles to this bound: all or nothing
+        inside = np.where((low <= 1e-9) & (high >= -1e-9), np.inf, -np.inf)
         left = np.maximum(left, np.where(flat, -inside, np.minimum(x, y)))
         right = np.minimum(right, np.where(flat, inside, np.maximum(x, y)))
     return which, row, left + a[which, 0], right + a[which, 0]
@@ -247,9 +248,10 @@ def find_crossings(
     found, pair = shapely.get_parts(shapely.intersection(lines[a], lines[b]), return_index=True)
     is_point = shapely.get_type_id(found) == 0
     xy, pair = shapely.get_coordinates(found[is_point]), pair[is_point]
+    # where a chain was taken apart
     next_door = (chain[a[pair]] == chain[b[pair]]) & (
         shapely.distance(shapely.points(xy), shapely.boundary(lines[a[pair]])) < 1e-6
-    )  # where a chain was taken apart
+    )
     ends = net.points[np.array([(c[0], c[-1]) for c in net.chains])]  # (chains, 2, 2)
     away = np.hypot(
         *(
@@ -296,9 +298,8 @@ def direction_classes(
     "The class of each piece's direction."
     step = strokes.b - strokes.a
     share = np.degrees(np.arctan2(-step[:, 1], step[:, 0])) % 180 / 180 * n
-    return (
-        np.floor(share.round(6) + 0.5).astype(int) % n
-    )  # a direction just between two classes is always the same one's
+    # a direction just between two classes is always the same one's
+    return np.floor(share.round(6) + 0.5).astype(int) % n
 
 # %% ../../nbs/targets/target_shapes.ipynb #aef164b7
 def paint_directions(

@@ -34,14 +34,20 @@ def learning_rate(
     return peak * max((1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2, 1e-3)
 
 # %% ../../nbs/training/learning_rate.ipynb #2d195758
-def plot_rates(stages: Sequence[StageConfig], names: Sequence[str] = ()) -> plt.Figure:
-    "The rate at the beginning of each epoch of some stages."
+def plot_rates(
+    stages: Sequence[StageConfig],
+    names: Sequence[str] = (),
+    *,
+    per_epoch: int = 20,  # steps
+) -> plt.Figure:
+    "The rate of some stages over their epochs."
     fig, ax = plt.subplots(figsize=(5, 2.6), dpi=70)
     for k, stage in enumerate(stages):
-        rates = [learning_rate(stage, e, e, stage.epochs) for e in range(stage.epochs)]
+        n = stage.epochs * per_epoch
+        rates = [learning_rate(stage, step // per_epoch, step, n) for step in range(n)]
         name = names[k] if names else f"stage {k + 1}, {stage.schedule}"
-        ax.plot(rates, drawstyle="steps-post", label=name)
-    ax.set(xlabel="epoch of the stage", ylabel="learning rate", yscale="log")
+        ax.plot([step / per_epoch for step in range(n)], rates, label=name)
+    ax.set(xlabel="epochs of the stage", ylabel="learning rate", yscale="log")
     ax.legend(fontsize=8)
     fig.tight_layout()
     return fig
