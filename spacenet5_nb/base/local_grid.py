@@ -256,12 +256,12 @@ def place_image(
 
 
 def placed(
-    image: str | Path,  # TIFF, PNG or JPEG
+    image: str | Path,  # TIFF, PNG or JPEG; a VRT is left as it is
     gsd: str,  # as parse_size takes it, or a table; "": nobody has said it
     out: str | Path,  # GeoTIFF to write where the image has no place
 ) -> Path:  # the image itself, or `out`
-    "An image with a place: its own, or a local grid."
-    if has_place(image):
+    "An image with a place: its own, or a local grid. Kinds that are not read here are left to others."
+    if Path(image).suffix.lower() not in DRIVERS or has_place(image):
         return Path(image)
     with open_picture(image) as source:
         shape = source.shape
