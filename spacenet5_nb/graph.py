@@ -469,7 +469,7 @@ def from_labels(
     *,
     crs: Any = None,  # projected; None: the UTM zone of their middle
 ) -> nx.MultiGraph:
-    "The graph of a label file, with levels, and with speeds unless it knows none (one traced from a mask)."
+    "The graph of a label file, with levels, and with speeds unless it was traced from a mask."
     rows = rows_of(labels)
     if crs is None:
         west, south, east, north = (

@@ -280,7 +280,7 @@ def _check_found(root: Path, found: Found) -> None:
     if found.lined:
         raise DataError(
             found.lined[0].image,
-            f"has lines beside it, as {len(found.lined)} of {root}'s images have; others have masks",
+            f"has lines beside it, as {len(found.lined)} images in {root} have; others have masks",
             "Give the images with masks a folder of their own, and put the chips that are made of "
             "them beside those with lines.",
         )
@@ -326,8 +326,12 @@ def make_chips(
     skip_problems: bool = False,  # leave out what cannot be used, and say so
     say: Callable[[str], None] = print,
     workers: int | None = None,
-) -> pd.DataFrame:  # one row a chip: chip, folder, image, mask, width, height, gsd_x_m, gsd_y_m, has_place, road_share, road_km, width_m, notes
-    "Make chips with line labels of images with masks; a DataError names the first file that cannot be used."
+) -> pd.DataFrame:  # one row a chip, as in masks.csv; attrs["left_out"]: problems
+    """Make chips with line labels of images with masks; a DataError names the first file that
+    cannot be used.
+
+    Columns: chip, folder, image, mask; width, height (pixels), gsd_x_m, gsd_y_m, has_place;
+    road_share (of the pixels), road_km, width_m (of roads, the median by length), notes."""
     plans, found, left_out = plan_chips(
         root, out, gsd=gsd, road_value=road_value, skip_problems=skip_problems, workers=workers
     )
@@ -354,7 +358,7 @@ def make_chips(
 
 
 def _write_table(out: Path, table: pd.DataFrame) -> None:
-    "The table and the picture; chips that an earlier table lists and this one does not are removed."
+    "The table and the picture; chips that only an earlier table lists are removed."
     path = out / TABLE
     if path.is_file():
         before = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -447,7 +451,8 @@ def _say_table(out: Path, table: pd.DataFrame, say: Callable[[str], None]) -> No
         )
         if not low <= width <= high:
             say(
-                f"warning: {folder or 'masks'}: roads are {width:.3g} m wide: look at the pixel size"
+                f"warning: {folder or 'masks'}: roads are {width:.3g} m wide: look at the "
+                "pixel size"
             )
     notes = defaultdict(list)
     for chip, text in zip(table["chip"], table["notes"], strict=True):
