@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError
 
 from .core import DataError, GraphError, write_bytes
+from .base.known_channels import known_of_tags
 from .base.labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
 from .speed_limits import MPH_TO_KPH, MPH_TO_MPS, level_of, speed_of  # noqa: F401
 
@@ -468,7 +469,7 @@ def from_labels(
     *,
     crs: Any = None,  # projected; None: the UTM zone of their middle
 ) -> nx.MultiGraph:
-    "The graph of a label file, with speeds and levels."
+    "The graph of a label file, with levels, and with speeds unless it was traced from a mask."
     rows = rows_of(labels)
     if crs is None:
         west, south, east, north = (
@@ -478,13 +479,14 @@ def from_labels(
     if not len(rows.lines):
         return empty(crs)
     speeds = np.array([speed_of(tags).mph for tags in rows.tags]) * MPH_TO_KPH
-    return from_lines(
+    g = from_lines(
         move_lines(rows.lines, "EPSG:4326", crs),
         speeds,
         crs=crs,
         level=[level_of(tags) for tags in rows.tags],
         keys=vertex_keys(rows.lines),
     )
+    return g if "speed" in known_of_tags(rows.tags) else without_speeds(g)
 
 
 def vertex_keys(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from .base.known_channels import is_known, known_tags, read_known
 from .base.labels import Rows, rows_of
 from .base.parallel import parallel
 from .core import Channels, MasksConfig, PresetError, Run, write_json
@@ -146,7 +147,9 @@ def make_chip_mask(
     grid, valid = read_valid(image, 3, gsd_m=gsd_m)
     rows = rows_of(label)
     masks = hide_nodata(make_masks(rows, grid, channels, **asdict(config)), valid)
-    write(path, masks, grid=grid, descriptions=channels.names)
+    tags = known_tags(read_known(label), channels)
+    masks[~np.array(is_known(tags, channels.names))] = 0
+    write(path, masks, grid=grid, descriptions=channels.names, tags=tags)
     crossings = mask_files.count_crossings(rows, grid)
     return mask_files.mask_amounts(masks, channels.names, crossings)
 

@@ -75,6 +75,7 @@ from spacenet5_nb.workflow.command_options import (
     split_pairs,
 )
 from .workflow.file_commands import say, tools
+from .workflow.from_masks import Gsd, RoadValue, with_chips
 from .workflow.member_commands import check_result, members, use_cluster
 
 _all_ = [
@@ -112,6 +113,8 @@ def run(
     start: str = "",  # first stage to run, whether it is complete or not
     stop: str = "",  # last stage to run
     skip_problems: bool = False,  # leave out chips that have problems, and list them
+    gsd: str = "",  # metres a pixel, where data_root holds images with masks; see from_masks
+    road_value: str = "",  # likewise: the masks' value for road
     dry_run: bool = False,  # say what would run
 ) -> Run:
     """Run every stage and fold of a preset in order, skipping what is complete; say at the end
@@ -121,9 +124,12 @@ def run(
     check_ready(r, stages, preset, dry_run)
     slots, began = find_devices(devices, len(r.preset.folds)), time.monotonic()
     say(f"spacenet5 pipeline: preset {r.preset.name}, chips {r.data_root}, results {r.folder}")
-    if dry_run:
-        _say_data(r)
     with contextlib.nullcontext() if dry_run else only_one(r):
+        masks = dict(gsd=gsd, road_value=road_value, skip_problems=skip_problems)
+        found = with_chips(r, dry_run=dry_run, say=say, **masks)
+        if dry_run and found == r:
+            _say_data(r)
+        r = found
         for i, stage in enumerate(stages, 1):
             forced = bool(start) and stage.name == stages[0].name
             own = base_parameters(r, preset, slots[0]) | (
@@ -234,6 +240,8 @@ def _pipeline_command(
         bool,
         typer.Option("--skip-problems", help="leave out chips that have problems, and list them"),
     ] = False,
+    gsd: Gsd = "",
+    road_value: RoadValue = "",
     scheduler: StageScheduler = "",
     dry_run: DryRun = False,
 ) -> None:
@@ -247,6 +255,8 @@ def _pipeline_command(
         start=start,
         stop=stop,
         skip_problems=skip_problems,
+        gsd=gsd,
+        road_value=road_value,
         dry_run=dry_run,
     )
     if not dry_run:
@@ -258,6 +268,8 @@ def _prepare_command(
     preset: Preset = "",
     run_name: RunName = "",
     data_root: DataRoot = "",
+    gsd: Gsd = "",
+    road_value: RoadValue = "",
     scheduler: Annotated[
         str,
         typer.Option(
@@ -275,6 +287,8 @@ def _prepare_command(
         data_root=data_root,
         stop="02_masks",
         skip_problems=True,
+        gsd=gsd,
+        road_value=road_value,
         dry_run=dry_run,
     )
     if not dry_run:
@@ -448,6 +462,7 @@ _ORDER = (
     "score",
     "download",
     "labels",
+    "from-masks",
     "node",
     "bins",
     "stages",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -341,6 +341,7 @@ def write(
     grid: Grid,
     descriptions: Sequence[str] | None = None,  # band names
     nodata: float | None = None,
+    tags: Mapping[str, str] | None = None,  # what else the file says
 ) -> Path:
     "Write a deflated GeoTIFF with named bands, all or nothing."
     array = array[None] if array.ndim == 2 else array
@@ -368,6 +369,7 @@ def write(
         ) as target:
             for i, text in enumerate(descriptions or (), 1):
                 target.set_band_description(i, text)
+            target.update_tags(**(tags or {}))
             target.write(array)
         return write_bytes(path, memory.read())
 

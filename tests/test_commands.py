@@ -16,6 +16,7 @@ import shapely
 import torch
 import typer
 from affine import Affine
+from pictures_with_masks import draw_pictures
 from reference_cases import label_files
 
 from spacenet5_nb import core, extract, graph, model, pipeline, raster
@@ -53,6 +54,7 @@ WRONG = {  # a call of every command that cannot work, and what its one line mus
     "score": (["--truth", "nowhere", "--proposal", "streets.geojson"], "nowhere"),
     "download": (["--aoi", "7"], "s3://spacenet-dataset"),
     "labels": (["--osm", "nowhere.osm", "--image", "town.tif"], "nowhere.osm"),
+    "from-masks": (["pictures", "-o", "mine"], "--gsd"),
     "node": (["broken.geojson", "-o", "noded.geojson"], "broken.geojson"),
     "bins": (["--labels", "broken.geojson"], "broken.geojson"),
     "stages": (
@@ -75,6 +77,7 @@ UNWRITABLE = {  # a result whose folder is a file, where a command writes a resu
     "submit": ["chips", "--members", "members", "-o", "file/solution.csv"],
     "score": ["--truth", "chips", "--proposal", "streets", "--out", "file/scores"],
     "labels": ["--osm", "town.osm", "--image", "town.tif", "--out", "file/labels.geojson"],
+    "from-masks": ["pictures", "-o", "file/mine", "--gsd", "0.5"],
     "node": ["streets.geojson", "-o", "file/noded.geojson"],
     "bins": ["--labels", "streets.geojson", "--out", "file/bins.csv"],
 }
@@ -111,6 +114,10 @@ DRY = {  # the same commands as they would work, and what they must say
         r"2 chips.*would make solution.csv",
     ),
     "labels": (["--osm", "town.osm", "--image", "town.tif"], r"would make .*town.geojson"),
+    "from-masks": (
+        ["pictures", "-o", "mine", "--gsd", "0.5"],
+        r"2 images with masks, pixels 0.5 x 0.5 m; road is 255.*would make 2 chips in mine",
+    ),
     "node": (["streets.geojson", "-o", "noded.geojson"], r"9 places"),
     "download": (["--aoi", "7"], r"Nothing was fetched"),
 }
@@ -179,6 +186,7 @@ def made(tmp_path_factory) -> Path:
     for k, name in enumerate("ab"):
         streets(home / f"chips/{name}.geojson", draw(home / f"chips/{name}.tif", east_m=1000 * k))
     formats.save(graph.from_labels(home / "streets.geojson"), home / "town.osm")
+    draw_pictures(home / "pictures")
     (home / "broken.tif").write_bytes((home / "town.tif").read_bytes()[:500])
     (home / "broken.geojson").write_text('{"type": ')
     (home / "file").write_text("a file where a folder is wanted")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import shapely
 from affine import Affine
+from pictures_with_masks import draw_pictures
 from small_workspace import environment
 
 from spacenet5_nb import graph, raster
@@ -71,6 +72,7 @@ def workspace(world) -> Path:
     formats.save(graph.from_labels(label), home / "city.osm")
     shutil.copy(label, home / "streets.geojson")
     draw_town(home / "own.tif", home / "own.osm")
+    draw_pictures(home / "pictures")
     return home
 
 

@@ -85,7 +85,7 @@ class Found(NamedTuple):
 def find_pairs(
     root: str | Path,
 ) -> Found:
-    "Images and masks below a folder, in the order of their names; two masks of one image are a DataError."
+    "Images and masks below a folder, by name; two masks of one image are a DataError."
     root = Path(root)
     if not root.is_dir():
         raise DataError(root, "no such folder", "Give a folder of images and masks.")

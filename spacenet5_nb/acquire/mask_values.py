@@ -162,7 +162,7 @@ def find_palette(
     masks: dict[str, Tally],  # by file: all masks of one source
     road: tuple[int, ...] = (),  # of parse_colours; empty: to be found
 ) -> Palette:
-    "Which colour is road; a DataError where masks have one colour, three, or two that could be either."
+    "Which colour is road; DataError where there is one, three, or two that could be either."
     every = pooled(masks.values())
     found, name = main_colours(every), next(iter(masks))
     if road:
@@ -196,7 +196,8 @@ def _given(found: Tally, reach: int, road: tuple[int, ...], name: str) -> Palett
     if lacking := [colour_text(c) for c, gap in zip(road, gaps, strict=True) if gap.min() > reach]:
         raise DataError(
             name,
-            f"and all masks beside it have no pixel of the road value {lacking[0]}: {_shares(found)}",
+            f"and all masks beside it have no pixel of the road value {lacking[0]}: "
+            f"{_shares(found)}",
             "Give one of these colours as --road-value.",
         )
     is_road = (gaps <= reach).any(0)

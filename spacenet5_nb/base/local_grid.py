@@ -49,7 +49,8 @@ def check_size(
     if not all(math.isfinite(v) and low <= v <= high for v in size):
         raise DataError(
             name,
-            f"has pixels of {size.x_m:g} x {size.y_m:g} m; road pictures have {low:g} to {high:g} m",
+            f"has pixels of {size.x_m:g} x {size.y_m:g} m; road pictures have {low:g} to "
+            f"{high:g} m",
             "Give metres a pixel on the ground: 0.5 is half a metre.",
         )
     if max(size) > 4 * min(size):
@@ -250,18 +251,18 @@ def place_image(
         raise DataError(
             image,
             f"has {len(pixels)} band; a network wants red, green and blue",
-            "Use the colour image; `gdal_translate -b 1 -b 1 -b 1` makes three bands of a grey one.",
+            "Use the colour image; `gdal_translate -b 1 -b 1 -b 1` makes three bands of one.",
         )
     return raster.write(out, pixels, grid=grid)
 
 
 def placed(
-    image: str | Path,  # TIFF, PNG or JPEG
+    image: str | Path,  # TIFF, PNG or JPEG; a VRT is left as it is
     gsd: str,  # as parse_size takes it, or a table; "": nobody has said it
     out: str | Path,  # GeoTIFF to write where the image has no place
 ) -> Path:  # the image itself, or `out`
-    "An image with a place: its own, or a local grid."
-    if has_place(image):
+    "An image with a place: its own, or a local grid. Other kinds of file are left as they are."
+    if Path(image).suffix.lower() not in DRIVERS or has_place(image):
         return Path(image)
     with open_picture(image) as source:
         shape = source.shape

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import DataError
 from ..graph import from_labels
+from ..base.known_channels import KINDS, known_of_tags, read_known
 from ..base.labels import Rows, move_lines, read_rows
 from ..base.parallel import Failure, parallel
 from ..base.path_options import file_of, join_source, split_source, window_of
@@ -35,7 +36,7 @@ import shapely
 from rasterio.warp import transform_bounds
 
 # %% auto #0
-__all__ = ['FACTS', 'scan_image', 'scan_label', 'scan_chip', 'scan_chips']
+__all__ = ['FACTS', 'scan_image', 'scan_label', 'known_text', 'scan_chip', 'scan_chips']
 
 # %% ../../nbs/chips/integrity.ipynb #910c2e10
 def scan_image(
@@ -106,18 +107,17 @@ def _road_km(rows: Rows) -> tuple[dict[str, dict], list[str]]:
     "Kilometres by class and speed, and what had to be guessed or left out."
     g = from_labels(rows)
     km = shapely.length(move_lines(rows.lines, "EPSG:4326", g.graph["crs"])) / 1000
-    speeds = [speed_of(tags) for tags in rows.tags]
+    is_timed = "speed" in known_of_tags(rows.tags)
+    speeds = [speed_of(tags) for tags in rows.tags] if is_timed else []
     guessed = Counter(s.problem for s in speeds if s.problem)
     notes = [f"{n} roads: {text}" for text, n in guessed.most_common()]
     repeated = 1000 * km.sum() - sum(d["length"] for *_, d in g.edges(data=True))
     if repeated > 1:
         notes.append(f"{repeated:.0f} m of road given twice, counted once")
-    by = {
-        "classes": [road_class(tags) for tags in rows.tags],
-        "speeds": [f"{s.mph:g}" for s in speeds],
-    }
+    by = {"classes": [road_class(tags) for tags in rows.tags]}
+    by |= {"speeds": [f"{s.mph:g}" for s in speeds]} if is_timed else {}
     sums = {name: pd.Series(km).groupby(keys).sum().to_dict() for name, keys in by.items()}
-    return sums, [*rows.problems, *notes]
+    return {"speeds": {}} | sums, [*rows.problems, *notes]
 
 # %% ../../nbs/chips/integrity.ipynb #4904c171
 # of a chip that could not be read
@@ -135,7 +135,16 @@ FACTS = {
     "maxx": math.nan,
     "maxy": math.nan,
     "footprint": "",
+    "known_channels": "",
 }
+
+
+def known_text(
+    label: str,
+) -> str:  # kinds of channel, "road,junction"; empty: all of them
+    "What a label can teach, as the table of chips says it."
+    known = read_known(label)
+    return "" if known == KINDS else ",".join(known)
 
 
 def scan_chip(
@@ -153,6 +162,7 @@ def scan_chip(
             km, notes = scan_label(label, tuple(found[k] for k in ("minx", "miny", "maxx", "maxy")))
             facts |= km
             facts["road_km"] = float(sum(km["classes"].values()))
+            facts["known_channels"] = known_text(label)
             facts["problems"] += notes
         else:
             facts["problems"] += ["no label"]

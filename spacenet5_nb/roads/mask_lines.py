@@ -62,7 +62,8 @@ def add_widths(
     road: np.ndarray,  # (H, W) bool
     grid: Grid,
 ) -> nx.MultiGraph:  # the same graph
-    "Measure each road across, to half a pixel: twice the way from its line to the nearest pixel that is none, its median along the line."
+    """Measure each road across, to half a pixel: twice the way from its line to the nearest pixel
+    that is none, its median along the line."""
     frame = make_frame(road.shape, grid.transform, grid.crs)
     inside = np.pad(road, 1, mode="edge")  # a road goes on beyond the border
     if inside.all():

@@ -9,21 +9,15 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import typer
-
-from ..base.console import DryRun
-from ..core import DataError, Run, StageError, write_bytes, write_text
+from ..core import DataError, StageError, write_bytes, write_text
 from ..base.parallel import Failure, parallel
-from .dry_runs import check_place
-from .file_commands import say, tools
 
 # %% auto #0
 __all__ = ['Job', 'TABLE', 'PREVIEW', 'WIDTHS_M', 'Checked', 'check_pair', 'Plan', 'make_chip', 'plan_chips', 'make_chips',
-           'plot_labels', 'say_found', 'with_chips']
+           'plot_labels', 'say_found']
 
 # %% ../../nbs/workflow/mask_labels.ipynb #7ff854fe
 import matplotlib.pyplot as plt
@@ -286,7 +280,7 @@ def _check_found(root: Path, found: Found) -> None:
     if found.lined:
         raise DataError(
             found.lined[0].image,
-            f"has lines beside it, as {len(found.lined)} of {root}'s images have; others have masks",
+            f"has lines beside it, as {len(found.lined)} images in {root} have; others have masks",
             "Give the images with masks a folder of their own, and put the chips that are made of "
             "them beside those with lines.",
         )
@@ -332,12 +326,16 @@ def make_chips(
     skip_problems: bool = False,  # leave out what cannot be used, and say so
     say: Callable[[str], None] = print,
     workers: int | None = None,
-) -> pd.DataFrame:  # one row a chip: chip, folder, image, mask, width, height, gsd_x_m, gsd_y_m, has_place, road_share, road_km, width_m, notes
-    "Make chips with line labels of images with masks; a DataError names the first file that cannot be used."
-    plans, found, problems = plan_chips(
+) -> pd.DataFrame:  # one row a chip, as in masks.csv; attrs["left_out"]: problems
+    """Make chips with line labels of images with masks; a DataError names the first file that
+    cannot be used.
+
+    Columns: chip, folder, image, mask; width, height (pixels), gsd_x_m, gsd_y_m, has_place;
+    road_share (of the pixels), road_km, width_m (of roads, the median by length), notes."""
+    plans, found, left_out = plan_chips(
         root, out, gsd=gsd, road_value=road_value, skip_problems=skip_problems, workers=workers
     )
-    say_found(plans, found, problems, say)
+    say_found(plans, found, left_out, say)
     made = parallel(
         make_chip,
         plans,
@@ -353,13 +351,14 @@ def make_chips(
         if isinstance(row, Failure):
             _forget(plan.out, plan.chip, plan.pair.folder)
     table = pd.DataFrame([row for row in made if not isinstance(row, Failure)])
+    table.attrs["left_out"] = [*left_out, *problems]
     _write_table(Path(out), table)
     _say_table(Path(out), table, say)
     return table
 
 
 def _write_table(out: Path, table: pd.DataFrame) -> None:
-    "The table and the picture; chips that an earlier table lists and this one does not are removed."
+    "The table and the picture; chips that only an earlier table lists are removed."
     path = out / TABLE
     if path.is_file():
         before = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -452,7 +451,8 @@ def _say_table(out: Path, table: pd.DataFrame, say: Callable[[str], None]) -> No
         )
         if not low <= width <= high:
             say(
-                f"warning: {folder or 'masks'}: roads are {width:.3g} m wide: look at the pixel size"
+                f"warning: {folder or 'masks'}: roads are {width:.3g} m wide: look at the "
+                "pixel size"
             )
     notes = defaultdict(list)
     for chip, text in zip(table["chip"], table["notes"], strict=True):
@@ -461,71 +461,3 @@ def _say_table(out: Path, table: pd.DataFrame, say: Callable[[str], None]) -> No
     for note, chips in list(notes.items())[:20]:
         say(f"warning: {', '.join(chips[:5])}{', ...' * (len(chips) > 5)}: {note}")
     say(f"{len(table)} chips in {out}, {out / TABLE}; look at {out / PREVIEW}: lines on roads?")
-
-# %% ../../nbs/workflow/mask_labels.ipynb #c98e8b46
-def with_chips(
-    r: Run,
-    *,
-    gsd: str = "",
-    road_value: str = "",
-    skip_problems: bool = False,
-    dry_run: bool = False,  # look, and write nothing
-    say: Callable[[str], None] = print,
-) -> Run:  # the run itself, or one that reads the chips made of its images and masks
-    "A run whose data root may be a folder of images and masks."
-    if not r.data_root.is_dir() or not find_pairs(r.data_root).pairs:
-        if gsd or road_value:
-            raise StageError(
-                r.data_root,
-                "holds no image with a mask beside it; --gsd and --road-value are for such",
-                "Leave them out: chips of SpaceNet's kind say where they lie.",
-            )
-        return r
-    out = r.folder / "own" / r.data_root.name
-    how = dict(gsd=gsd, road_value=road_value, skip_problems=skip_problems)
-    if dry_run:
-        say_found(*plan_chips(r.data_root, out, **how), say)
-        say(f"would make chips of them in {out}")
-    else:
-        make_chips(r.data_root, out, say=say, **how)
-    return replace(r, data_root=out)
-
-# %% ../../nbs/workflow/mask_labels.ipynb #3ab5b328
-@tools.command("from-masks")
-def _from_masks_command(
-    folder: Annotated[
-        str,
-        typer.Argument(
-            help="images with road masks: x_sat.jpg and x_mask.png, or images/ and masks/"
-        ),
-    ],
-    out: Annotated[str, typer.Option("--out", "-o", help="folder of chips to make: a data root")],
-    gsd: Annotated[
-        str,
-        typer.Option(
-            help="metres a pixel, for images without georeference: 0.5, or 0.6x0.76 (across x "
-            "down), or a CSV with the columns image and gsd_m"
-        ),
-    ] = "",
-    road_value: Annotated[
-        str,
-        typer.Option(
-            help="road's value in the masks: 255, or '#ffff00', or several with commas "
-            "[default: the rarer of two]"
-        ),
-    ] = "",
-    skip_problems: Annotated[
-        bool,
-        typer.Option("--skip-problems", help="leave out what cannot be used, and list it"),
-    ] = False,
-    dry_run: DryRun = False,
-) -> None:
-    "Make chips of images with road masks: GeoTIFFs, and labels of the masks' centre lines."
-    check_place(Path(out) / TABLE)
-    how = dict(gsd=gsd, road_value=road_value, skip_problems=skip_problems)
-    if dry_run:
-        plans, found, problems = plan_chips(folder, out, **how)
-        say_found(plans, found, problems, say)
-        return say(f"would make {len(plans)} chips in {out}")
-    make_chips(folder, out, say=say, **how)
-    say(f"Next: spacenet5 pipeline --preset small --data-root {out}")

@@ -36,21 +36,23 @@ def make_score(
 
 
 def score_probs(r: Run, row: pd.Series, probs: np.ndarray, truths: dict) -> dict[str, float]:
-    """One chip: probabilities to graph with speeds, APLS against its label; `truths` remembers
-    label graphs."""
+    """One chip: probabilities to graph with speeds, APLS against its label, by length alone where
+    that knows no speeds; `truths` remembers label graphs."""
     from spacenet5_nb import apls, graph, raster, vectorize
+    from spacenet5_nb.judge.chip_graphs import has_times
 
     g = vectorize.make_graph(probs, raster.target_grid(row["image"], r.preset.data.gsd_m), r.preset)
     if row.name not in truths:
         truths[row.name] = graph.from_labels(row["label"], crs=g.graph["crs"])
-    judge = r.preset.apls
-    both = apls.apls_both(
-        truths[row.name],
-        g,
+    judge, truth = r.preset.apls, truths[row.name]
+    rules = dict(
         midpoint_spacing=judge.midpoint_spacing_m,
         snap=judge.snap_m,
         min_path_length=judge.min_path_length_m,
     )
+    if not has_times(truth):
+        return {"apls_length": apls.apls(truth, g, weight="length", **rules).score}
+    both = apls.apls_both(truth, g, **rules)
     return {
         name: found.score for name, found in zip(("apls_length", "apls_time"), both, strict=True)
     }
