@@ -33,8 +33,8 @@ from shapely.geometry import LineString, Point
 
 # %% auto #0
 __all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'open_gpkg',
-           'gpkg_crs', 'gpkg_geometry', 'network', 'from_lines', 'from_labels', 'vertex_keys', 'from_wkt_rows',
-           'without_speeds', 'to_wkt_rows']
+           'gpkg_crs', 'gpkg_geometry', 'network', 'from_lines', 'without_speeds', 'from_labels', 'vertex_keys',
+           'from_wkt_rows', 'to_wkt_rows']
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
@@ -460,6 +460,15 @@ def from_lines(
         )
     return g
 
+# %% ../nbs/00d_graph.ipynb #96e1cd9d
+def without_speeds(
+    g: nx.MultiGraph,  # changed in place
+) -> nx.MultiGraph:
+    "Take speeds and times off a graph that has no right to them."
+    for _, _, data in g.edges(data=True):
+        data.pop("speed_kph", None), data.pop("travel_time", None)
+    return g
+
 # %% ../nbs/00d_graph.ipynb #96e1cd9e
 def from_labels(
     labels: str
@@ -538,15 +547,6 @@ def from_wkt_rows(
     )
     g = from_lines(metres, speed, crs=utm, keys=[p.round(6) for p in pixels])
     return g if known.all() else without_speeds(g)
-
-
-def without_speeds(
-    g: nx.MultiGraph,  # changed in place
-) -> nx.MultiGraph:
-    "Take speeds and times off a graph that has no right to them."
-    for _, _, data in g.edges(data=True):
-        data.pop("speed_kph", None), data.pop("travel_time", None)
-    return g
 
 # %% ../nbs/00d_graph.ipynb #25885ba3
 def to_wkt_rows(

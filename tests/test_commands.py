@@ -54,7 +54,7 @@ WRONG = {  # a call of every command that cannot work, and what its one line mus
     "score": (["--truth", "nowhere", "--proposal", "streets.geojson"], "nowhere"),
     "download": (["--aoi", "7"], "s3://spacenet-dataset"),
     "labels": (["--osm", "nowhere.osm", "--image", "town.tif"], "nowhere.osm"),
-    "from-masks": (["pictures", "-o", "mine"], "--gsd"),
+    "from-masks": (["nowhere", "-o", "mine"], "nowhere"),
     "node": (["broken.geojson", "-o", "noded.geojson"], "broken.geojson"),
     "bins": (["--labels", "broken.geojson"], "broken.geojson"),
     "stages": (

@@ -43,7 +43,7 @@ def known_of_tags(
     name: object = "label",  # for messages
 ) -> tuple[str, ...]:  # kinds that every road knows
     "What the roads of a label know."
-    said = {str(t[TAG]) for t in tags if t.get(TAG)}
+    said = {t[TAG] for t in tags if isinstance(t.get(TAG), str)}  # a table's blank is NaN
     known = set(KINDS).intersection(*(parse_known(text, name) for text in said))
     return tuple(kind for kind in KINDS if kind in known)
 
