@@ -356,6 +356,7 @@ def test_two_pictures_do_not_touch_each_other(tmp_path):
     assert (boxes[1:, 0] > boxes[:-1, 1] + 0.0005).all(), "50 m apart at least"
 
 
+@pytest.mark.slow
 def test_preparing_a_folder_of_images_and_masks_just_works(tmp_path):
     "Stages 01 and 02 read what was made of it; the notebooks run as they are."
     root = write_set(tmp_path / "set", 6)
@@ -365,7 +366,7 @@ def test_preparing_a_folder_of_images_and_masks_just_works(tmp_path):
         f"r = run('small', run='m', data_root={str(root)!r}, gsd='0.5', stop='02_masks'); "
         "print(sorted(p.name for p in (r.folder / 'masks').glob('*.tif')))"
     )
-    environment = {"SPACENET5_OUTPUTS_ROOT": str(tmp_path / "outputs"), "SPACENET5_WORKERS": "1"}
+    environment = {"SPACENET5_OUTPUTS": str(tmp_path / "outputs"), "SPACENET5_WORKERS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
