@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,12 @@ from .. import __version__, core  # before torch: sets how its threads wait
 import torch
 
 from ..core import Channels, CheckpointError
+from spacenet5_nb.networks.member_header import (
+    check_encoder,
+    check_finite,
+    check_shapes,
+    read_header,
+)
 from .unet import RoadUNet, tune
 
 core.cure_torchvision()
@@ -90,24 +95,8 @@ def save(
 # %% ../../nbs/networks/checkpoints.ipynb #e5443887
 def read_info(path: str | Path) -> dict[str, Any]:
     "A member's header without its weights; CheckpointError where the file is not a member."
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(
-            path, "no such checkpoint", "Train its fold first: spacenet5 run 04_train -p fold K"
-        )
-    broken = (ValueError, KeyError, TypeError, AttributeError, struct.error, OverflowError)
-    try:
-        with open(path, "rb") as f:
-            size = struct.unpack("<Q", f.read(8))[0] if path.stat().st_size > 8 else 0
-            says = json.loads(f.read(size))
-        info = json.loads(says["__metadata__"]["info"])
-        if info.pop("format") != FORMAT:
-            raise KeyError("format")
-        return info
-    except (OSError, MemoryError, *broken) as e:
-        raise CheckpointError(
-            path, "is not a checkpoint of this workspace, or is damaged", "Train its fold again."
-        ) from e
+    info, _ = read_header(path)
+    return {k: v for k, v in info.items() if k != "format"}
 
 # %% ../../nbs/networks/checkpoints.ipynb #f8e579a0
 def load(
@@ -122,23 +111,28 @@ def load(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    info = read_info(path)
+    info, shapes = read_header(path)
     spec = info["spec"]
+    check_encoder(path, spec["encoder"])
     names = info.get("channels", {}).get("names")
     _expect(path, "encoder", encoder, spec["encoder"])
     _expect(path, "bands", bands, spec["in_channels"])
     _expect(path, "channels", channels and list(channels.names), names)
+    with torch.device("meta"):  # shapes without memory
+        wanted = {k: tuple(v.shape) for k, v in RoadUNet(**spec).state_dict().items()}
+    check_shapes(path, wanted, shapes)
     net = RoadUNet(**spec)
     try:
-        net.load_state_dict(load_file(path))
-    except (RuntimeError, SafetensorError) as e:
-        last = str(e).splitlines()[-1].strip()[:120]
-        raise CheckpointError(
-            path, f"holds other weights than its header says ({last})", "Train its fold again."
-        ) from e
+        state = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise CheckpointError(path, f"is damaged ({e})", "Train its fold again.") from e
+    check_finite(path, state)
+    net.load_state_dict(state)
     net.mean.copy_(torch.tensor(info["mean"]).view_as(net.mean))
     net.std.copy_(torch.tensor(info["std"]).view_as(net.std))
-    net.info = {k: v for k, v in info.items() if k not in ("spec", "mean", "std", "versions")}
+    net.info = {
+        k: v for k, v in info.items() if k not in ("format", "spec", "mean", "std", "versions")
+    }
     return tune(net.eval()).to(device)
 
 

@@ -66,7 +66,7 @@ class TrainingProfile:
     bands: Annotated[int, Field(ge=1, le=256)]
     dtypes: Annotated[tuple[Text, ...], Field(max_length=16)]
     limits: Annotated[tuple[tuple[Finite, Finite], ...], Field(max_length=256)]
-    chips: Annotated[int, Field(ge=0)]
+    chips: Annotated[int, Field(ge=0)] | None = None
 
 
 @dataclass(**_strict)
