@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,14 +37,17 @@ from .inference.vrt_mosaic import is_mosaic, open_mosaic
 from .acquire.osm import make_labels
 from .mapping.image_overlays import Overlay, warp_rgb
 from .networks.training_profile import strange
-from .base.path_options import file_of
+from .acquire.street_topology import node_file
+from .base.chip_ids import safe_name
+from .base.path_options import file_of, join_source, split_source
+from .base.road_files import road_kind
 from .inference.sliding_windows import Scene, Span, open_scene, read_window
 from .roads.windowed_tracing import vectorize_windows
 
 # %% auto #0
 __all__ = ['FEW', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names', 'probs_path', 'band_count',
-           'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'begun_preset', 'name_of', 'train_own',
-           'own_folder', 'is_older']
+           'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'begun_preset', 'name_of',
+           'train_own', 'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 def find_members(
@@ -77,26 +79,26 @@ def fitting(
     paths: Sequence[Path],
     count: int,  # bands of the image
     image: object = "image",
+    most: int | None = None,  # bands that members may want; None: by the number of bands
 ) -> tuple[list[Path], list[str]]:  # members that it can feed; what there is to say
     "Leave out members that want more bands than an image has."
     wanted = {p: read_info(p)["spec"]["in_channels"] for p in paths}
+    most = (8 if count == 8 else 3) if most is None else most
     if count < 3:
         raise DataError(
             image, f"has {count} bands", "Give it red, green and blue, or WorldView's eight bands."
         )
-    kept = [p for p in paths if wanted[p] <= (8 if count == 8 else 3)]
+    kept = [p for p in paths if wanted[p] <= most]
     if not kept:
         raise DataError(
             image,
             f"has {count} bands; all {len(paths)} members want {max(wanted.values())}",
             "Give it the 8-band image, or members that were trained on three (preset small).",
         )
-    notes = [
-        f"it has {count} bands, so {len(paths) - len(kept)} of {len(paths)} members, which want 8, are left out"
-    ] * (len(kept) < len(paths))
-    return kept, notes + ["its first three of four bands are taken as red, green, blue"] * (
-        count == 4
-    )
+    lost = len(paths) - len(kept)
+    kind = f"{count} bands" if count != 8 else "eight bands that are not WorldView's"
+    note = f"it has {kind}, so {lost} of {len(paths)} members, which want 8, are left out"
+    return kept, [note] * bool(lost)
 
 # %% ../nbs/08c_extract.ipynb #e9e1150e
 def check_image(
@@ -105,10 +107,12 @@ def check_image(
 ) -> list[str]:  # sentences
     "How an image differs from what the members were trained on, as far as their headers tell."
     info, gsd_m = infos[0], raster.gsd_of(scene.grid)
-    notes = [
-        f"bands {', '.join(str(b) for b, (low, high) in zip(scene.bands, scene.limits, strict=True) if high - low < 8)} have nearly no contrast"
+    flat = [
+        str(b)
+        for b, (low, high) in zip(scene.bands, scene.limits, strict=True)
+        if _is_flat(low, high, scene.dtype)
     ]
-    notes = notes if any(high - low < 8 for low, high in scene.limits) else []
+    notes = [f"bands {', '.join(flat)} have nearly no contrast"] if flat else []
     seen = info.get("trained_on")
     if seen:
         known = dict(
@@ -126,9 +130,17 @@ def check_image(
         )
     if info.get("gsd_m") and gsd_m > 1.5 * info["gsd_m"]:
         notes.append(
-            f"its pixels are {gsd_m:.2g} m on the ground; the members were trained at {info['gsd_m']:.2g} m: fine detail that they look for is not there"
+            f"its pixels are {gsd_m:.2g} m on the ground; the members were trained at "
+            f"{info['gsd_m']:.2g} m: fine detail that they look for is not there"
         )
     return notes
+
+
+def _is_flat(low: float, high: float, dtype: str) -> bool:
+    "Whether a band's values hardly differ: by less than 8 of whole numbers, 3 % of fractions."
+    if np.dtype(dtype).kind == "f" and max(abs(low), abs(high)) < 256:
+        return high - low < 0.03 * max(abs(low), abs(high), 1e-12)
+    return high - low < 8
 
 # %% ../nbs/08c_extract.ipynb #13f3af57
 class Extraction(NamedTuple):
@@ -167,7 +179,9 @@ def extract(
     set_threads()
     keep_memory()
     check_names(out, image)
-    paths, notes = fitting(find_members(members), band_count(image), image)
+    count, most, taken = bands_to_give(image)
+    paths, notes = fitting(find_members(members), count, image, most)
+    notes += taken
     say(f"{file_of(image).name}: {len(paths)} members; looking at its values")
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
@@ -227,10 +241,30 @@ def probs_path(out: Path) -> Path:
 
 def band_count(image: str | Path) -> int:
     "Bands of a GeoTIFF or VRT."
+    return bands_to_give(image)[0]
+
+
+def bands_to_give(
+    image: str | Path,  # GeoTIFF or VRT
+) -> tuple[int, int, list[str]]:  # its bands; how many of them a network can have: 3 or 8; notes
+    "How many bands an image has to give, and what is taken for granted of them."
     if is_mosaic(image):
-        return open_mosaic(image).count
-    with raster.open_raster(image) as source:
-        return source.count
+        found = open_mosaic(image)
+        first = raster.bands_of(found, 3, image)
+        return found.count, _most(found, image), list(filter(None, [first.note]))
+    with raster.open_raster(image, picture=True) as source:
+        raster.bands_of(source, 3, image)
+        count, most = source.count, _most(source, image)
+    return count, most, list(filter(None, raster.picture_notes(image, most)))
+
+
+def _most(source: Any, image: str | Path) -> int:
+    "8 where a file has WorldView's bands, else 3."
+    try:
+        raster.bands_of(source, 8, image)
+    except DataError:
+        return 3
+    return 8
 
 
 def preset_of(info: dict[str, Any], preset: str | Preset, say: Callable[[str], None]) -> Preset:
@@ -388,7 +422,7 @@ def _is_like(info: dict[str, Any], p: Preset, f: FoldConfig) -> bool:
 # %% ../nbs/08c_extract.ipynb #ce2ffbc3
 def name_of(image: str | Path) -> str:
     "A run's name for an image."
-    return re.sub(r"[^A-Za-z0-9_-]", "_", Path(image).stem)[:64]
+    return safe_name(file_of(image).stem, 64, "-")
 
 
 def train_own(
@@ -396,7 +430,7 @@ def train_own(
     *,
     train: Callable[..., Any],  # pipeline.run: (preset, run=, data_root=, devices=)
     osm: str | Path = "",  # .osm.pbf, .osm, .osm.gz or .osm.bz2; or
-    labels: str | Path = "",  # .geojson of road lines
+    labels: str | Path = "",  # road lines of any kind (docs/road-files.md)
     run: str = "",  # folder under outputs/; empty: the image's name
     preset: str = "small",
     begin_with: str | Path = "",  # folder of members that training goes on from, see begun_preset
@@ -421,16 +455,21 @@ def train_own(
         raise DataError(
             image,
             "is a list of tiles",
-            "Make one GeoTIFF of it (`gdal_translate city.vrt city.tif`), or put the tiles into a folder and run `spacenet5 pipeline`.",
+            "Make one GeoTIFF of it (`rio convert city.vrt city.tif`), or put the tiles into a folder "
+            "and run `spacenet5 pipeline`.",
         )
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
     if begin_with:
         preset = str(begun_preset(preset, begin_with, r.folder, say))
-    root, label = own_folder(r, Path(image), Path(labels) if labels else None)
+    root, label = own_folder(r, image, str(labels))
     if osm and is_older(label, osm, image):
         make_labels(
-            osm, {str(root / f"{name}.tif"): label}, overwrite=True, say=say, country=country
+            osm,
+            {str(label.with_suffix(".tif")): label},
+            overwrite=True,
+            say=say,
+            country=country,
         )
     say(f"labels: {label}")
     train(preset, run=name, data_root=str(root), devices=devices)
@@ -446,22 +485,49 @@ def train_own(
 
 
 def own_folder(
-    r: Run, image: Path, labels: Path | None
+    r: Run,
+    image: str | Path,  # a GeoTIFF, or a source: with bands or no-data named
+    labels: str = "",  # a road file of any kind, or a source
 ) -> tuple[Path, Path]:  # data root, label file
     "A data root with links to someone's image and labels; neither is copied or changed."
     root = r.folder / "own" / r.name
-    root.mkdir(parents=True, exist_ok=True)
+    file = file_of(image)
     with raster.open_raster(image):
         pass
-    _link(root / f"{r.name}.tif", image)
+    _check_owner(r, file)
+    root.mkdir(parents=True, exist_ok=True)
+    _link(root / f"{r.name}.tif", file)
     label = root / f"{r.name}.geojson"
-    if labels is not None:
-        if not labels.is_file():
-            raise DataError(labels, "no such file of labels", "Check the path.")
-        _link(label, labels)
+    if labels:
+        if not file_of(labels).is_file():
+            raise DataError(file_of(labels), "no such file of labels", "Check the path.")
+        _link(label, _as_geojson(r, labels))
     elif label.is_symlink():
         label.unlink()  # an earlier run's own labels are not overwritten by OpenStreetMap's
-    return root, label
+    said = {k: v for k, v in split_source(image)[1].items() if k in ("bands", "nodata")}
+    return Path(join_source(root, **said)), label
+
+
+def _check_owner(r: Run, file: Path) -> None:
+    "Refuse a run's folder that belongs to another image."
+    link = r.folder / "own" / r.name / f"{r.name}.tif"
+    if link.is_symlink() and link.resolve() != file.resolve():
+        raise StageError(
+            r.folder,
+            f"belongs to {link.resolve()}",
+            f"Give this image's run another name: --run {safe_name(file.stem, 56, '-')}-2; "
+            "or remove that folder.",
+        )
+
+
+def _as_geojson(r: Run, labels: str) -> Path:
+    "Labels as GeoJSON: the file itself, or a copy in the run's folder of one of another kind."
+    file, said = split_source(labels)
+    if road_kind(file) == "geojson" and not said:
+        return file
+    made = r.folder / "streets.geojson"
+    node_file(labels, made, node=False)
+    return made
 
 
 def _link(link: Path, target: Path) -> None:

@@ -49,7 +49,9 @@ def utm_of(
     lat: float,
 ) -> str:  # `EPSG:32637`
     "The UTM zone of a place, as metres are meant everywhere here."
-    return f"EPSG:{(32600 if lat >= 0 else 32700) + min(60, max(1, int((lon + 180) // 6) + 1))}"
+    turn = (lon + 180) % 360 if abs(lon) > 180 else lon + 180
+    zone = min(60, int(turn // 6) + 1)
+    return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 
 def utm_crs(
@@ -484,6 +486,9 @@ def from_labels(
         west, south, east, north = (
             shapely.total_bounds(rows.lines) if len(rows.lines) else (0, 0, 0, 0)
         )
+        if east - west > 180:  # roads on both sides of the 180th meridian
+            lon = shapely.get_coordinates(rows.lines)[:, 0]
+            west, east = lon[lon > 0].min(), lon[lon < 0].max() + 360
         crs = utm_of((west + east) / 2, (south + north) / 2)
     if not len(rows.lines):
         return empty(crs)

@@ -355,7 +355,7 @@ def _train_own_command(
             help="OpenStreetMap extract of the place: .osm.pbf, .osm, .osm.gz or .osm.bz2; or"
         ),
     ] = "",
-    labels: Annotated[str, typer.Option(help="GeoJSON or GeoPackage of road lines")] = "",
+    labels: Annotated[str, typer.Option(help="road lines of any kind (docs/road-files.md)")] = "",
     node_crossings: Annotated[
         bool,
         typer.Option(
@@ -402,7 +402,7 @@ def _train_own_command(
             image, osm, labels, node_crossings, open_run(run_name, preset), out, say
         )
     check_result(out, tta)
-    if labels and (node_crossings or labels.lower().endswith(".gpkg")):
+    if node_crossings:
         labels = _own_streets(open_run(run_name, preset), labels, node_crossings)
     train_own(
         image,

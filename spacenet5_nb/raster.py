@@ -589,12 +589,12 @@ def bands_of(
 def picture_notes(
     path: str | Path,
     n: int = 3,  # bands that the network wants
-) -> list[str]:  # sentences without a full stop
+) -> list[str]:  # first of its bands, "" for nothing; then of its edges and alpha
     "What was taken for granted of an image: its bands' order, a collar, an alpha that is none."
     with open_raster(path, picture=True) as source:
         whole = getattr(source, "_source", source) if window_of(path) else source
         empty = getattr(getattr(whole, "empty", None), "note", "")
-        return list(filter(None, (bands_of(source, n, path).note, empty)))
+        return [bands_of(source, n, path).note, *filter(None, [empty])]
 
 # %% ../nbs/00b_raster.ipynb #6c629e64
 FIXED_LIMITS = (

@@ -38,8 +38,8 @@ import pandas as pd
 __all__ = ['MPH_TO_MPS', 'MPH_TO_KPH', 'ROAD_TYPES', 'SPEED_TABLE_MPH', 'UNPAVED_FACTOR', 'FALLBACK_MPH', 'HIGHWAYS',
            'NOT_FOR_CARS', 'LEGAL_SPEEDS', 'Limits', 'WALK_KPH', 'ZONE_TAGS', 'MAX_MPH', 'legal_limits', 'find_country',
            'Limit', 'read_limit', 'posted_limit', 'Speed', 'is_bridge', 'is_tunnel', 'level_of', 'existing_speed',
-           'speed_of', 'road_class', 'add_speeds', 'Heard', 'hear', 'check_heard', 'bin_table', 'equal_frequency_edges',
-           'write_bin_csv', 'read_bin_csv']
+           'speed_of', 'road_class', 'add_speeds', 'Heard', 'hear', 'add_heard', 'check_heard', 'bin_table',
+           'equal_frequency_edges', 'write_bin_csv', 'read_bin_csv']
 
 # %% ../nbs/00c_speed_limits.ipynb #fa443f4b
 MPH_TO_MPS = 0.44704
@@ -659,6 +659,7 @@ class Heard(NamedTuple):
     by_class: int
     unknown: int  # taken as FALLBACK_MPH
     ignored: tuple[str, ...]  # columns with values that nobody understood
+    says: bool = True  # some column is there to say a class or a speed
 
     def line(self) -> str:
         "In one line."
@@ -693,7 +694,32 @@ def hear(
         origin.count("class"),
         origin.count("unknown"),
         _ignored(tags),
+        _has_columns(tags),
     )
+
+
+def add_heard(
+    parts: Sequence[Heard],  # of several files
+) -> Heard:
+    "Where the speeds of the roads of several files come from."
+    read: Counter = Counter()
+    for part in parts:
+        read.update(part.read)
+    return Heard(
+        sum(p.roads for p in parts),
+        dict(read.most_common()),
+        sum(p.by_class for p in parts),
+        sum(p.unknown for p in parts),
+        tuple(dict.fromkeys(c for p in parts for c in p.ignored)),
+        any(p.says for p in parts),
+    )
+
+
+def _has_columns(tags: Sequence[Mapping[str, Any]]) -> bool:
+    "Whether a column is there whose name says that it holds a class or a speed."
+    columns = columns_of(tuple(dict.fromkeys(c for t in tags for c in t)))
+    sure = [unit for _, unit in columns.get("class", ()) if unit != "osm only"]
+    return bool(sure or {"speed", "travel_time", "limit"} & set(columns))
 
 
 def _origin(rule: str) -> str:
@@ -723,7 +749,7 @@ def check_heard(
     name: object,  # of the file
 ) -> Heard:  # the same
     "Refuse roads whose columns say neither class nor speed, and say how to go on."
-    if heard.unknown < heard.roads or not heard.roads or not heard.ignored:
+    if heard.unknown < heard.roads or not heard.ignored or heard.says:
         return heard
     columns = ", ".join(heard.ignored[:12])
     raise DataError(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -16,7 +17,7 @@ import yaml
 from ..core import DataError
 
 # %% auto #0
-__all__ = ['band_table', 'role_of', 'roles_of', 'Bands', 'choose_bands', 'roles_markdown']
+__all__ = ['band_table', 'role_of', 'roles_of', 'Bands', 'choose_bands', 'mask_cure', 'roles_markdown']
 
 # %% ../../nbs/base/band_roles.ipynb #eccb0f55
 @lru_cache(maxsize=1)
@@ -155,6 +156,8 @@ def _no_bands(source: Any, roles: list[str], n: int, name: object) -> DataError:
     "Why a file's bands do not make an input, and what to do."
     said = [r or d or "?" for r, d in zip(roles, source.descriptions, strict=True)]
     count = source.count - roles.count("alpha")
+    if count == 1 and mask_cure(name):
+        return DataError(name, "is a mask by its name, no image (1 bands)", mask_cure(name))
     if count == 1:
         return DataError(
             name,
@@ -169,6 +172,23 @@ def _no_bands(source: Any, roles: list[str], n: int, name: object) -> DataError:
     return DataError(name, f"has {source.count} bands{listed}; the preset wants {n}", cure)
 
 # %% ../../nbs/base/band_roles.ipynb #ddc4a580
+_MASK = re.compile(r"(^|[_ -])(masks?|labels?|gt|annotations?|groundtruth)([_ -]|$)", re.IGNORECASE)
+
+
+def mask_cure(
+    path: object,  # of a raster
+) -> str:  # "" where neither its name nor its folder says that it is a mask
+    "What to do with a mask among images."
+    file = Path(str(path))
+    if not (_MASK.search(file.stem) or _MASK.search(file.parent.name)):
+        return ""
+    return (
+        "Labels are lines here, not masks: `spacenet5 from-masks FOLDER -o data/mine` makes chips "
+        "with labels of images and masks. Or make lines of each mask, `spacenet5 vectorize "
+        f"{file.name} -o IMAGE.geojson`, named like its image, and move the masks away."
+    )
+
+# %% ../../nbs/base/band_roles.ipynb #8362d723
 def roles_markdown() -> str:
     "The names of bands as a table in Markdown."
     lines = ["| band | names | wavelength |", "|---|---|---|"]

@@ -5,6 +5,7 @@
 # %% ../../nbs/base/known_pixels.ipynb #543eb3f7
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,7 +17,8 @@ from .band_roles import role_of
 # isort: split
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioIOError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from scipy import ndimage
 
@@ -185,6 +187,12 @@ class Palette:
         return np.stack([self._colours[numbers, b - 1] for b in bands or self.indexes])
 
 
+def _forget_error(source: Any) -> None:
+    "Let rasterio report GDAL's last error, which it else does at the next harmless question."
+    with contextlib.suppress(CPLE_BaseError):
+        list(source.colorinterp)
+
+
 def shown(
     source: Any,  # an open file
     said: str = "",  # `none`, or a value: what a person says of pixels without data
@@ -205,7 +213,8 @@ def shown(
             ) from e
     try:
         empty = how_empty(source, collars=not said)
-    except RasterioIOError:
+    except (RasterioError, CPLE_BaseError):
+        _forget_error(source)
         return source  # damaged: who reads it all will say so
     if said:
         return Shown(source, empty, nodata, False)

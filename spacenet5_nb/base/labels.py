@@ -29,7 +29,8 @@ from shapely.geometry import LineString
 from shapely.ops import substring
 
 # %% auto #0
-__all__ = ['crs_text', 'transformer', 'move_lines', 'Rows', 'read_rows', 'read_labels', 'rows_of', 'clip_rows', 'clip_line']
+__all__ = ['crs_text', 'transformer', 'move_lines', 'Rows', 'read_rows', 'read_labels', 'rows_of', 'clip_rows', 'beside',
+           'clip_line']
 
 # %% ../../nbs/base/labels.ipynb #6a80bc2a
 def crs_text(
@@ -339,6 +340,7 @@ def clip_rows(
     outline: shapely.Polygon,  # longitude and latitude
 ) -> Rows:  # a road that leaves and comes back is several
     "Roads within an outline, cut at it and nowhere else."
+    rows = rows._replace(lines=beside(rows.lines, outline.bounds))
     shapely.prepare(outline)
     near = (
         np.flatnonzero(shapely.intersects(outline, rows.lines))
@@ -358,11 +360,22 @@ def clip_rows(
     )
 
 
+def beside(
+    lines: np.ndarray,  # longitude, latitude
+    bounds: tuple[float, float, float, float],  # west, south, east, north; east may exceed 180
+) -> np.ndarray:
+    "Lines with longitudes as bounds have them that lie across the 180th meridian."
+    if bounds[2] <= 180 or not len(lines):
+        return lines
+    return shapely.transform(lines, lambda xy: np.where(xy < (0, -90), xy + (360, 0), xy))
+
+
 def clip_line(
     line: LineString,
     outline: shapely.Polygon,
 ) -> list[LineString]:
-    "The parts of a line within an outline. One that crosses itself is cut piece by piece: GEOS would cut it at its own crossing too, and make a junction of a ramp."
+    """The parts of a line within an outline. One that crosses itself is cut piece by piece:
+    GEOS would cut it at its own crossing too, and make a junction of a ramp."""
     if line.is_simple:
         return [
             p

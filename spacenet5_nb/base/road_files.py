@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 # %% auto #0
-__all__ = ['KINDS', 'road_kind', 'check_kind', 'RoadLines', 'lines_of', 'choose_layer', 'read_lines']
+__all__ = ['KINDS', 'LABEL_KINDS', 'road_kind', 'check_kind', 'may_be_label', 'is_geoparquet', 'RoadLines', 'lines_of',
+           'choose_layer', 'read_lines']
 
 # %% ../../nbs/base/road_files.ipynb #7b66ca50
 KINDS = {
@@ -84,13 +86,55 @@ def check_kind(path: Path) -> str:
     return kind
 
 
+LABEL_KINDS = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet", ".geoparquet")
+
+
+def may_be_label(
+    path: Path,  # whose ending is one of LABEL_KINDS
+) -> bool:
+    "Whether a file beside images may hold road lines; other JSON and tables lie there too."
+    if path.suffix.lower() in (".geojson", ".json"):
+        return _is_collection(path)
+    if any(path.with_suffix(ending).exists() for ending in (".geojson", ".json")):
+        return False  # the same in another kind
+    return not path.suffix.lower().endswith("parquet") or is_geoparquet(path)
+
+
+def _is_collection(path: Path) -> bool:
+    "Whether a JSON may be labels: neither an item of a catalogue nor an image's outline."
+    with open(path, "rb") as f:
+        head = f.read(4096)
+    if path.suffix.lower() == ".json" and b'"Feature' not in head:
+        return False
+    if b'"FeatureCollection"' in head or path.stat().st_size > 1_000_000:
+        return True
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError:
+        return True  # to be complained of
+    if not isinstance(data, dict) or data.get("type") != "Feature":
+        return True
+    outline = data.get("geometry") or {}
+    return "stac_version" not in data and "Polygon" not in str(outline.get("type"))
+
+
+def is_geoparquet(file: Path) -> bool:
+    "Whether a table says which of its columns are geometries."
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return b"geo" in (parquet.read_schema(file).metadata or {})
+    except (OSError, pyarrow.ArrowInvalid):
+        return True  # to be complained of
+
+
 def _unreadable(path: Path, kind: str, why: object) -> DataError:
     reason = " ".join(str(why).split())[:200]
     return DataError(
         path,
         f"is not a readable {_NAMES[kind]} ({reason})",
-        f"Export the roads again, for example with `ogr2ogr roads.geojson {path.name}` from the "
-        "program that has them.",
+        "Export the roads again as GeoJSON or GeoPackage from the program that has them.",
     )
 
 # %% ../../nbs/base/road_files.ipynb #4ebf8d1f
@@ -270,8 +314,7 @@ def read_lines(
         raise DataError(
             path,
             "is too large to be one file of roads",
-            "Cut it to the image, for example with `ogr2ogr -spat`, or raise memory_gb in "
-            "settings.ini.",
+            "Cut it to the image in a GIS, or raise memory_gb in settings.ini.",
         )
     table, shapes, crs = _READERS[kind](path, kind, layer)
     problems: Counter = Counter()
@@ -296,7 +339,8 @@ def _guessed_crs(path: Path, lines: np.ndarray, problems: Counter) -> str:
         raise DataError(
             path,
             "does not say which CRS its coordinates have",
-            f"Add it: `ogr2ogr -a_srs EPSG:... new.gpkg {path.name}`, or for a shapefile its .prj.",
+            "Set it in the program that has the roads and export them again; for a shapefile, "
+            "put its .prj beside it.",
         )
     problems["files without a CRS, taken as longitude and latitude"] += 1
     return "EPSG:4326"

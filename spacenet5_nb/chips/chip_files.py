@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DataError, parse_chip, walk
-from ..base.path_options import join_source
+from ..base.band_roles import mask_cure
+from ..base.path_options import file_of, join_source, split_source
+from ..base.road_files import LABEL_KINDS, may_be_label
 from .image_windows import cut_image, give_shared_label
 
 # isort: split
@@ -73,14 +75,14 @@ def find_chips(
     chip_m: float = 400,
 ) -> pd.DataFrame:  # one row a chip, columns CHIP_COLUMNS; paths, sources (base/path_options) or ""
     "List the chips below a folder by their names; DataError where two files claim to be the same."
-    root = Path(root)
+    root, said = split_source(root)
     if not root.is_dir():
         raise DataError(
             root,
             "no such folder",
             "Give data_root a folder with SpaceNet chips, or run a preset with `source: demo`.",
         )
-    chips = _image_files(root)
+    chips = _image_files(root, said)
     if not chips:
         raise DataError(
             root,
@@ -99,8 +101,9 @@ def find_chips(
     return pd.DataFrame(sorted(parts, key=lambda r: r["chip"]), columns=CHIP_COLUMNS)
 
 
-def _image_files(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def _image_files(root: Path, said: dict[str, str]) -> dict[tuple[str, str], dict[str, Any]]:
     "The images of each chip and split by product; loose images have no split in their key."
+    said = {key: said[key] for key in ("bands", "nodata") if key in said}  # of all images
     chips: dict[tuple[str, str], dict[str, Any]] = {}
     for path in files_below(root, {".tif", ".tiff"}):
         name, split = parse_chip(path), "test" if _is_test(path, root) else "train"
@@ -110,27 +113,27 @@ def _image_files(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
         known = {"chip": name.id, "city": city, "aoi": name.aoi, "split": split}
         key = (name.id, split if name.aoi else "")
         row = chips.setdefault(key, dict.fromkeys(CHIP_COLUMNS, "") | known)
-        _claim(row, _PRODUCTS.get(_product(path), "ps_rgb"), path)
+        _claim(row, _PRODUCTS.get(_product(path), "ps_rgb"), path, said)
     return chips
 
 
-def _claim(row: dict, key: str, path: Path) -> None:
+def _claim(row: dict, key: str, path: Path, said: dict[str, str] | None = None) -> None:
     "Enter a file into a chip's row, unless another one is there already."
     if row[key]:
         raise DataError(
             path,
             f"has the same chip id ({row['chip']}) as {row[key]}",
-            "Rename or remove one of the two.",
+            mask_cure(path) or mask_cure(file_of(row[key])) or "Rename or remove one of the two.",
         )
-    row[key] = str(path.resolve())
+    row[key] = join_source(path.resolve(), **(said or {}))
 
 
 def _label_files(root: Path) -> dict[tuple[str, str], str]:
     "The best label file of each chip and split."
     ranked: dict[tuple[str, str, int], dict] = {}
-    for path in files_below(root, {".geojson", ".json"}):
-        if path.suffix == ".json" and b'"Feature' not in path.read_bytes()[:4096]:
-            continue  # JSON of another kind
+    for path in files_below(root, set(LABEL_KINDS)):
+        if path.parent.name in _OURS or not may_be_label(path):
+            continue
         product, name = _product(path), parse_chip(path)
         if product in _PRODUCTS and path.with_suffix(".tif").exists():
             product = ""  # an own label, named like its image `..._PS-RGB_img0.tif`

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from ..base.labels import read_labels
-from ..raster import ground_size, read, read_chip
+from ..raster import ground_size, read_picture, read_chip
 
 # isort: split
 import matplotlib.pyplot as plt
@@ -54,7 +54,9 @@ def plot_histograms(
     size = (max(4, 2.6 * len(cities)), 2.4)
     fig, axes = plt.subplots(1, len(cities), figsize=size, dpi=70, squeeze=False)
     for ax, city in zip(axes.flat, cities, strict=True):
-        images = [read(path) for path in chips.loc[chips["city"] == city, "image"].head(per_city)]
+        images = [
+            read_picture(path) for path in chips.loc[chips["city"] == city, "image"].head(per_city)
+        ]
         for band in range(len(images[0])):
             found = [i[band] for i in images if len(i) > band]
             values = np.concatenate([v[np.isfinite(v) & (v > 0)] for v in found])

@@ -34,7 +34,10 @@ def outline(grid: Grid) -> str:
             "lies outside the area of its CRS",
             "Check its georeference; `rio info` shows bounds and CRS.",
         )
-    places = zip(*warp_points(grid.crs, "EPSG:4326", xs, ys), strict=True)
+    xs, ys = warp_points(grid.crs, "EPSG:4326", xs, ys)
+    if max(xs) - min(xs) > 180:  # across the 180th meridian
+        xs = [x + 360 if x < 0 else x for x in xs]
+    places = zip(xs, ys, strict=True)
     return ",".join(f"{x:.9f} {y:.9f}" for x, y in places)
 
 # %% ../../nbs/chips/image_windows.ipynb #e07b1213
@@ -124,10 +127,10 @@ def _near(label: str) -> str:
     ring = split_source(label)[1].get("within")
     if not ring:
         return label
-    west, south, east, north = _extent(str(file_of(label)))
+    west, south, east, north = _extent(join_source(label, within=""))
     x, y = np.array([corner.split() for corner in ring.split(",")], float).T
     is_near = x.max() >= west and x.min() <= east and y.max() >= south and y.min() <= north
-    return label if is_near else ""
+    return label if is_near or x.max() > 180 else ""
 
 
 @lru_cache(maxsize=4)

@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..core import DataError
+from ..core import DataError, Run, parse_chip
 from ..graph import from_labels
 from ..base.known_channels import KINDS, known_of_tags, read_known
-from ..base.labels import Rows, move_lines, read_rows
+from ..base.labels import Rows, beside, move_lines, read_rows
 from ..base.parallel import Failure, parallel
 from ..base.path_options import file_of, join_source, split_source, window_of
 from .image_windows import outline
 from spacenet5_nb.raster import (
-    band_order,
+    bands_of,
     check_budget,
     checked_target,
     grid_in,
     gsd_of,
+    lonlat_bounds,
     open_raster,
-    read,
+    picture_notes,
+    read_picture,
     valid_pixels,
 )
-from ..speed_limits import road_class, speed_of
+from ..speed_limits import check_heard, hear, road_class, speed_of
 
 # isort: split
 import numpy as np
@@ -36,7 +38,7 @@ import shapely
 from rasterio.warp import transform_bounds
 
 # %% auto #0
-__all__ = ['FACTS', 'scan_image', 'scan_label', 'known_text', 'scan_chip', 'scan_chips']
+__all__ = ['FACTS', 'scan_image', 'scan_label', 'known_text', 'scan_chip', 'scan_chips', 'warn_bands']
 
 # %% ../../nbs/chips/integrity.ipynb #910c2e10
 def scan_image(
@@ -45,12 +47,13 @@ def scan_image(
     gsd_m: float | None = None,  # to which the preset will bring it
 ) -> tuple[dict[str, Any], list[str]]:  # facts, problems that one can live with
     "Decode an image and take its facts; DataError where it cannot be used."
-    with open_raster(path) as source:
+    with open_raster(path, picture=True) as source:
         for n in bands_wanted:
-            band_order(source.count, n, name=path)
+            bands_of(source, n, path)
         check_budget(source, (source.count, *source.shape))
         grid, nodata, dtype, count = grid_in(source), source.nodata, source.dtypes[0], source.count
         bounds = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
+        bounds = lonlat_bounds(grid) if bounds[0] > bounds[2] else bounds  # over the 180th meridian
     checked_target(path, grid, gsd_m, max(bands_wanted, default=3))
     image, partner = _undone(path)
     valid = valid_pixels(image, nodata)
@@ -68,7 +71,12 @@ def scan_image(
         **dict(zip(("minx", "miny", "maxx", "maxy"), bounds, strict=True)),
         "footprint": f"POLYGON (({ring},{ring.split(',')[0]}))",
     }
-    return facts, _notes(image, valid)
+    return facts, [*_notes(image, valid), *_taken(path, bands_wanted)]
+
+
+def _taken(path: str, bands_wanted: Sequence[int]) -> list[str]:
+    "What was taken for granted of an image's edges and of a band that is called alpha."
+    return picture_notes(path, max(bands_wanted, default=3))[1:]  # of bands, the command says it
 
 
 def _notes(image: np.ndarray, valid: np.ndarray) -> list[str]:
@@ -82,8 +90,9 @@ def _undone(path: str) -> tuple[np.ndarray, float]:
     "All pixels of an image, and 1; of a pair the coarse one's, and the fine one's share of data."
     pan = split_source(path)[1].get("pan")
     if not pan:
-        return read(path), 1.0
-    return read(join_source(path, pan="")), float(valid_pixels(read(pan)).mean())
+        return read_picture(path), 1.0
+    coarse = read_picture(join_source(path, pan=""))
+    return coarse, float(valid_pixels(read_picture(pan)).mean())
 
 # %% ../../nbs/chips/integrity.ipynb #fc251775
 def scan_label(
@@ -93,22 +102,23 @@ def scan_label(
     "Read a label file; DataError where it cannot belong to its image."
     rows = read_rows(path)
     if not len(rows.lines):
-        return {"classes": {}, "speeds": {}}, list(rows.problems)
-    if not shapely.intersects(rows.lines, shapely.box(*bounds)).any():
+        return {"classes": {}, "speeds": {}, "heard": {}}, list(rows.problems)
+    if not shapely.intersects(beside(rows.lines, bounds), shapely.box(*bounds)).any():
         raise DataError(
             file_of(path),
             "does not overlap its image",
             "Check that label and image are the same chip and that both name the right CRS.",
         )
-    return _road_km(rows)
+    return _road_km(rows, file_of(path))
 
 
-def _road_km(rows: Rows) -> tuple[dict[str, dict], list[str]]:
+def _road_km(rows: Rows, name: object) -> tuple[dict[str, dict], list[str]]:
     "Kilometres by class and speed, and what had to be guessed or left out."
     g = from_labels(rows)
     km = shapely.length(move_lines(rows.lines, "EPSG:4326", g.graph["crs"])) / 1000
     is_timed = "speed" in known_of_tags(rows.tags)
     speeds = [speed_of(tags) for tags in rows.tags] if is_timed else []
+    heard = check_heard(hear(rows.tags, speeds), name) if is_timed else None
     guessed = Counter(s.problem for s in speeds if s.problem)
     notes = [f"{n} roads: {text}" for text, n in guessed.most_common()]
     repeated = 1000 * km.sum() - sum(d["length"] for *_, d in g.edges(data=True))
@@ -116,8 +126,9 @@ def _road_km(rows: Rows) -> tuple[dict[str, dict], list[str]]:
         notes.append(f"{repeated:.0f} m of road given twice, counted once")
     by = {"classes": [road_class(tags) for tags in rows.tags]}
     by |= {"speeds": [f"{s.mph:g}" for s in speeds]} if is_timed else {}
-    sums = {name: pd.Series(km).groupby(keys).sum().to_dict() for name, keys in by.items()}
-    return {"speeds": {}} | sums, [*rows.problems, *notes]
+    sums = {what: pd.Series(km).groupby(keys).sum().to_dict() for what, keys in by.items()}
+    said = {"heard": heard._asdict() if heard else {}}
+    return {"speeds": {}} | sums | said, [*rows.problems, *notes]
 
 # %% ../../nbs/chips/integrity.ipynb #4904c171
 # of a chip that could not be read
@@ -137,6 +148,7 @@ FACTS = {
     "footprint": "",
     "known_channels": "",
 }
+_NO_ROADS: dict[str, dict] = {"classes": {}, "speeds": {}, "heard": {}}
 
 
 def known_text(
@@ -154,7 +166,7 @@ def scan_chip(
 ]:  # facts, `classes`, `speeds`, `problems`, `fatal`: why it cannot be used, or ""
     "Everything about one chip that its files say; the work of one process."
     image, label, bands_wanted, gsd_m = job
-    facts: dict[str, Any] = {**FACTS, "classes": {}, "speeds": {}, "problems": [], "fatal": ""}
+    facts: dict[str, Any] = {**FACTS, **_NO_ROADS, "problems": [], "fatal": ""}
     try:
         found, facts["problems"] = scan_image(image, bands_wanted, gsd_m)
         facts |= found
@@ -201,4 +213,20 @@ def _or_blank(scan: dict[str, Any] | Failure, image: str) -> dict[str, Any]:
     if not isinstance(scan, Failure):
         return scan
     fatal = str(scan._replace(subject=image))
-    return {**FACTS, "classes": {}, "speeds": {}, "problems": [], "fatal": fatal}
+    return {**FACTS, **_NO_ROADS, "problems": [], "fatal": fatal}
+
+
+def warn_bands(
+    r: Run,
+    say: Callable[[str], object] = print,
+    most: int = 200,  # images that are looked at
+) -> None:
+    "Say which images do not say what their bands are; SpaceNet's are known."
+    images = pd.read_parquet(r.chips, columns=["image"])["image"]
+    whole = sorted({join_source(i, window="") for i in images if not parse_chip(file_of(i)).aoi})
+    n = max(f.bands for f in r.preset.folds)
+    notes = [(i, note) for i in whole[:most] for note in picture_notes(i, n)[:1] if note]
+    for text, count in Counter(note for _, note in notes).items():
+        first = next(file_of(i).name for i, note in notes if note == text)
+        more = f" ({count} such images)" if count > 1 else ""
+        say(f"warning: {first}: {text}{more}")

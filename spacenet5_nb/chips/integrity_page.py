@@ -13,6 +13,8 @@ from typing import Any
 
 from ..core import Run, write_text
 
+from ..speed_limits import Heard, add_heard
+
 # isort: split
 import pandas as pd
 
@@ -89,11 +91,18 @@ def integrity_page(
         f'<!doctype html><meta charset="utf-8"><title>{_text(title)}</title><style>{_STYLE}</style>'
         f"<h1>{_text(title)}</h1>"
         f"<p>{len(scanned)} chips, {scanned['road_km'].sum():.1f} km of road.</p>"
+        f"{_speeds_line(scanned)}"
         f"{_table(('kind', 'chips', ''), _kind_rows(kinds))}{_table(heads, _city_rows(scanned))}"
         f"<h2>Where</h2>{maps}"
         f"{f'<p>{lost} chips have no place: they could not be read.</p>' if lost else ''}"
         f"<h2>Problems</h2>{_table(('chip', 'what'), problems) if problems else '<p>None.</p>'}\n"
     )
+
+
+def _speeds_line(scanned: pd.DataFrame) -> str:
+    "Where the labels' speeds come from."
+    heard = [Heard(**h) for h in scanned.get("heard", []) if h]
+    return f"<p>{_text(add_heard(heard).line())}</p>" if heard else ""
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..base.parallel import parallel
 from ..base.path_options import join_source
-from ..raster import open_raster, read, valid_pixels
+from ..raster import open_raster, read_picture, valid_pixels
 
 # isort: split
 import numpy as np
@@ -23,9 +23,9 @@ def chip_percentiles(
     image: str,
 ) -> tuple[np.ndarray, np.ndarray]:  # (bands, 101) percentiles, (bands,) how many pixels
     "The distribution of each band's positive pixels in short; the work of one process."
-    with open_raster(image) as source:
+    with open_raster(image, picture=True) as source:
         nodata = source.nodata
-    pixels = read(image)[:, ::4, ::4]
+    pixels = read_picture(image)[:, ::4, ::4]
     pixels[:, ~valid_pixels(pixels, nodata)] = 0
     bands = [band[np.isfinite(band) & (band > 0)] for band in pixels]
     values = [np.percentile(b, range(101)) if b.size else np.zeros(101) for b in bands]

@@ -17,6 +17,7 @@ from ..core import DataError, GraphError, parse_chip
 from ..base.labels import move_lines, read_rows
 from .routes import roads_of
 from ..base.path_options import file_of, split_source
+from ..base.road_files import is_geoparquet
 from ..speed_limits import hear, speed_of
 
 # isort: split
@@ -104,22 +105,11 @@ def _holds_roads(file: Path) -> bool:
     if file.suffix.lower() not in KINDS or file.name.startswith("."):
         return False
     if file.suffix.lower() == ".parquet":
-        return _is_geoparquet(file)
+        return is_geoparquet(file)
     if file.suffix.lower() != ".json":
         return file.is_file()
     with open(file, "rb") as f:
         return b'"Feature' in f.read(4096)
-
-
-def _is_geoparquet(file: Path) -> bool:
-    "Whether a table says which of its columns are geometries."
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return b"geo" in (parquet.read_schema(file).metadata or {})
-    except (OSError, pyarrow.ArrowInvalid):
-        return True  # to be complained of
 
 # %% ../../nbs/judge/chip_graphs.ipynb #124ec667
 _WANTED = ("ImageId", "WKT_Pix", "travel_time_s")

@@ -53,6 +53,8 @@ def warp_rgb(
     "Warp an image to longitude and latitude and shrink it, averaging."
     h, w = grid.shape
     bounds = transform_bounds(grid.crs, WGS84, *array_bounds(h, w, grid.transform))
+    if bounds[0] > bounds[2]:  # across the 180th meridian
+        bounds = raster.lonlat_bounds(raster.as_grid(grid))
     shrink = min(1.0, max_px / max(h, w))
     shape = max(1, round(h * shrink)), max(1, round(w * shrink))
     rgba = np.zeros((4, *shape), np.uint8)

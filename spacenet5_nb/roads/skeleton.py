@@ -32,7 +32,8 @@ def check_probs(
             name,
             f"has shape {probs.shape}, but the channels are {len(channels)} bands "
             f"({', '.join(channels.names)})",
-            "Give (bands, H, W) and the channels that the network was trained with.",
+            "Name its bands as `spacenet5 extract` does, or give the preset whose channels they "
+            "are (--preset, in Python channels=); one band alone is taken as road.",
         )
     return check_values(probs, name)
 
@@ -45,13 +46,24 @@ def check_values(
     if probs.dtype == np.uint8:
         return probs
     if probs.dtype.kind != "f":
-        raise DataError(name, f"is {probs.dtype}", "Give uint8 (0-255) or float (0-1).")
+        raise DataError(
+            name,
+            f"is {probs.dtype}",
+            "Give uint8 (0-255) or float (0-1): `rio convert in.tif out.tif --dtype uint8`.",
+        )
     low, high = (float(probs.min()), float(probs.max())) if probs.size else (0.0, 0.0)
     if np.isnan(low) or np.isnan(high):
         raise DataError(name, "contains NaN", "Find where the network's output became NaN.")
-    if low < -1e-6 or high > 1 + 1e-6:
+    if low < -1e-6:
         raise DataError(
             name, f"has floats {low:g} to {high:g}", "Apply the sigmoid once, or give uint8."
+        )
+    if high > 1 + 1e-6:
+        scale = f"--scale-ratio {1 / (100 if high <= 100 else 255):.6g}"
+        raise DataError(
+            name,
+            f"has floats {low:g} to {high:g}; probabilities are 0 to 1",
+            f"Scale them: `rio convert in.tif out.tif {scale}`; logits want a sigmoid.",
         )
     return probs
 

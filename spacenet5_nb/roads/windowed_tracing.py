@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 import shapely
 from affine import Affine
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from .. import graph
@@ -44,7 +45,7 @@ from ..vectorize import steps
 
 # %% auto #0
 __all__ = ['ALIGN_PX', 'OVER_PX', 'OFF_PX', 'DiskStack', 'Core', 'make_cores', 'part_of_frame', 'core_area', 'find_part',
-           'join_parts', 'finish_roads', 'vectorize_windows']
+           'join_parts', 'finish_roads', 'check_scale', 'vectorize_windows']
 
 # %% ../../nbs/roads/windowed_tracing.ipynb #503f6cc8
 class DiskStack:
@@ -60,6 +61,8 @@ class DiskStack:
     ):
         with open_raster(path) as source:
             self.path, self.window = Path(path), window or (0, 0, *source.shape)
+            self.nodata = source.nodata
+            self.masked = MaskFlags.per_dataset in source.mask_flag_enums[0]
             self.bands, self.dtype = (
                 list(range(source.count) if bands is None else bands),
                 np.dtype(source.dtypes[0]),
@@ -85,11 +88,21 @@ class DiskStack:
         r, c, h, w = window
         with open_raster(self.path) as source:
             try:
-                return source.read([b + 1 for b in bands], window=Window(c, r, w, h))
+                pixels = source.read([b + 1 for b in bands], window=Window(c, r, w, h))
+                return self._without_nodata(source, pixels, Window(c, r, w, h))
             except rasterio.errors.RasterioIOError as e:
                 raise DataError(
                     self.path, f"is truncated or damaged ({e})", "Predict it again."
                 ) from e
+
+    def _without_nodata(self, source: Any, pixels: np.ndarray, window: Window) -> np.ndarray:
+        "Probability 0 where the file declares that it holds no data."
+        if self.nodata is not None and self.nodata != 0:
+            here = np.isnan(pixels) if np.isnan(self.nodata) else pixels == self.nodata
+            pixels[here] = 0
+        if self.masked:
+            pixels[:, source.dataset_mask(window=window) == 0] = 0
+        return pixels
 
     def _pixels(self, rows: np.ndarray, columns: np.ndarray, side: int = 2048) -> np.ndarray:
         "Pixels of all bands at rows and columns that broadcast, read in squares."
@@ -183,9 +196,10 @@ def find_part(
     frame: Frame,  # of the whole raster
     config: VectorizeConfig,
     channels: Channels,
+    bands: Sequence[int] | None = None,  # of the file, from 0, in the channels' order; None: all
 ) -> nx.MultiGraph:  # road graph without speeds; nodes where it was cut have `open`
     "The roads of one window's core, before what looks at whole roads."
-    stack = DiskStack(path, core.seen)
+    stack = DiskStack(path, core.seen, bands)
     if not stack[channels.road].any():
         return graph.empty(frame.target)
     local = replace(config, min_component_m=0.0, simplify_m=0.0)
@@ -214,9 +228,11 @@ def _found_parts(
     config: VectorizeConfig,
     channels: Channels,
     workers: int | None,
+    bands: Sequence[int] | None = None,
 ) -> Iterator:
     "The windows' parts in order, from one process, several, or a cluster."
-    jobs = [(Path(path).absolute(), core, frame, config, channels) for core in cores]
+    file = Path(path).absolute()
+    jobs = [(file, core, frame, config, channels, bands) for core in cores]
     if workers is None and load_settings().scheduler and len(jobs) > 1:
         yield from zip(cores, _on_workers(jobs), strict=True)
         return
@@ -273,6 +289,22 @@ def finish_roads(g: nx.MultiGraph, frame: Frame, config: VectorizeConfig) -> nx.
     )
 
 
+def check_scale(
+    top: int,  # largest value of the road band
+    name: str,
+) -> None:
+    "Refuse bytes that are no probabilities from 0 to 255: masks of 0 and 1, and percentages."
+    if top in (0, 255) or top > 100:
+        return
+    what = "a mask of 0 and 1" if top == 1 else f"values of 0 to {top}, perhaps per cent"
+    scale = 255 if top == 1 else 2.55
+    raise DataError(
+        name,
+        f"holds {what}; bytes are probabilities of 0 to 255 here",
+        f"Scale it: `rio convert {Path(name).name} scaled.tif --scale-ratio {scale:g}`.",
+    )
+
+
 def vectorize_windows(
     path: str | Path,  # GeoTIFF of probabilities, one band a channel, tiled
     *,
@@ -282,18 +314,22 @@ def vectorize_windows(
     window_px: int = 4096,  # side of a window's core: memory
     margin_m: float = 120.0,  # beyond it
     workers: int | None = 1,  # processes; None: as settings say, a cluster's or this machine's
+    bands: Sequence[int] | None = None,  # of the file, from 0, in the channels' order; None: all
 ) -> nx.MultiGraph:
     "The road graph of a raster of any size."
     config = section(config, VectorizeConfig, NAMED)
-    check_probs(
-        stack := DiskStack(path), channels, str(path)
-    )  # bytes are right by themselves; floats are read once for this
+    stack = DiskStack(path, bands=bands)
+    check_probs(stack, channels, str(path))  # floats are read once for this
+    if stack.dtype == np.uint8:
+        check_scale(int(stack[channels.road].max()), str(path))
     with open_raster(path) as source:
         shape, transform, crs = source.shape, source.transform, source.crs
     frame = make_frame(shape, transform, crs)
     cores = make_cores(shape, window_px, round(margin_m / frame.gsd_m))
     g = finish_roads(
-        join_parts(_found_parts(path, cores, frame, config, channels, workers), frame.target),
+        join_parts(
+            _found_parts(path, cores, frame, config, channels, workers, bands), frame.target
+        ),
         frame,
         config,
     )

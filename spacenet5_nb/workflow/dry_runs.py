@@ -118,7 +118,7 @@ def plan_extract(
     "What `extract` would do."
     from spacenet5_nb import raster
     from spacenet5_nb.extract import (
-        band_count,
+        bands_to_give,
         check_names,
         find_members,
         fitting,
@@ -129,7 +129,9 @@ def plan_extract(
 
     check_names(Path(out), image)
     check_place(out)
-    paths, notes = fitting(find_members(members), band_count(image), image)
+    count, most, taken = bands_to_give(image)
+    paths, notes = fitting(find_members(members), count, image, most)
+    notes += taken
     p, grid = preset_of(read_info(paths[0]), preset, say), grid_of(image)
     how = measure(
         paths, tta or p.ensemble.tta, "auto" if devices in ("", "auto") else devices.split(",")[0]

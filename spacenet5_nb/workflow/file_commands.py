@@ -213,7 +213,6 @@ def _vectorize_command(
     dry_run: DryRun = False,
 ) -> None:
     "Roads with speeds from a raster of probabilities, in windows."
-    from spacenet5_nb.core import Channels
     from spacenet5_nb.roads.formats import WRITERS, save
     from spacenet5_nb.workflow.dry_runs import plan_vectorize
     from spacenet5_nb.raster import open_raster
@@ -231,26 +230,35 @@ def _vectorize_command(
         return plan_vectorize(raster, out, window_px, workers or load_settings().n_workers, say)
     with open_raster(raster) as source:
         names = list(source.descriptions)
-    channels = next(
-        (
-            c
-            for c in (p.channels, Channels.best(), Channels.selim_sef(), Channels.cresi())
-            if list(c.names) == names
-        ),
-        p.channels,
-    )
+    channels, bands = _channels_of(names, p.channels)
+    timed = len(names) > 1
     g = vectorize_windows(
         raster,
         config=p.vectorize,
-        speed=p.speed,
+        speed=p.speed if timed else None,
         channels=channels,
+        bands=bands,
         window_px=window_px,
         workers=workers,
     )
-    save(g, out)
-    say(
-        f"{out}: {g.number_of_edges()} edges, {sum(d['length'] for *_, d in g.edges(data=True)) / 1000:.2f} km"
-    )
+    save(g, out, speeds=timed)
+    km = sum(d["length"] for *_, d in g.edges(data=True)) / 1000
+    bare = "" if timed else "; one band says where roads are, not how fast: no speeds are written"
+    say(f"{out}: {g.number_of_edges()} edges, {km:.2f} km{bare}")
+
+
+def _channels_of(names: list[str | None], own: Any) -> tuple[Any, list[int] | None]:
+    "What a raster's bands mean, by their names or number; their order where it is another."
+    from spacenet5_nb.core import Channels
+
+    known = (own, Channels.best(), Channels.selim_sef(), Channels.cresi())
+    if len(names) == 1:  # a mask, or one network's roads: read as road and as its only speed
+        return Channels.bins((25.0,), has_junction=False), [0, 0]
+    for channels in known:
+        if sorted(map(str, names)) == sorted(channels.names):
+            order = [names.index(name) for name in channels.names]
+            return channels, None if order == sorted(order) else order
+    return own, None
 
 
 @tools.command("stitch")

@@ -68,9 +68,11 @@ def run_stage(
 
 
 def _look_at_streets(r: Run) -> None:
-    "Warn of labels whose roads cross without meeting, before anything is trained on them."
+    "Say what was taken for granted of images and labels, before anything is trained on them."
     from spacenet5_nb.acquire.street_topology import warn_streets
+    from spacenet5_nb.chips.integrity import warn_bands
 
+    warn_bands(r, say)
     warn_streets(r, say)
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00004
