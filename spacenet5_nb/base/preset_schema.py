@@ -92,6 +92,8 @@ class TrainConfig:
         "contrast",
         "gamma",
     )
+    rotate_deg: float = 10.0  # largest turn of a crop beside flips and quarter turns
+    rotate_share: float = 0.2  # of the crops that are turned so
     colour_share: float = 0.5  # of the crops whose colour is changed
     colour_most: int = 1  # changes of colour, one after the other, that a crop may have
     validation_chips: int | None = None  # per validation, spread over cities; null: all of the fold

@@ -334,6 +334,7 @@ def make_augmentation(
     colour_share: float = 0.5,  # of the crops
     colour_most: int = 1,  # changes at a time
     rotate_p: float = 0.2,
+    rotate_deg: float = 10.0,  # at most
 ) -> A.Compose:
     "The pipeline for a square image (H, W, bands) uint8 and mask (H, W, planes) uint16."
     changes = [COLOURS[c]() for c in colour]
@@ -346,7 +347,7 @@ def make_augmentation(
         [
             A.Resize(crop, crop, mask_interpolation=cv2.INTER_NEAREST),
             A.Rotate(
-                10,
+                rotate_deg,
                 border_mode=cv2.BORDER_CONSTANT,
                 fill=0,
                 fill_mask=0,
@@ -445,7 +446,12 @@ class RoadDataset(Dataset):
         self.shift, self.by_size = t.shift, t.scale_gsd_m is not None
         self.scales = scales_of(chips, t, gsd_m)
         self.augmentation = make_augmentation(
-            crop, colour=t.colour, colour_share=t.colour_share, colour_most=t.colour_most
+            crop,
+            colour=t.colour,
+            colour_share=t.colour_share,
+            colour_most=t.colour_most,
+            rotate_p=t.rotate_share,
+            rotate_deg=t.rotate_deg,
         )
         self.known = [known_in(m, self.names) for m in chips["mask"]]
         self.places: dict[
