@@ -45,20 +45,28 @@ from .inference.sliding_windows import Scene, Span, open_scene, read_window
 from .roads.windowed_tracing import vectorize_windows
 
 # %% auto #0
-__all__ = ['FEW', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names', 'probs_path', 'band_count',
-           'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'begun_preset', 'name_of',
-           'train_own', 'own_folder', 'is_older']
+__all__ = ['WORLD', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names',
+           'probs_path', 'band_count', 'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map',
+           'begun_preset', 'name_of', 'train_own', 'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
+WORLD = "world"  # the members that come with the workspace
+
+
+def world_folder() -> Path:
+    "Where the members that come with the workspace lie, in a clone and in a wheel."
+    return Path(__file__).parent / "assets" / WORLD
+
+
 def find_members(
     members: str
     | Path
-    | Sequence[str | Path],  # a run's folder, its `folds`, a checkpoint, or a list of checkpoints
+    | Sequence[str | Path],  # world; a run's folder, its `folds`, a checkpoint, or a list of them
 ) -> list[Path]:
     "Checkpoints in a fixed order; those that were set aside are none."
     if not isinstance(members, str | Path):
         return [Path(m) for m in members]
-    root = Path(members)
+    root = world_folder() if str(members) == WORLD else Path(members)
     if root.is_file():
         return [root]
     found = sorted(
@@ -70,7 +78,7 @@ def find_members(
         raise CheckpointError(
             root,
             "holds no member (*.safetensors)",
-            "Name a run's `folds` folder, such as outputs/demo/folds; `spacenet5 pipeline --preset demo` makes it.",
+            "Name `world`, the members that come with the workspace, or a run's `folds` folder, such as outputs/demo/folds.",
         )
     return found
 

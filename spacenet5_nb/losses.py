@@ -27,8 +27,8 @@ from spacenet5_nb.topology import (  # noqa: F401
 _all_ = ["cldice_loss", "soft_skeleton"]
 
 # %% auto #0
-__all__ = ['bce_loss', 'focal_loss', 'dice_loss', 'channel_terms', 'soft_terms', 'HeadLoss', 'ComboLoss', 'head_slices',
-           'cldice_loss', 'soft_skeleton']
+__all__ = ['bce_loss', 'focal_loss', 'dice_loss', 'known_of', 'channel_terms', 'soft_terms', 'HeadLoss', 'ComboLoss',
+           'head_slices', 'cldice_loss', 'soft_skeleton']
 
 # %% ../nbs/03b_losses.ipynb #ec24f0fb
 def bce_loss(
@@ -70,39 +70,49 @@ def dice_loss(
     dims = tuple(range(1, p.ndim)) if per_image else tuple(range(p.ndim))
     return (1 - (2 * (p * t).sum(dims) + smooth) / (p.sum(dims) + t.sum(dims) + smooth)).mean()
 
+# %% ../nbs/03b_losses.ipynb #8da857aa
+def known_of(
+    targets: Tensor,  # bool: all of it is known; a number: not where it is negative
+) -> Tensor | None:  # bool, same shape; None: all of it
+    "Where a target says something; a label without speeds, or a pixel without data, does not."
+    if targets.dtype == torch.bool:
+        return None
+    known = targets >= 0
+    return None if known.all() else known
+
 # %% ../nbs/03b_losses.ipynb #3151ba4c
 class _ChannelTerms(torch.autograd.Function):
     """Dice, focal and cross-entropy per channel with their derivative by hand.
 
     With z the logit turned so that high is wrong, s = sigmoid(z) is 1 - p_t and softplus(z) the cross-entropy b. Autograd would keep some
-    thirty arrays for the same; on a CPU that costs as much as the encoder.
+    thirty arrays for the same; on a CPU that costs as much as the encoder. Where nothing is known, s and b are 0, and with them every derivative.
     """
 
     @staticmethod
     def forward(
-        ctx, x: Tensor, t: Tensor, min_pixels: int, gamma: float
+        ctx, x: Tensor, t: Tensor, known: Tensor | None, min_pixels: int, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        dims, size = (0, 2, 3), t.numel() / t.shape[1]
+        dims, pixels = (0, 2, 3), t.numel() / t.shape[1]
         turn = t.to(x.dtype).mul_(-2).add_(1)  # -1 on the target, 1 beside it
         z = x * turn
         s, b = z.sigmoid(), F.softplus(z, threshold=40)
-        n, wrong = (size - turn.sum(dims)) / 2, (s.sum(dims) - (s * turn).sum(dims)) / 2
+        size = pixels if known is None else known.sum(dims).clamp(min=1).to(x.dtype)
+        if known is not None:
+            s.mul_(known), b.mul_(known)
+        n, wrong = (pixels - turn.sum(dims)) / 2, (s.sum(dims) - (s * turn).sum(dims)) / 2
         both, either = n - wrong, s.sum(dims) - 2 * wrong + 2 * n
         kept = n > min_pixels - 0.5
         ctx.save_for_backward(turn, s, b, both, either, kept)
-        ctx.gamma = gamma
-        return (
-            (1 - (2 * both + 1e-5) / (either + 1e-5)) * kept,
-            (s**gamma * b).mean(dims),
-            b.mean(dims),
-        )
+        ctx.gamma, ctx.size = gamma, size
+        dice = (1 - (2 * both + 1e-5) / (either + 1e-5)) * kept
+        return dice, (s**gamma * b).sum(dims) / size, b.sum(dims) / size
 
     @staticmethod
     def backward(
         ctx, g_dice: Tensor, g_focal: Tensor, g_bce: Tensor
-    ) -> tuple[Tensor, None, None, None]:
+    ) -> tuple[Tensor, None, None, None, None]:
         turn, s, b, both, either, kept = ctx.saved_tensors
-        c, size = (1, -1, 1, 1), turn.numel() / turn.shape[1]
+        c, size = (1, -1, 1, 1), ctx.size
         outside = (2 * both + 1e-5) / (either + 1e-5) ** 2 * g_dice * kept
         inside = 2 / (either + 1e-5) * g_dice * kept - outside
         rest = 1 - s
@@ -111,42 +121,44 @@ class _ChannelTerms(torch.autograd.Function):
             g.addcmul_(s, (g_bce / size).view(c))
         dice = turn * ((outside - inside) / 2).view(c)
         g.addcmul_(dice.add_(((outside + inside) / 2).view(c)), rest.mul_(s))
-        return g.mul_(turn), None, None, None
+        return g.mul_(turn), None, None, None, None
 
 
 def channel_terms(
     logits: Tensor,  # (N, C, H, W)
-    targets: Tensor,  # same shape; 0 or 1, or bool
+    targets: Tensor,  # same shape; 0 or 1, or bool; negative where nothing is known
     *,
     min_pixels: int = 100,  # channels with fewer target pixels have dice 0
     gamma: float = 2.0,
 ) -> dict[str, Tensor]:  # each (C,)
-    "Dice, focal and cross-entropy of each channel over the batch."
-    terms = _ChannelTerms.apply(
-        exact(logits), targets if targets.dtype == torch.bool else targets > 0.5, min_pixels, gamma
-    )
+    "Dice, focal and cross-entropy of each channel over what is known of it in the batch."
+    is_road = targets if targets.dtype == torch.bool else targets > 0.5
+    terms = _ChannelTerms.apply(exact(logits), is_road, known_of(targets), min_pixels, gamma)
     return dict(zip(("dice", "focal", "bce"), terms, strict=True))
 
 # %% ../nbs/03b_losses.ipynb #7640506f
 def soft_terms(
     logits: Tensor,  # (N, C, H, W)
-    targets: Tensor,  # same shape, 0 to 1
+    targets: Tensor,  # same shape, 0 to 1; negative where nothing is known
     *,
     min_pixels: int = 100,  # channels with fewer pixels above 0 have dice 0
     gamma: float = 2.0,
 ) -> dict[str, Tensor]:  # each (C,)
     "`channel_terms` for targets between 0 and 1: each is least where the probability equals the target."
-    x, dims = exact(logits), (0, 2, 3)
-    p, t = x.sigmoid(), targets.to(x.dtype)
-    bce = F.binary_cross_entropy_with_logits(x, t, reduction="none")
+    x, dims, known = exact(logits), (0, 2, 3), (targets >= 0).to(exact(logits).dtype)
+    p, t, size = x.sigmoid() * known, targets.to(x.dtype) * known, known.sum(dims).clamp(min=1)
+    bce = F.binary_cross_entropy_with_logits(x, t, reduction="none") * known
     dice = 1 - (2 * (p * t).sum(dims) + 1e-5) / ((p * p).sum(dims) + (t * t).sum(dims) + 1e-5)
     return {
         "dice": dice * ((t > 0).sum(dims) >= min_pixels),
-        "focal": ((p - t).abs() ** gamma * bce).mean(dims),
-        "bce": bce.mean(dims),
+        "focal": ((p - t).abs() ** gamma * bce).sum(dims) / size,
+        "bce": bce.sum(dims) / size,
     }
 
 # %% ../nbs/03b_losses.ipynb #2fba8893
+_NOTHING = -20.0  # a logit that says no
+
+
 class HeadLoss(nn.Module):
     "Weighted sum of a head's terms."
 
@@ -170,7 +182,9 @@ class HeadLoss(nn.Module):
 
     def combine(self, terms: Mapping[str, Tensor], logits: Tensor, targets: Tensor) -> Tensor:
         "The head's loss from its channels' terms, and the further losses that have a weight."
-        w = self.weights
+        w, known = self.weights, known_of(targets)
+        if known is not None:  # what follows compares whole maps: there both say nothing
+            logits, targets = logits.masked_fill(~known, _NOTHING), targets.clamp(min=0)
         total = (
             w.dice * terms["dice"].sum()
             + w.focal * terms["focal"].mean()
@@ -211,7 +225,10 @@ class ComboLoss(nn.Module):
         self.parts: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        "Loss of (N, channels, H, W) logits against 0/1 targets; a continuous speed is floating point, 0 to 1 for 0 to 255."
+        """Loss of (N, channels, H, W) logits against 0/1 targets, which are negative where nothing is known and then teach nothing.
+
+        A continuous speed is floating point, 0 to 1 for 0 to 255.
+        """
         if logits.shape != targets.shape or logits.shape[1] != len(self.channels):
             raise ValueError(
                 f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have the same shape and {len(self.channels)} channels"

@@ -371,8 +371,8 @@ def _train_own_command(
     begin_with: Annotated[
         str,
         typer.Option(
-            help="folder of members to go on from, such as outputs/demo/folds [default: fresh "
-            "weights]"
+            help="world, or a folder of members to go on from, such as outputs/demo/folds "
+            "[default: the preset's weights]"
         ),
     ] = "",
     out: Annotated[

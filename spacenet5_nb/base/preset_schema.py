@@ -79,17 +79,27 @@ class TrainConfig:
     # of one fold, all its stages and resumes; training then stops at an epoch's end, and goes on
     # once this is larger
     max_hours: float | None = None
-    city_balanced: bool = False  # cities in turn, whatever their numbers of chips
+    # cities in turn, whatever their numbers of chips; or how often each comes, by name: a weight
+    # for every city that is there
+    city_balanced: bool | dict[str, float] = False
     rare_share: float = 0.0  # of the samples, placed on a crossing or a road of at least `rare_mph`
     rare_mph: float = 45.0
-    # one of these for every second crop
-    colour: tuple[Literal["shift", "contrast", "gamma", "gain", "saturation"], ...] = (
+    # changes of colour, one of these for every second crop
+    colour: tuple[
+        Literal["shift", "contrast", "gamma", "gain", "saturation", "haze", "exposure", "blur"], ...
+    ] = (
         "shift",
         "contrast",
         "gamma",
     )
+    rotate_deg: float = 10.0  # largest turn of a crop beside flips and quarter turns
+    rotate_share: float = 0.2  # of the crops that are turned so
+    colour_share: float = 0.5  # of the crops whose colour is changed
+    colour_most: int = 1  # changes of colour, one after the other, that a crop may have
     validation_chips: int | None = None  # per validation, spread over cities; null: all of the fold
     scale_range: tuple[float, float] = (0.8, 1.2)  # random sized crops
+    # crops whose pixels have these sizes on the ground instead; null: as `scale_range` says
+    scale_gsd_m: tuple[float, float] | None = None
     # of a chip's side, for every second crop; what comes in from outside is mirrored
     shift: float = 0.2
     ema: float | None = None  # decay of a moving average of the weights, which is kept; null: none

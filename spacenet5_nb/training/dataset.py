@@ -23,6 +23,7 @@ from .. import raster
 from ..core import DataError, StageError, TrainConfig
 from ..base.parallel import parallel
 from .sampling import EpochSampler, Key, epoch_keys, rank_now, rare_channels  # noqa: F401  (known by this module's name too)
+from ..base.known_channels import is_known
 from ..base.path_options import file_of
 
 core.cure_torchvision()
@@ -34,10 +35,11 @@ cv2.setNumThreads(0)  # its threads and torch's would fight for the same cores
 _all_ = ["EpochSampler", "Key", "epoch_keys", "rank_now", "rare_channels"]
 
 # %% auto #0
-__all__ = ['COLOURS', 'pack_bits', 'unpack_bits', 'is_continuous', 'pack_target', 'unpack_target', 'bit_of', 'stamp',
-           'cached_image', 'cached_mask', 'cache_chip', 'cache_chips', 'mirrored', 'read_window', 'place_crop',
-           'Saturation', 'make_augmentation', 'augment', 'RoadDataset', 'places', 'EpochSampler', 'Key', 'epoch_keys',
-           'rank_now', 'rare_channels']
+__all__ = ['HOLE_PX', 'COLOURS', 'pack_bits', 'unpack_bits', 'is_continuous', 'pack_target', 'unpack_target', 'count_planes',
+           'bit_of', 'has_data', 'known_planes', 'stamp', 'cached_image', 'cached_mask', 'cache_chip', 'cache_chips',
+           'mirrored', 'read_window', 'place_crop', 'Saturation', 'Haze', 'make_augmentation', 'augment', 'scales_of',
+           'shrunk', 'known_in', 'RoadDataset', 'places', 'EpochSampler', 'Key', 'epoch_keys', 'rank_now',
+           'rare_channels']
 
 # %% ../../nbs/training/dataset.ipynb #d1b4c694
 def pack_bits(
@@ -77,15 +79,27 @@ def pack_target(
 
 
 def unpack_target(
-    planes: Tensor,  # int (N, P, H, W)
+    planes: Tensor,  # int (N, P, H, W); further ones say what is known, see `known_planes`
     names: Sequence[str],
-) -> Tensor:  # (N, channels, H, W): bool; with continuous speed float, 0 to 1
-    "The channels of `pack_target`, on whatever device the planes are."
-    if not is_continuous(names):
-        return unpack_bits(planes, len(names))
-    return torch.cat(
-        [planes[:, :1].float() / 255, unpack_bits(planes[:, 1:], len(names) - 1).float()], 1
-    )
+) -> Tensor:  # (N, channels, H, W): bool, or where something is unknown int8 with -1 there
+    "The channels of `pack_target`, on whatever device the planes are; a continuous speed makes them float, 0 to 1."
+    own = count_planes(names)
+    if is_continuous(names):
+        rest = unpack_bits(planes[:, 1:own], len(names) - 1)
+        target = torch.cat([planes[:, :1].float() / 255, rest.float()], 1)
+    else:
+        target = unpack_bits(planes[:, :own], len(names))
+    if planes.shape[1] == own:
+        return target
+    known = unpack_bits(planes[:, own:], len(names))
+    if known.device.type == "cpu" and known.all():
+        return target
+    return (target if target.is_floating_point() else target.to(torch.int8)).masked_fill(~known, -1)
+
+
+def count_planes(names: Sequence[str]) -> int:
+    "Planes of a packed target."
+    return 1 + -(-(len(names) - 1) // 16) if is_continuous(names) else -(-len(names) // 16)
 
 
 def bit_of(
@@ -97,6 +111,31 @@ def bit_of(
     if is_continuous(names):
         return planes[0] > 0 if channel == 0 else bit_of(planes[1:], names[1:], channel - 1)
     return (planes[channel // 16] >> (channel % 16) & 1) > 0
+
+# %% ../../nbs/training/dataset.ipynb #16fce854
+HOLE_PX = 5
+
+
+def has_data(
+    image: np.ndarray,  # uint8 (bands, H, W), as `cached_image` keeps it
+) -> np.ndarray:  # bool (H, W)
+    "Where an image shows something: not in black squares, larger than a shadow's pixel."
+    black = (image == 0).all(0)
+    if not black.any():
+        return ~black
+    holes = cv2.morphologyEx(
+        black.astype(np.uint8), cv2.MORPH_OPEN, np.ones((HOLE_PX, HOLE_PX), np.uint8)
+    )
+    return holes == 0
+
+
+def known_planes(
+    known: Sequence[bool],  # one a channel, of `is_known`
+    valid: np.ndarray,  # (H, W), of `has_data`
+) -> np.ndarray:  # uint16 (ceil(C/16), H, W)
+    "Bits as `pack_bits` sets them: where each channel is known."
+    bits = pack_bits(np.asarray(known, bool)[:, None, None])
+    return np.where(valid, bits, 0).astype(np.uint16)
 
 # %% ../../nbs/training/dataset.ipynb #d40ea30a
 def stamp(paths: Sequence[str | Path], *also: Any) -> str:
@@ -228,7 +267,7 @@ def place_crop(
 ) -> tuple[int, int, int]:  # row, column, side
     "Where a crop lies and how large it is, as the original drew them."
     low, high = (round(crop * s) for s in scale_range)
-    n = int(rng.integers(low, high + 1)) if rng.random() < 0.9 else crop
+    n = int(rng.integers(low, high + 1)) if rng.random() < 0.9 or low == high else crop
     if at is not None:
         return *(
             int(np.clip(p - rng.integers(0, n), 0, max(s - n, 0)))
@@ -257,7 +296,23 @@ class Saturation(A.ImageOnlyTransform):
         grey = img.mean(2, keepdims=True, dtype=np.float32)
         return np.clip(grey + factor * (img - grey) + 0.5, 0, 255).astype(np.uint8)
 
+# %% ../../nbs/training/dataset.ipynb #bef6d6b8
+class Haze(A.ImageOnlyTransform):
+    "What a dim sun through moist air does: an image drawn towards a pale grey, in some bands more."
 
+    def __init__(self, most: float = 0.55, p: float = 0.5):
+        super().__init__(p=p)
+        self.most = most
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: Any) -> dict[str, Any]:
+        bands = data["image"].shape[2]
+        tint = [self.py_random.uniform(0.4, 0.8) * 255 for _ in range(bands)]
+        return {"share": self.py_random.uniform(0.1, self.most), "tint": tint}
+
+    def apply(self, img: np.ndarray, share: float, tint: list[float], **params: Any) -> np.ndarray:
+        return (img * (1 - share) + np.float32(tint) * share + 0.5).astype(np.uint8)
+
+# %% ../../nbs/training/dataset.ipynb #8edeaf22
 COLOURS = {  # albumentations 0.4.1's defaults, which the original took
     "shift": lambda: A.AdditiveNoise(
         "uniform", "constant", noise_params={"ranges": [(-20 / 255, 20 / 255)]}, p=1
@@ -266,6 +321,9 @@ COLOURS = {  # albumentations 0.4.1's defaults, which the original took
     "gamma": lambda: A.RandomGamma((80, 120), p=1),
     "gain": lambda: A.MultiplicativeNoise((0.85, 1.15), per_channel=True, elementwise=False, p=1),
     "saturation": lambda: Saturation(p=1),
+    "haze": lambda: Haze(p=1),
+    "exposure": lambda: A.RandomGamma((55, 180), p=1),
+    "blur": lambda: A.GaussianBlur((3, 5), (0.4, 1.3), p=1),
 }
 
 
@@ -273,15 +331,23 @@ def make_augmentation(
     crop: int,  # pixels
     *,
     colour: Sequence[str] = ("shift", "contrast", "gamma"),  # of `COLOURS`
+    colour_share: float = 0.5,  # of the crops
+    colour_most: int = 1,  # changes at a time
     rotate_p: float = 0.2,
+    rotate_deg: float = 10.0,  # at most
 ) -> A.Compose:
     "The pipeline for a square image (H, W, bands) uint8 and mask (H, W, planes) uint16."
-    colours = [A.OneOf([COLOURS[c]() for c in colour], p=0.5)] if colour else []
+    changes = [COLOURS[c]() for c in colour]
+    colours = [A.OneOf(changes, p=colour_share)] if changes else []
+    if colour_most > 1:
+        most = min(colour_most, len(changes))
+        some = [A.SomeOf(changes, n=n, replace=False, p=1) for n in range(1, most + 1)]
+        colours = [A.OneOf(some, p=colour_share)]
     return A.Compose(
         [
             A.Resize(crop, crop, mask_interpolation=cv2.INTER_NEAREST),
             A.Rotate(
-                10,
+                rotate_deg,
                 border_mode=cv2.BORDER_CONSTANT,
                 fill=0,
                 fill_mask=0,
@@ -309,6 +375,42 @@ def augment(
     return np.ascontiguousarray(out["image"].transpose(2, 0, 1)), np.ascontiguousarray(
         out["mask"].transpose(2, 0, 1)
     )
+
+# %% ../../nbs/training/dataset.ipynb #568b551e
+def scales_of(
+    chips: pd.DataFrame,  # gsd_m, where chips keep their own pixels
+    train: TrainConfig,
+    gsd_m: float | None,  # of all chips; None: each its own
+) -> list[tuple[float, float]]:  # lowest and highest, one pair a chip
+    "How many of a chip's pixels a crop's pixel may span."
+    if train.scale_gsd_m is None:
+        return [train.scale_range] * len(chips)
+    if gsd_m is None and "gsd_m" not in chips:
+        raise StageError("chips", "have no pixel size", "Run 01_explore again, or set data.gsd_m.")
+    sizes = [gsd_m] * len(chips) if gsd_m is not None else list(chips.gsd_m)
+    low, high = train.scale_gsd_m
+    return [(low / size, high / size) for size in sizes]
+
+
+def shrunk(
+    image: np.ndarray,  # uint8 (bands, n, n)
+    planes: np.ndarray,  # uint16 (P, n, n)
+    crop: int,
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (bands, crop, crop) and (P, crop, crop) where they were larger
+    "A window as the mean of its pixels, so that nothing flickers in what is left."
+    if image.shape[1] <= crop:
+        return image, planes
+    mean = [cv2.resize(band, (crop, crop), interpolation=cv2.INTER_AREA) for band in image]
+    near = np.arange(crop) * image.shape[1] // crop
+    return np.stack(mean), planes[:, near[:, None], near]
+
+
+def known_in(mask: str | Path, names: Sequence[str]) -> tuple[bool, ...]:
+    "Which channels of a target teach, as its file says."
+    with raster.open_raster(mask) as source:
+        return is_known(source.tags(), names, mask)
 
 # %% ../../nbs/training/dataset.ipynb #3f974b4e
 class RoadDataset(Dataset):
@@ -341,11 +443,17 @@ class RoadDataset(Dataset):
             tuple(names),
             crop,
         )
-        self.scale_range, self.shift, self.augmentation = (
-            t.scale_range,
-            t.shift,
-            make_augmentation(crop, colour=t.colour),
+        self.shift, self.by_size = t.shift, t.scale_gsd_m is not None
+        self.scales = scales_of(chips, t, gsd_m)
+        self.augmentation = make_augmentation(
+            crop,
+            colour=t.colour,
+            colour_share=t.colour_share,
+            colour_most=t.colour_most,
+            rotate_p=t.rotate_share,
+            rotate_deg=t.rotate_deg,
         )
+        self.known = [known_in(m, self.names) for m in chips["mask"]]
         self.places: dict[
             int, dict[int, np.ndarray]
         ] = {}  # rare channel: chip: (n, 2) rows and columns
@@ -384,12 +492,17 @@ class RoadDataset(Dataset):
         )
         rng = np.random.default_rng(key.seed)
         at = rng.choice(self.places[key.rare][key.chip]) if key.rare >= 0 else None
+        low, high = self.scales[key.chip]
+        if self.by_size:
+            low = high = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         where = place_crop(
-            rng, image.shape[1:], self.crop, scale_range=self.scale_range, shift=self.shift, at=at
+            rng, image.shape[1:], self.crop, scale_range=(low, high), shift=self.shift, at=at
         )
-        image, mask = augment(
-            self.augmentation, read_window(image, *where), read_window(mask, *where), key.seed
-        )
+        image, mask = read_window(image, *where), read_window(mask, *where)
+        mask = np.concatenate([mask, known_planes(self.known[key.chip], has_data(image))])
+        if self.by_size:
+            image, mask = shrunk(image, mask, self.crop)
+        image, mask = augment(self.augmentation, image, mask, key.seed)
         return torch.from_numpy(image), torch.from_numpy(mask.astype(np.int32))
 
 

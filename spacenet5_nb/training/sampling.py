@@ -14,10 +14,10 @@ from .. import core  # noqa: F401  before torch: sets how its threads wait
 import torch
 from torch.utils.data import Sampler
 
-from ..core import Channels
+from ..core import Channels, PresetError
 
 # %% auto #0
-__all__ = ['Key', 'epoch_keys', 'rare_channels', 'EpochSampler', 'rank_now']
+__all__ = ['Key', 'epoch_keys', 'weighted_keys', 'check_weights', 'rare_channels', 'EpochSampler', 'rank_now']
 
 # %% ../../nbs/training/sampling.ipynb #f48956a6
 class Key(NamedTuple):
@@ -34,12 +34,26 @@ def epoch_keys(
     *,
     seed: int,
     epoch: int,
-    balanced: bool = False,  # every city as often as any other
+    balanced: bool | Mapping[str, float] = False,  # every city as often as another, or as it says
     rare: Mapping[int, Sequence[int]] | None = None,  # rare channel: the chips that have it
     rare_share: float = 0.0,  # of the samples, placed on one of these
 ) -> list[Key]:
     "The samples of one epoch, in order: every chip once before any comes twice."
     rng = np.random.default_rng((seed, epoch))
+    if isinstance(balanced, Mapping):
+        keys = weighted_keys(cities, n, balanced, rng)
+    else:
+        keys = _keys_in_turn(cities, n, balanced, rng)
+    if not (rare and rare_share):
+        return keys
+    rng = np.random.default_rng((seed, epoch, 1))
+    return _with_rare(keys, cities, rng, bool(balanced), rare, rare_share)
+
+
+def _keys_in_turn(
+    cities: Sequence[str], n: int, balanced: bool, rng: np.random.Generator
+) -> list[Key]:
+    "Chip after chip, or city after city."
     groups = (
         [np.flatnonzero(np.asarray(cities) == c) for c in sorted(set(cities))]
         if balanced
@@ -52,14 +66,7 @@ def epoch_keys(
             np.concatenate([rng.permutation(group) for _ in range(-(-need // len(group)))])[:need]
         )
     chips = np.stack([s for s in streams], 1).ravel()[:n]
-    keys = [Key(int(c), int(s)) for c, s in zip(chips, rng.integers(0, 2**31, n), strict=True)]
-    return (
-        _with_rare(
-            keys, cities, np.random.default_rng((seed, epoch, 1)), balanced, rare, rare_share
-        )
-        if rare and rare_share
-        else keys
-    )
+    return [Key(int(c), int(s)) for c, s in zip(chips, rng.integers(0, 2**31, n), strict=True)]
 
 
 def _with_rare(
@@ -82,6 +89,40 @@ def _with_rare(
 
     return [moved(k) if rng.random() < share else k for k in keys]
 
+# %% ../../nbs/training/sampling.ipynb #0c5d2d3e
+def weighted_keys(
+    cities: Sequence[str],  # one per chip
+    n: int,  # samples
+    weights: Mapping[str, float],  # one per city
+    rng: np.random.Generator,
+) -> list[Key]:
+    "Samples whose cities come as often as their weights say."
+    check_weights(cities, weights)
+    names = sorted({c for c in cities if weights[c] > 0})
+    shares = np.array([weights[c] for c in names], float)
+    order = rng.choice(len(names), n, p=shares / shares.sum())
+    chips = np.empty(n, int)
+    for k, name in enumerate(names):
+        mine, group = np.flatnonzero(order == k), np.flatnonzero(np.asarray(cities) == name)
+        turns = -(-len(mine) // len(group))
+        rounds = [rng.permutation(group) for _ in range(turns)]
+        chips[mine] = np.concatenate([*rounds, np.zeros(0, int)])[: len(mine)]
+    return [Key(int(c), int(s)) for c, s in zip(chips, rng.integers(0, 2**31, n), strict=True)]
+
+
+def check_weights(cities: Sequence[str], weights: Mapping[str, float]) -> None:
+    "A weight for every city that is there, none below 0, one above it."
+    found = set(cities)
+    wrong = sorted(found - set(weights)) or [c for c in sorted(found) if not weights[c] >= 0]
+    if wrong or not any(weights[c] > 0 for c in found):
+        raise PresetError(
+            "train.city_balanced",
+            f"has no weight of 0 or more for city '{wrong[0]}'"
+            if wrong
+            else "leaves out every city",
+            f"Give each of {', '.join(sorted(found))} a weight.",
+        )
+
 # %% ../../nbs/training/sampling.ipynb #5a3b1e03
 def rare_channels(channels: Channels, mph: float) -> list[int]:
     "Crossings, and the speed bins from `mph` on; a continuous speed has none."
@@ -98,7 +139,7 @@ class EpochSampler(Sampler):
         n: int,  # samples per epoch, all processes together
         *,
         seed: int,
-        balanced: bool = False,
+        balanced: bool | Mapping[str, float] = False,
         first_epoch: int = 0,  # added to what `set_epoch` says
         rank: int
         | None = None,  # None: asked of torch.distributed when an epoch begins, as a notebook's processes are born after this

@@ -17,11 +17,18 @@ from .. import core  # noqa: F401  before torch: sets how its threads wait
 
 import torch
 
-from .dataset import bit_of, cached_image, cached_mask, rank_now
+from spacenet5_nb.training.dataset import (
+    bit_of,
+    cached_image,
+    cached_mask,
+    has_data,
+    known_in,
+    rank_now,
+)
 from ..model import RoadUNet, probabilities, to_bytes
 
 # %% auto #0
-__all__ = ['Score', 'Tally', 'validate', 'gathered', 'validation_sample', 'goals']
+__all__ = ['Score', 'Tally', 'known_scores', 'validate', 'gathered', 'validation_sample', 'goals']
 
 # %% ../../nbs/training/validation.ipynb #a11d0004
 Score = Callable[
@@ -67,6 +74,16 @@ class Tally:
         }
         return {"dice": 2 * self.both / self.either if self.either else 1.0, **means}
 
+# %% ../../nbs/training/validation.ipynb #eab96896
+def known_scores(
+    scores: Mapping[str, float],  # apls_length, apls_time
+    known: Sequence[bool],  # one a channel
+    names: Sequence[str],  # channels
+) -> dict[str, float]:
+    "The scores that a label can judge: without speeds in it there is no travel time."
+    timed = any(k for k, name in zip(known, names, strict=True) if name.startswith("speed"))
+    return {k: float(v) for k, v in scores.items() if timed or k != "apls_time"}
+
 # %% ../../nbs/training/validation.ipynb #a11d0007
 def validate(
     net: RoadUNet,
@@ -78,17 +95,19 @@ def validate(
     gsd_m: float | None = None,
     score: Score | None = None,
 ) -> dict[str, float]:  # dice; apls_length and apls_time where there is a score
-    "Dice of the road channel and the mean of what `score` says."
+    "Dice of the road channel over what is known of it, and the mean of what `score` says."
     tally = Tally()
     for row in chips.iloc[rank_now() :: _processes()].itertuples():
         image = np.load(cached_image(row.image, net.spec["in_channels"], cache=cache, gsd_m=gsd_m))
-        truth = bit_of(
-            np.load(cached_mask(row.mask, names, cache=cache), mmap_mode="r"), names, road
-        )
+        planes = np.load(cached_mask(row.mask, names, cache=cache), mmap_mode="r")
+        known, valid = known_in(row.mask, names), has_data(image)
         p = to_bytes(probabilities(net, torch.from_numpy(image)[None])[0]).cpu().numpy() * (
             image != 0
         ).any(0)  # where there is no data, there is no road
-        tally.add(p[road] >= 128, truth, score(row.chip, p) if score is not None else None)
+        valid = valid & known[road]
+        truth, found = bit_of(planes, names, road) & valid, (p[road] >= 128) & valid
+        scores = known_scores(score(row.chip, p), known, names) if score is not None else None
+        tally.add(found, truth, scores)
     return sum(gathered(tally), Tally()).means()
 
 

@@ -101,8 +101,14 @@ def _train_command(
 @members.command("extract")
 def _extract_command(
     image: Annotated[str, typer.Argument(help="GeoTIFF, or VRT of GeoTIFFs, of any size")],
-    members: Annotated[str, typer.Option(help="folder of checkpoints, such as outputs/demo/folds")],
     out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
+    members: Annotated[
+        str,
+        typer.Option(
+            help="world: those that come with the workspace; or a folder of checkpoints, such as "
+            "outputs/demo/folds"
+        ),
+    ] = "world",
     tta: Annotated[
         str,
         typer.Option(
@@ -156,8 +162,12 @@ def _extract_command(
 def _submit_command(
     folders: Annotated[list[str], typer.Argument(help="folders of chips, labelled or not")],
     members: Annotated[
-        str, typer.Option(help="folder of checkpoints, such as outputs/faithful/folds")
-    ],
+        str,
+        typer.Option(
+            help="world: those that come with the workspace; or a folder of checkpoints, such as "
+            "outputs/faithful/folds"
+        ),
+    ] = "world",
     out: Annotated[str, typer.Option("--out", "-o", help="CSV to write")] = "solution.csv",
     preset: MembersPreset = "",
     tta: Annotated[str, typer.Option(help="views, as for extract")] = "",
