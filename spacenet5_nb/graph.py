@@ -288,9 +288,13 @@ def _read_gpkg(path: Path) -> nx.MultiGraph:
             raise GraphError(
                 "its GeoPackage",
                 f"lacks the tables {sorted(missing)}",
-                "Give a graph made by stage 06_vectorize or graph.write; roads from elsewhere come in as GeoJSON lines.",
+                "Give a graph made by stage 06_vectorize or graph.write; roads from elsewhere "
+                "come in as GeoJSON lines.",
             )
-        srs = "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys JOIN gpkg_contents USING (srs_id) WHERE table_name='edges'"
+        srs = (
+            "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys "
+            "JOIN gpkg_contents USING (srs_id) WHERE table_name='edges'"
+        )
         g = empty(gpkg_crs(*db.execute(srs).fetchone()))
         g.add_nodes_from(
             (r["node"], {"x": r["x"], "y": r["y"]}) for r in db.execute("SELECT * FROM nodes")
@@ -358,7 +362,8 @@ class _Segments(NamedTuple):
 def _segments(
     coords: Sequence[np.ndarray], keys: Sequence[np.ndarray], level: np.ndarray
 ) -> _Segments:
-    "Vertices joined where they are equal (and, inside lines, of one level), and the pieces between them without repetition."
+    """Vertices joined where they are equal (and, inside lines, of one level), and the pieces
+    between them without repetition."""
     line = np.repeat(np.arange(len(coords)), [len(c) for c in coords])
     flat, key = np.concatenate(coords), np.concatenate(keys)
     is_end = np.zeros(len(flat), bool)
@@ -381,7 +386,8 @@ def _segments(
 
 # %% ../nbs/00d_graph.ipynb #1fb89abf
 def _chains(pairs: np.ndarray, kind: np.ndarray, n_points: int) -> list[tuple[list[int], int]]:
-    "Walk segments through points that join just two of one kind: (points in order, a segment of it) per chain."
+    """Walk segments through points that join just two of one kind: (points in order, a segment
+    of it) per chain."""
     at = [[] for _ in range(n_points)]
     for s, (a, b) in enumerate(pairs.tolist()):
         at[a].append(s)
@@ -506,7 +512,8 @@ def from_labels(
 def vertex_keys(
     lines: np.ndarray,  # LineStrings in longitude and latitude
 ) -> list[np.ndarray]:  # per line (n, 2)
-    "What makes two vertices the same: equal to 0.1 mm in longitude and latitude, whatever CRS the lines are moved to."
+    """What makes two vertices the same: equal to 0.1 mm in longitude and latitude, whatever CRS
+    the lines are moved to."""
     return [shapely.get_coordinates(line).round(9) for line in lines]
 
 # %% ../nbs/00d_graph.ipynb #1ed20395
@@ -520,7 +527,8 @@ def from_wkt_rows(
 ) -> (
     nx.MultiGraph
 ):  # in the chip's UTM zone; each row's travel time is kept, its length is the geometry's
-    "The graph of a chip's rows in a truth or submission CSV; it has no speeds where no row has a time."
+    """The graph of a chip's rows in a truth or submission CSV; it has no speeds where no row has
+    a time."""
     try:
         lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object))
     except shapely.errors.ShapelyError as e:

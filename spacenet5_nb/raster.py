@@ -268,7 +268,8 @@ def check_budget(
     if needed > budget:
         raise DataError(
             source.name,
-            f"would take {needed:.1f} GB decoded ({source.count} x {source.height} x {source.width} {source.dtypes[0]}), "
+            f"would take {needed:.1f} GB decoded ({source.count} x {source.height} x "
+            f"{source.width} {source.dtypes[0]}), "
             f"more than memory_gb = {budget:g}",
             "Check the file; where it is right, raise memory_gb in settings.ini or read a window.",
         )
@@ -525,7 +526,8 @@ def to_8bit(
     limits: Sequence[tuple[float, float]]
     | None = None,  # fixed values per band instead of percentiles
 ) -> np.ndarray:  # uint8; a band whose limits coincide is 0 below and 255 above them
-    "Stretch each band between two of its percentiles (or fixed limits) to 0-255; not finite means 0."
+    """Stretch each band between two of its percentiles (or fixed limits) to 0-255; not finite
+    means 0."""
     limits = limits or stretch_limits(image, low=low, high=high)
     if len(limits) != len(image):
         raise DataError(
@@ -557,7 +559,8 @@ def band_order(
     *,
     name: object = "image",
 ) -> tuple[int, ...]:  # 1-based
-    "Which bands of a file that says nothing of them make a network's input: red, green, blue first."
+    """Which bands of a file that says nothing of them make a network's input: red, green, blue
+    first."""
     silent = _Silent(count)
     return choose_bands(silent, n, name=name).order
 
@@ -610,7 +613,8 @@ FIXED_LIMITS = (
 
 
 def limits_of(
-    stretch: str,  # "chip" (or ""), "fixed", or `154:669,122:1061,...`: one range a band of the file
+    # "chip" (or ""), "fixed", or `154:669,122:1061,...`: one range a band of the file
+    stretch: str,
     bands: Sequence[int],  # 1-based, that will be read
     count: int,  # of the file
     *,

@@ -163,7 +163,8 @@ def legal_limits(
     source: str
     | Path
     | Mapping
-    | None = None,  # legal_default_speeds.json, or {country: {zone: "60" or "30 mph"}}; its values win
+    # legal_default_speeds.json, or {country: {zone: "60" or "30 mph"}}; its values win
+    | None = None,
 ) -> dict[str, dict[str, str]]:  # country or `US-NV` -> zone -> limit as a tag would say it
     "Legal default speeds: the small table, and what a file or mapping adds."
     if source is None:
@@ -188,7 +189,8 @@ def legal_limits(
         raise DataError(
             name,
             "is no table of legal speeds",
-            "It needs speedLimitsByCountryCode as legal_default_speeds.json has it, or {country: {zone: limit}}.",
+            "It needs speedLimitsByCountryCode as legal_default_speeds.json has it, or {country: "
+            "{zone: limit}}.",
         ) from e
     return {
         code: {**LEGAL_SPEEDS.get(code, {}), **read.get(code, {})}
@@ -208,7 +210,8 @@ def _read_json(path: Path) -> Any:
 
 
 def _zone_limit(entry: Mapping) -> tuple[str, str] | None:
-    "Zone and limit of one entry of the file; None where it has neither a limit nor advice for cars."
+    """Zone and limit of one entry of the file; None where it has neither a limit nor advice for
+    cars."""
     zone, tags = (
         str(entry.get("name", "default")).split(": ")[-1].lower().replace(" ", "_"),
         entry.get("tags", {}),
@@ -438,7 +441,8 @@ _YES_PAVED, _NOT_PAVED = (
 def level_of(
     tags: Mapping[str, Any],
 ) -> int:  # 0 on the ground; a road of a higher level passes over one of a lower
-    "The level a road runs on: A road's level: its layer where that is a number, else 1 for a bridge, -1 for a tunnel."
+    """The level a road runs on: A road's level: its layer where that is a number, else 1 for a
+    bridge, -1 for a tunnel."""
     layer = _layer(tags)
     if not math.isnan(layer):
         return round(layer)
@@ -604,14 +608,16 @@ def add_speeds(
     roads: gpd.GeoDataFrame,  # labels: one road a row, any attributes
     *,
     keep_existing: bool = True,  # a speed in the label, or a posted limit, wins
-    country: str = "",  # ISO 3166 code: its law gives the speed of roads without a posted one; "": the reference table
+    # ISO 3166 code: its law gives the speed of roads without a posted one; "": the reference table
+    country: str = "",
     legal_speeds: str
     | Path
     | Mapping
     | None = None,  # legal_default_speeds.json or a mapping; None: the small table
     zone: str = "urban",  # or "rural": where roads run that do not say
 ) -> gpd.GeoDataFrame:  # a copy with `inferred_speed_mph`, `inferred_speed_mps`, `speed_rule`; guesses in attrs["problems"]
-    "Give every road a speed; nothing is dropped, and what had to be guessed is counted in `attrs['problems']` (CosmiQ's table)."
+    """Give every road a speed; nothing is dropped, and what had to be guessed is counted in
+    `attrs['problems']` (CosmiQ's table)."""
     if zone not in ("urban", "rural"):
         raise DataError(f"zone '{zone}'", "is unknown", "Use urban or rural.")
     limits = legal_limits(legal_speeds)
@@ -785,7 +791,8 @@ def equal_frequency_edges(
     weights: Sequence[float]
     | None = None,  # one a road; None: the roads' lengths in metres, 1 for bare speeds
 ) -> tuple[float, ...]:  # rising upper edges in mph, at most n
-    "Upper edges of bins that hold about equal road length; a warning says where there are fewer speeds than bins."
+    """Upper edges of bins that hold about equal road length; a warning says where there are
+    fewer speeds than bins."""
     if isinstance(roads, gpd.GeoDataFrame):
         if weights is None and len(roads):
             weights = roads.to_crs(roads.estimate_utm_crs()).length
@@ -815,7 +822,8 @@ def equal_frequency_edges(
 
 
 def _last_of_bins(weights: np.ndarray, n: int) -> list[int]:
-    "The last item of each of n runs of about equal weight; what is left is divided anew after each, since one item may be heavier than a run."
+    """The last item of each of n runs of about equal weight; what is left is divided anew after
+    each, since one item may be heavier than a run."""
     done, ends, reached = 0, [], np.cumsum(weights)
     before = 0.0
     for left in range(n, 1, -1):
@@ -834,7 +842,8 @@ def write_bin_csv(
     *,
     top_mph: int = 65,  # speeds 1 to this are listed, and to the last edge
 ) -> Path:
-    "Write speed bins as the original's CSV: every whole mph with its channel and grey value; all or nothing."
+    """Write speed bins as the original's CSV: every whole mph with its channel and grey value;
+    all or nothing."""
     n, top = (
         len(edges),
         max(top_mph, math.ceil(edges[-1]) if len(edges) and math.isfinite(edges[-1]) else 0),
@@ -852,7 +861,8 @@ def write_bin_csv(
     if missing := sorted(set(range(n)) - set(channel.tolist())):
         raise DataError(
             path,
-            f"bin {missing[0]} (up to {edges[missing[0]]:g} mph) holds no whole mph, which is all that this CSV can list",
+            f"bin {missing[0]} (up to {edges[missing[0]]:g} mph) holds no whole mph, which is all "
+            "that this CSV can list",
             "Use edges that are at least 1 mph apart.",
         )
     return write_text(

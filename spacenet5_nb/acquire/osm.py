@@ -49,7 +49,10 @@ __all__ = ['ATTRIBUTION', 'TAGS', 'LABEL_COLUMNS', 'osm_format', 'check_memory',
 
 # %% ../../nbs/acquire/osm.ipynb #35806b1e
 _FORMATS = {".osm.pbf": "pbf", ".osm.gz": "xml.gz", ".osm.bz2": "xml.bz2", ".osm": "xml"}
-ATTRIBUTION = "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, https://www.openstreetmap.org/copyright"
+ATTRIBUTION = (
+    "© OpenStreetMap contributors, Open Database License (ODbL) 1.0, "
+    "https://www.openstreetmap.org/copyright"
+)
 _BROKEN_CURE = "Download the extract again."
 
 
@@ -75,7 +78,8 @@ def osm_format(
         raise DataError(
             path,
             "no such OSM extract",
-            "Check the path; https://extract.bbbike.org and https://download.geofabrik.de have extracts.",
+            "Check the path; https://extract.bbbike.org "
+            "and https://download.geofabrik.de have extracts.",
         )
     found = next(
         (kind for suffix, kind in _FORMATS.items() if path.name.lower().endswith(suffix)), ""
@@ -84,7 +88,8 @@ def osm_format(
         raise DataError(
             path,
             "is no OSM extract by its name",
-            f"Give a file that ends in {', '.join(_FORMATS)}; what Overpass or an editor saves as XML is .osm.",
+            f"Give a file that ends in {', '.join(_FORMATS)}; what Overpass or an editor saves as "
+            "XML is .osm.",
         )
     return found
 
@@ -112,7 +117,8 @@ def check_memory(
     raise DataError(
         path,
         f"might take more than memory_gb = {load_settings().memory_gb:g} to read",
-        f"Cut it first: osmium extract -b {box} {Path(path).name} -o part.osm.pbf; or raise memory_gb in settings.ini.",
+        f"Cut it first: osmium extract -b {box} {Path(path).name} -o part.osm.pbf; or raise "
+        "memory_gb in settings.ini.",
     )
 
 
@@ -127,7 +133,8 @@ def _sizes(path: Path, kind: str) -> Iterator[int]:
 
 
 def _blob_sizes(path: Path) -> Iterator[int]:
-    "What each block of a PBF says it unpacks to, to which libosmium holds it; ends at the first that is no block: libosmium complains of it."
+    """What each block of a PBF says it unpacks to, to which libosmium holds it; ends at the
+    first that is no block: libosmium complains of it."""
     with open(path, "rb") as f:
         while len(head := f.read(4)) == 4 and (n := int.from_bytes(head, "big")) <= 1 << 16:
             size = dict(_fields(f.read(n))).get(3, 0)
@@ -281,7 +288,8 @@ def read_osm(
     bounds: tuple[float, float, float, float]
     | None = None,  # west, south, east, north: only ways that meet it are kept; None: all
 ) -> gpd.GeoDataFrame:  # LineStrings in EPSG:4326: osm_id and tags, None where missing; attrs: problems, extent, attribution
-    "Read the roads for cars of an OSM extract; ways that share a node share its coordinates exactly."
+    """Read the roads for cars of an OSM extract; ways that share a node share its coordinates
+    exactly."""
     check_memory(path, bounds)
     rows, lines, counts, seen = [], [], Counter(), set()
     extent = np.array([math.inf, math.inf, -math.inf, -math.inf])
@@ -377,7 +385,8 @@ def pieces_inside(
 ) -> list[
     tuple[np.ndarray, np.ndarray]
 ]:  # per piece: where its vertices lie along the line, as segment and share of it
-    "The parts of a line within an image (Liang and Barsky's clipping, one segment after the other)."
+    """The parts of a line within an image (Liang and Barsky's clipping, one segment after the
+    other)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         step = np.diff(px, axis=0)
         to_low, to_high = -px[:-1] / step, (size - px[:-1]) / step
@@ -466,7 +475,8 @@ def check_reach(
 
     raise DataError(
         source,
-        f"does not reach {_name(image)}: it covers west, south, east, north {text(extent)}, the image {text(outline.bounds)}",
+        f"does not reach {_name(image)}: it covers west, south, east, north {text(extent)}, the "
+        f"image {text(outline.bounds)}",
         "Get an extract of the image's area.",
     )
 
@@ -483,7 +493,8 @@ def labels_from_osm(
     | None = None,  # legal_default_speeds.json or a mapping; None: the small table
     zone: str = "urban",  # or "rural": where roads run that do not say
 ) -> gpd.GeoDataFrame:  # LABEL_COLUMNS in EPSG:4326; attrs: problems, attribution
-    "SpaceNet 5's labels of an image from OSM; a road that leaves it and comes back is several rows."
+    """SpaceNet 5's labels of an image from OSM; a road that leaves it and comes back is several
+    rows."""
     grid = image_or_grid if isinstance(image_or_grid, Grid) else grid_of(image_or_grid)
     roads = (
         osm if isinstance(osm, gpd.GeoDataFrame) else read_osm(osm, bounds=footprint(grid).bounds)
@@ -653,7 +664,8 @@ def make_labels(
     say: Callable[[str], None] = print,
     **options,  # of labels_from_osm
 ) -> dict[Path, gpd.GeoDataFrame]:  # what was written
-    "Write the label files of images from one extract; an image out of its reach is said and gets none; all of them out of its reach is an error."
+    """Write the label files of images from one extract; an image out of its reach is said and
+    gets none; all of them out of its reach is an error."""
     if doubled := [p for p, n in Counter(targets.values()).items() if n > 1]:
         raise DataError(
             doubled[0],
@@ -705,7 +717,8 @@ def summary(
         or [pd.DataFrame({c: [] for c in ("highway", "km", "mph", "rule", "bridge")})]
     )
     lines = [
-        f"{len(table)} roads, {table['km'].sum():.2f} km; {int(table['bridge'].sum())} of them bridges"
+        f"{len(table)} roads, {table['km'].sum():.2f} "
+        f"km; {int(table['bridge'].sum())} of them bridges"
     ]
     for word, group in table.groupby("highway")["km"].sum().sort_values(ascending=False).items():
         lines.append(f"  {group:8.2f} km  {word}")

@@ -40,7 +40,8 @@ class Meeting(NamedTuple):
 
 
 class Plane(NamedTuple):
-    "Lines in metres of a plane that is longitude and latitude stretched: straight pieces stay straight, so crossings stay where they are."
+    """Lines in metres of a plane that is longitude and latitude stretched: straight pieces stay
+    straight, so crossings stay where they are."""
 
     lines: np.ndarray
     scale: np.ndarray  # metres a degree, east and north
@@ -118,7 +119,8 @@ def _ends(plane: Plane, reach_m: float) -> list[Meeting]:
     }
 
     def counts(t: int, o: int) -> bool:
-        "Two ends that are near each other are one place; an end beside an end that lies within the line is that one's affair."
+        """Two ends that are near each other are one place; an end beside an end that lies within
+        the line is that one's affair."""
         facing = at_end.get((t, o))
         return facing is None or at_end.get((facing, t // 2)) == t and t < facing
 
@@ -175,8 +177,11 @@ def _too_many(places: int, n: int) -> int:
 def warning(name: object, places: int) -> str:
     "What to say of such a map."
     return (
-        f"warning: {name}: at {places} places roads cross or end on each other without a common vertex, and no bridge, tunnel or layer tag says why; by SpaceNet's rule they are bridges, and no route turns there. "
-        "If they are junctions, say --node-crossings (train-own), or make a noded copy: spacenet5 node"
+        f"warning: {name}: at {places} places roads cross or end on each other without a common "
+        "vertex, and no bridge, tunnel or layer tag says why; by SpaceNet's rule they are "
+        "bridges, and no route turns there. "
+        "If they are junctions, say --node-crossings "
+        "(train-own), or make a noded copy: spacenet5 node"
     )
 
 # %% ../../nbs/acquire/street_topology.ipynb #00f00013
@@ -211,7 +216,8 @@ def _once(rows: Rows, found: list[Meeting], reach_m: float) -> Rows:
 
 
 def _settled(m: Meeting, plane: Plane, reach_m: float) -> np.ndarray:
-    "Where two lines meet, in longitude and latitude: a vertex that one of them has there, else the crossing."
+    """Where two lines meet, in longitude and latitude: a vertex that one of them has there, else
+    the crossing."""
     for k in (m.i, m.j):
         xy = shapely.get_coordinates(plane.lines[k])
         far = np.hypot(*(xy - m.xy).T)
@@ -223,7 +229,8 @@ def _settled(m: Meeting, plane: Plane, reach_m: float) -> np.ndarray:
 def _with_vertices(
     line: LineString, flat: LineString, new: list[np.ndarray], scale: np.ndarray, reach_m: float
 ) -> LineString:
-    "A line with further vertices where they belong; one that is nearly a vertex of its own takes that one's place."
+    """A line with further vertices where they belong; one that is nearly a vertex of its own
+    takes that one's place."""
     own, flat_xy = shapely.get_coordinates(line), shapely.get_coordinates(flat)
     along = np.r_[0, np.cumsum(np.hypot(*np.diff(flat_xy, axis=0).T))]
     points = np.array(list({tuple(p.tolist()) for p in new}))
@@ -294,13 +301,15 @@ def warn_streets(
     say: Callable[[str], object] = print,
     most: int = 500,  # label files that are looked at
 ) -> int:  # places, 0 where all is well
-    "Say where speeds of a run's labels come from, and whether labels other than SpaceNet's are noded."
+    """Say where speeds of a run's labels come from, and whether labels other than SpaceNet's are
+    noded."""
     labels = pd.read_parquet(r.chips, columns=["label"])["label"]
     files = sorted({join_source(label, within="") for label in labels if label})[:most]
     maps = [(file_of(file), read_rows(file)) for file in files]
     if maps:
         say(
-            f"{_called([file for file, _ in maps])}: {hear([t for _, m in maps for t in m.tags]).line()}"
+            f"{_called([file for file, _ in maps])}: "
+            f"{hear([t for _, m in maps for t in m.tags]).line()}"
         )
     found = [
         (file, count_places(unshared(rows)), junctions(rows))

@@ -162,7 +162,8 @@ def _no_bands(source: Any, roles: list[str], n: int, name: object) -> DataError:
         return DataError(
             name,
             f"has 1 bands: a grey picture; the preset wants {n}",
-            "Give it the colour image. To try the grey one, name its band three times: --bands 1,1,1.",
+            "Give it the colour image. To try the grey "
+            "one, name its band three times: --bands 1,1,1.",
         )
     listed = f" ({', '.join(said)})" if any(s != "?" for s in said) else ""
     if n == 8:

@@ -142,7 +142,8 @@ def said(tags: Mapping[str, Any], meaning: str) -> Said:
 
 
 def is_yes(text: str, *but: str) -> bool:
-    "Whether a word says yes: any word that says something, is not a no, and is none of some others."
+    """Whether a word says yes: any word that says something, is not a no, and is none of some
+    others."""
     return text not in _NO and text not in but and text not in _NOTHING
 
 

@@ -65,7 +65,8 @@ def thin(
 
 # %% ../../nbs/chips/label_quality.ipynb #176af6be
 def _look(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    "float32 (bands + 2, H, W): bands in robust units, roughness, colourfulness; averaged over 3 pixels."
+    """float32 (bands + 2, H, W): bands in robust units, roughness, colourfulness; averaged over
+    3 pixels."""
     known = valid & np.isfinite(image).all(0)
     sample = np.flatnonzero(known)[:: max(1, int(known.sum()) // 20_000)]
 
@@ -172,7 +173,8 @@ def _take(look: np.ndarray, valid: np.ndarray, at: np.ndarray) -> tuple[np.ndarr
 
 
 def _directions(d: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "For each move the weights (m, features) with which differences (m, n, features) tell most, in units of their spread; and how much that is (m,)."
+    """For each move the weights (m, features) with which differences (m, n, features) tell most,
+    in units of their spread; and how much that is (m,)."""
     n = np.maximum(known.sum(1), 1)[:, None]
     d = d * known[..., None]
     mean = d.sum(1) / n
@@ -331,7 +333,9 @@ def _vertex(a: float, b: float, c: float) -> float:
     )
 
 # %% ../../nbs/chips/label_quality.ipynb #9c2b6679
-_DOUBT = 0.25  # evidence below this is doubt: among 1,886 roads and 243 invented ones of 83 chips, 199 of the 207 below it were invented
+# evidence below this is doubt: among 1,886 roads and 243 invented ones of 83 chips, 199 of the 207
+# below it were invented
+_DOUBT = 0.25
 
 
 def road_evidence(
@@ -369,7 +373,8 @@ def road_evidence(
 
 
 def _smooth(values: np.ndarray, road: np.ndarray, side: int) -> np.ndarray:
-    "Mean of the known values of up to `side` points before and after on the same road; nan stays nan."
+    """Mean of the known values of up to `side` points before and after on the same road; nan
+    stays nan."""
     total, count = (np.r_[0, np.cumsum(v)] for v in (np.nan_to_num(values), ~np.isnan(values)))
     here = np.arange(len(road))
     low, high = (
@@ -396,7 +401,8 @@ def _beside(valid: np.ndarray, points: Along) -> np.ndarray:
 
 
 def _log_ratio(look: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    "Logarithm of the ratio of two Gaussians' densities at `look` (features, n), clipped to 6; 0 where one of them has no samples."
+    """Logarithm of the ratio of two Gaussians' densities at `look` (features, n), clipped to 6;
+    0 where one of them has no samples."""
     if min(one.shape[1], other.shape[1]) < _FEW_POINTS:
         return np.zeros(look.shape[1])
     parts = []
@@ -506,7 +512,8 @@ def disagreements(
                     s["chip"],
                     -1,
                     all_m,
-                    f"labels fit better {where} (fit {shift['fit']:.1f}, now {shift['fit_now']:.1f})",
+                    f"labels fit better {where} (fit {shift['fit']:.1f}, now "
+                    f"{shift['fit_now']:.1f})",
                 )
             )
         for r in s["roads"].itertuples():
@@ -525,7 +532,8 @@ def disagreements(
                         s["chip"],
                         r.Index,
                         r.doubt_m,
-                        f"{r.doubt_m:.0f} of {r.metres:.0f} m ({r[1]}) look like the ground beside roads (evidence {r.evidence:.1f})",
+                        f"{r.doubt_m:.0f} of {r.metres:.0f} m ({r[1]}) look like the ground "
+                        f"beside roads (evidence {r.evidence:.1f})",
                     )
                 )
     return pd.DataFrame(rows, columns=["chip", "road", "metres", "reason"]).sort_values(
@@ -559,7 +567,8 @@ def plot_disagreement(
     ax: plt.Axes | None = None,
     title: str = "",
 ) -> plt.Axes:
-    "A chip with its labels coloured by evidence, red where there is none; magenta on no-data, an arrow where all of them should move."
+    """A chip with its labels coloured by evidence, red where there is none; magenta on no-data,
+    an arrow where all of them should move."""
     ax = ax if ax is not None else plt.subplots(figsize=(5.5, 5), dpi=70)[1]
     ax.imshow(np.moveaxis(image[:3], 0, -1))
     p = survey["points"]

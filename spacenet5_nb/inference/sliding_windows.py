@@ -75,7 +75,8 @@ def turns(
     n: int,  # pixels along the axis
     blend: int,
 ) -> np.ndarray:  # float32 (last - first,)
-    "How much a window counts along an axis: 1, falling as a cosine towards its neighbours; neighbours add up to 1."
+    """How much a window counts along an axis: 1, falling as a cosine towards its neighbours;
+    neighbours add up to 1."""
     out = np.ones(span.last - span.first, np.float32)
     half = blend // 2
     if not half:
@@ -150,7 +151,8 @@ class _Reader(NamedTuple):
 
 # %% ../../nbs/inference/sliding_windows.ipynb #0d412894
 def blocks(shape: tuple[int, int], most: int = 64_000_000) -> Iterator[Window]:
-    "Squares that tile a raster; of a large one every k-th, on a lattice that does not follow its rows."
+    """Squares that tile a raster; of a large one every k-th, on a lattice that does not follow
+    its rows."""
     side = min(1024, math.isqrt(most // 32))
     rows, columns = (range(0, n, side) for n in shape)
     squares = [
@@ -265,7 +267,8 @@ def read_window(
 ) -> tuple[
     np.ndarray, np.ndarray
 ]:  # uint8 (bands, rows, columns) from start to stop; where it is valid
-    "A window as `raster.read_chip` would show it in the whole, reflected where it leaves the raster."
+    """A window as `raster.read_chip` would show it in the whole, reflected where it leaves the
+    raster."""
     (r0, r1), (c0, c1) = (
         (max(0, s.start), min(n, s.stop))
         for s, n in zip((rows, columns), scene.target.shape, strict=True)

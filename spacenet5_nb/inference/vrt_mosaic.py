@@ -189,7 +189,8 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
 
 
 def _checked(vrt: Path, tiles: Sequence[Tile], crs: CRS, transform: Affine, count: int) -> str:
-    "Each tile's file is there, has the bands, and lies where the list says; returns the type of its pixels."
+    """Each tile's file is there, has the bands, and lies where the list says; returns the type
+    of its pixels."""
     dtypes = set()
     for t in tiles:
         with raster.open_raster(t.path) as source:

@@ -119,7 +119,9 @@ def read_solution(
     path: str | Path,  # ImageId, WKT_Pix, and perhaps length_m, travel_time_s
 ) -> dict[
     str, pd.DataFrame
-]:  # chip id -> its rows; index: the line in the file; travel_time_s is NaN where the whole file has no times
+    # chip id -> its rows; index: the line in the file; travel_time_s is NaN where the whole file has no
+    # times
+]:
     "Read a SpaceNet submission or truth."
     rows = _table(Path(path))
     names = {name: parse_chip(name).id for name in rows["ImageId"].unique()}
@@ -156,7 +158,8 @@ def _table(path: Path) -> pd.DataFrame:
         raise DataError(
             path,
             f"lacks the columns {sorted(missing)}",
-            "A SpaceNet submission has ImageId, WKT_Pix, length_m, travel_time_s, separated by commas.",
+            "A SpaceNet submission has ImageId, WKT_Pix, "
+            "length_m, travel_time_s, separated by commas.",
         )
     if twice := [name for name in _WANTED if header.count(name) > 1]:
         raise DataError(path, f"has the column {twice[0]} twice", "Keep one of them.")
@@ -215,7 +218,8 @@ def _lines_of(path: str | Path, rows: pd.DataFrame) -> np.ndarray:
     if len(bad := owner[~np.isfinite(coords).all(1)]):
         raise DataError(
             path,
-            f"line {rows.index[bad[0]]} ({rows['ImageId'].iloc[bad[0]]}) has coordinates that are not finite",
+            f"line {rows.index[bad[0]]} ({rows['ImageId'].iloc[bad[0]]}) "
+            "has coordinates that are not finite",
         )
     return lines
 
@@ -303,8 +307,10 @@ def _from_rows(rows: pd.DataFrame, chip: str, image: Any) -> nx.MultiGraph:
         x, y = xy[beyond.any(1)][0]
         raise DataError(
             source,
-            f"takes {chip} to column {x:.0f}, row {y:.0f}, but {image} has {width} columns and {height} rows",
-            "Name the images in whose pixels the roads were drawn; SpaceNet's are PS-RGB, PS-MS and PAN.",
+            f"takes {chip} to column {x:.0f}, row {y:.0f}, but {image} has {width} columns and "
+            f"{height} rows",
+            "Name the images in whose pixels the roads were "
+            "drawn; SpaceNet's are PS-RGB, PS-MS and PAN.",
         )
     return graph.from_wkt_rows(rows, grid.transform, grid.crs)
 
@@ -345,7 +351,8 @@ def _from_lines(source: str | Path, crs: Any, infer: bool) -> nx.MultiGraph:
     if len(silent) < len(rows.tags):
         raise DataError(
             file_of(source),
-            f"says nothing about the speed of road {silent[0] + 1} of {len(rows.tags)}, but does of others",
+            f"says nothing about the speed of road {silent[0] + 1} "
+            f"of {len(rows.tags)}, but does of others",
             "Give every road a speed_mph, or none.",
         )
     return graph.without_speeds(g)
@@ -477,7 +484,8 @@ def find_images(
 def images_near(
     truth: Any,  # what the truth was given as
 ) -> dict[str, Any]:
-    "Look for the chips' images below a folder of labels, else, as SpaceNet lays them out, in the folders beside it; a file's folder counts as beside it."
+    """Look for the chips' images below a folder of labels, else, as SpaceNet lays them out, in
+    the folders beside it; a file's folder counts as beside it."""
     if isinstance(truth, Mapping):
         return {}
     path = Path(truth).absolute()

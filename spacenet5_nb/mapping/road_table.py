@@ -39,10 +39,13 @@ _NUMBERS = ("speed_kph", "length", "travel_time", "speed_confidence", "level")
 
 
 def road_frame(
-    g: Any,  # a road graph; a mapping chip -> any of these; a GeoDataFrame; a .geojson, .gpkg or .graphml file
+    # a road graph; a mapping chip -> any of these; a GeoDataFrame; a .geojson, .gpkg or .graphml
+    # file
+    g: Any,
     chip: str = "",  # of all its roads, where the source names none
 ) -> gpd.GeoDataFrame:  # EPSG:4326; chip, city, name, kind, speed_kph, length (m), travel_time (s), speed_confidence, level, u, v (node numbers)
-    "One row per road, with NaN for what is unknown; nodes are numbered so that roads of different chips never share one."
+    """One row per road, with NaN for what is unknown; nodes are numbered so that roads of
+    different chips never share one."""
     if isinstance(g, Mapping):
         frames = [road_frame(v, k) for k, v in g.items()]
     elif isinstance(g, nx.Graph):
@@ -78,7 +81,8 @@ def _edges(g: nx.Graph) -> gpd.GeoDataFrame:
 
 
 def _drawn_once(g: nx.Graph) -> Iterator[tuple[Any, Any, shapely.LineString, dict]]:
-    "Each edge with its line, straight where it has none, and its ends in the line's order; of a directed graph's two directions of a road, the first."
+    """Each edge with its line, straight where it has none, and its ends in the line's order; of
+    a directed graph's two directions of a road, the first."""
     there = set()
     for u, v, d in g.edges(data=True):
         straight = shapely.LineString([[g.nodes[n]["x"], g.nodes[n]["y"]] for n in (u, v)])
@@ -91,14 +95,16 @@ def _drawn_once(g: nx.Graph) -> Iterator[tuple[Any, Any, shapely.LineString, dic
 
 
 def _along(g: nx.Graph, u: Any, v: Any, line: shapely.LineString) -> tuple[Any, Any]:
-    "An edge's nodes in the order of its line: an undirected graph may name them the other way round."
+    """An edge's nodes in the order of its line: an undirected graph may name them the other way
+    round."""
     x, y = line.coords[0][:2]
     apart = [math.hypot(g.nodes[n]["x"] - x, g.nodes[n]["y"] - y) for n in (u, v)]
     return (u, v) if apart[0] <= apart[1] else (v, u)
 
 # %% ../../nbs/mapping/road_table.ipynb #dff76ed2
 def _read(path: Path) -> gpd.GeoDataFrame | nx.Graph:
-    "Roads of a file: GeoJSON as JSON, never through GDAL; GraphML with all its attributes, ours or osmnx's; other graphs by `graph.read`."
+    """Roads of a file: GeoJSON as JSON, never through GDAL; GraphML with all its attributes,
+    ours or osmnx's; other graphs by `graph.read`."""
     readers = {".geojson": _read_geojson, ".json": _read_geojson, ".graphml": _read_graphml}
     try:
         return readers.get(path.suffix.lower(), graph.read)(path)
@@ -192,7 +198,8 @@ def _place_names(lines: gpd.GeoSeries, at: int) -> list[str]:
 
 
 def _texts(roads: gpd.GeoDataFrame, names: Sequence[str]) -> list[str]:
-    "The first of some columns that is there, as text; a list such as OSM's is joined, nothing is empty."
+    """The first of some columns that is there, as text; a list such as OSM's is joined, nothing
+    is empty."""
     if not (there := [n for n in names if n in roads]):
         return [""] * len(roads)
 
@@ -276,7 +283,8 @@ UNKNOWN = "#b3bdc6"  # colour of a road whose speed is not known
 
 
 class SpeedScale(NamedTuple):
-    "Classes of speed with their colours; a speed belongs to the class whose lower break it reaches."
+    """Classes of speed with their colours; a speed belongs to the class whose lower break it
+    reaches."""
 
     unit: Unit
     breaks_kph: tuple[float, ...]
@@ -383,7 +391,8 @@ def road_layer(
     show: bool = True,
     casing: str = "",  # colour of the outline; empty: dark
 ) -> dict[str, Any]:
-    "One layer of roads as the page's script wants it; the script finds the classes, so that the reader can change the unit."
+    """One layer of roads as the page's script wants it; the script finds the classes, so that
+    the reader can change the unit."""
     number = lambda column, digits: [
         None if math.isnan(v) else round(v, digits) for v in roads[column].tolist()
     ]

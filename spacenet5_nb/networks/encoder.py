@@ -114,7 +114,8 @@ def make_encoder(name: str, in_channels: int) -> nn.Module:
 
 
 def pad_valid_convolutions(module: nn.Module) -> nn.Module:
-    "Give every unpadded 3x3 convolution and max-pool padding 1, as the original does for InceptionResNetV2."
+    """Give every unpadded 3x3 convolution and max-pool padding 1, as the original does for
+    InceptionResNetV2."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.padding == (0, 0):
             m.padding = (1, 1)
@@ -124,7 +125,8 @@ def pad_valid_convolutions(module: nn.Module) -> nn.Module:
 
 
 class LightDualPath(DualPathBlock):
-    "timm's block with its two paths cut apart by `split`: slices would each fill, copy and add a whole array on the way back."
+    """timm's block with its two paths cut apart by `split`: slices would each fill, copy and add
+    a whole array on the way back."""
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.c1x1_w_s1 or self.c1x1_w_s2
@@ -146,7 +148,8 @@ def lighten_dual_paths(encoder: nn.Module) -> nn.Module:
 
 
 def restore_last_norm(encoder: nn.Module) -> None:
-    "Give a dual-path network's deepest feature the normalisation and ReLU that follow it and that `features_only` cuts off."
+    """Give a dual-path network's deepest feature the normalisation and ReLU that follow it and
+    that `features_only` cuts off."""
     from timm.layers import BatchNormAct2d
     from timm.models.dpn import BnAct
 
@@ -158,7 +161,8 @@ def restore_last_norm(encoder: nn.Module) -> None:
 
 # %% ../../nbs/networks/encoder.ipynb #040db098
 def feature_shapes(encoder: nn.Module, in_channels: int, size: int = 64) -> list[tuple[int, int]]:
-    "(channels, reduction) of each feature, shallow to deep, measured by sending a blank image through."
+    """(channels, reduction) of each feature, shallow to deep, measured by sending a blank image
+    through."""
     was = encoder.training
     try:
         with torch.no_grad():
@@ -174,14 +178,16 @@ def feature_shapes(encoder: nn.Module, in_channels: int, size: int = 64) -> list
     if not _halves(features, size):
         raise CheckpointError(
             "encoder",
-            f"features of sizes {[tuple(f.shape[1:]) for f in features]} do not halve a {size} px image",
+            f"features of sizes {[tuple(f.shape[1:]) for f in features]} "
+            f"do not halve a {size} px image",
             "Choose a convolutional one.",
         )
     return [(f.shape[1], size // f.shape[2]) for f in features]
 
 
 def _halves(features: Sequence[Tensor], size: int) -> bool:
-    "Whether features are (N, C, H, W), square, each a whole fraction of the image and smaller than the one before."
+    """Whether features are (N, C, H, W), square, each a whole fraction of the image and smaller
+    than the one before."""
     sizes = [f.shape[2] for f in features if f.ndim == 4 and f.shape[2] == f.shape[3]]
     return (
         len(sizes) == len(features)
@@ -200,7 +206,8 @@ def load_pretrained(
     extra: Extra = "he",  # as in `stem_weights`
     rgb_at: tuple[int, int, int] = (0, 1, 2),
 ) -> None:
-    "Fill an encoder with learned weights, its stem inflated to `in_channels`; CheckpointError where they cannot be had."
+    """Fill an encoder with learned weights, its stem inflated to `in_channels`; CheckpointError
+    where they cannot be had."""
     state = (
         learned_weights(name)
         if source is True
@@ -229,7 +236,8 @@ def load_pretrained(
 
 
 def _own_key(key: str, own: Mapping[str, Tensor]) -> str | None:
-    "A classification network's key as the feature network has it: timm flattens `a.b` to `a_b` where it cuts a network into pieces."
+    """A classification network's key as the feature network has it: timm flattens `a.b` to `a_b`
+    where it cuts a network into pieces."""
     parts = key.removeprefix("module.").split(".")
     names = [".".join(["_".join(parts[:i]), *parts[i:]]) for i in range(1, len(parts) + 1)] + [
         f"model.{'.'.join(parts)}"
@@ -239,7 +247,8 @@ def _own_key(key: str, own: Mapping[str, Tensor]) -> str | None:
 
 @contextlib.contextmanager
 def _hub_as_reachable() -> Iterator[None]:
-    "Where the hub's name leads nowhere, its client looks at once into its own cache instead of trying again for minutes."
+    """Where the hub's name leads nowhere, its client looks at once into its own cache instead of
+    trying again for minutes."""
     from huggingface_hub import constants
 
     host, was = urllib.parse.urlsplit(constants.ENDPOINT).hostname, constants.HF_HUB_OFFLINE
@@ -265,7 +274,8 @@ def hub_weights(name: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"pretrained weights of '{name}'",
             f"could not be had from timm's hub ({type(e).__name__}: {str(e)[:120]})",
-            "Connect once, or put the file beside and set pretrained: PATH in the preset, or pretrained: false.",
+            "Connect once, or put the file beside and set pretrained: PATH in the preset, or "
+            "pretrained: false.",
         ) from e
 
 # %% ../../nbs/networks/encoder.ipynb #17246267
@@ -276,7 +286,8 @@ def find_weights(
     path: Path,  # a file, or a folder
     name: str,  # the encoder
 ) -> Path:  # the file
-    "The file of an encoder's weights: `path` itself, or the one in that folder that bears the encoder's name."
+    """The file of an encoder's weights: `path` itself, or the one in that folder that bears the
+    encoder's name."""
     if path.is_file():
         return path
     if not path.is_dir():
@@ -301,7 +312,8 @@ def find_weights(
 
 
 def _is_named(part: str, name: str) -> bool:
-    "`dpn92.pth`, `dpn92.mx_in1k.safetensors`, `dpn92_extra-b040e4a9b.pth` and the hub's `models--timm--dpn92.mx_in1k` are all dpn92."
+    """`dpn92.pth`, `dpn92.mx_in1k.safetensors`, `dpn92_extra-b040e4a9b.pth` and the hub's
+    `models--timm--dpn92.mx_in1k` are all dpn92."""
     base = name.split(".")[0]
     words = part.split("--")[-1].split(".")[0].split("-")[0]
     return words in (base, f"{base}_extra")
@@ -374,7 +386,8 @@ def normalisation(
     in_channels: int,
     rgb_at: Sequence[int] = (0, 1, 2),
 ) -> tuple[Tensor, Tensor]:
-    "Mean and standard deviation (1, bands, 1, 1) on 0-255 from the encoder's own data config; other bands take the average of its three."
+    """Mean and standard deviation (1, bands, 1, 1) on 0-255 from the encoder's own data config;
+    other bands take the average of its three."""
     config = timm.get_pretrained_cfg(encoder, allow_unregistered=True)
     rgb = [
         (config.mean if config else None) or (0.485, 0.456, 0.406),

@@ -196,7 +196,8 @@ def write_geojson(
     text = ",\n".join(json.dumps(f, allow_nan=False) for f in features)
     return write_text(
         path,
-        f'{{"type": "FeatureCollection", "graph_crs": {json.dumps(str(g.graph["crs"]))}, "features": [\n{text}\n]}}\n',
+        f'{{"type": "FeatureCollection", "graph_crs": {json.dumps(str(g.graph["crs"]))}, '
+        f'"features": [\n{text}\n]}}\n',
     )
 
 
@@ -227,7 +228,8 @@ def read_geojson(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
 
 
 def _add_edge(g: nx.MultiGraph, u: Any, v: Any, xy: np.ndarray, **data: Any) -> None:
-    "Add an edge, turned so that it starts at its first node; a node lies where its first edge ends."
+    """Add an edge, turned so that it starts at its first node; a node lies where its first edge
+    ends."""
     if (
         u in g
         and u != v

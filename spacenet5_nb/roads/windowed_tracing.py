@@ -134,7 +134,8 @@ class DiskStack:
 
 # %% ../../nbs/roads/windowed_tracing.ipynb #95266909
 class Core(NamedTuple):
-    "A window: the pixels that it answers for, and with its margin the pixels that it looks at (row, column, rows, columns)."
+    """A window: the pixels that it answers for, and with its margin the pixels that it looks at
+    (row, column, rows, columns)."""
 
     own: tuple[int, int, int, int]
     seen: tuple[int, int, int, int]
@@ -164,17 +165,21 @@ def make_cores(
     return out
 
 
-ALIGN_PX = 120  # windows begin at multiples of this, so that steps that pool 2, 3, 4, 5, 6 or 8 pixels pool the same ones as in the whole
+# windows begin at multiples of this, so that steps that pool 2, 3, 4, 5, 6 or 8 pixels pool the
+# same ones as in the whole
+ALIGN_PX = 120
 
 
 def part_of_frame(frame: Frame, window: tuple[int, int, int, int]) -> Frame:
-    "The frame of a window: its place, and the whole raster's CRS and pixel size, so that all windows mean the same by a metre."
+    """The frame of a window: its place, and the whole raster's CRS and pixel size, so that all
+    windows mean the same by a metre."""
     r, c, h, w = window
     return frame._replace(transform=frame.transform * Affine.translation(c, r), shape=(h, w))
 
 
 def core_area(frame: Frame, core: Core) -> shapely.Polygon:
-    "A core's outline in the graph's CRS, drawn over the raster's own border, so that what is pressed onto that is inside."
+    """A core's outline in the graph's CRS, drawn over the raster's own border, so that what is
+    pressed onto that is inside."""
     (r, c, h, w), (rows, columns) = core.own, frame.shape
 
     def seam(at: int, size: int) -> float:
@@ -187,7 +192,9 @@ def core_area(frame: Frame, core: Core) -> shapely.Polygon:
 
 
 OVER_PX = 10.0
-OFF_PX = 0.3719  # seams lie so far beside the pixels' borders: skeletons have whole and half coordinates, and none may run along a seam
+# seams lie so far beside the pixels' borders: skeletons have whole and half coordinates, and none
+# may run along a seam
+OFF_PX = 0.3719
 
 # %% ../../nbs/roads/windowed_tracing.ipynb #4e8027f4
 def find_part(

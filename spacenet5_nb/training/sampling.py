@@ -142,7 +142,9 @@ class EpochSampler(Sampler):
         balanced: bool | Mapping[str, float] = False,
         first_epoch: int = 0,  # added to what `set_epoch` says
         rank: int
-        | None = None,  # None: asked of torch.distributed when an epoch begins, as a notebook's processes are born after this
+        # None: asked of torch.distributed when an epoch begins, as a notebook's processes are born
+        # after this
+        | None = None,
         world: int = 1,
         **rare: Any,  # of `epoch_keys`: rare, rare_share
     ):

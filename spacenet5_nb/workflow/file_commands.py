@@ -54,7 +54,10 @@ def _score_command(
     images: Annotated[
         str,
         typer.Option(
-            help="folder of the chips' images; a CSV in pixels needs them; default: looked for below and beside the truth"
+            help=(
+                "folder of the chips' images; a CSV in pixels needs them; default: looked for "
+                "below and beside the truth"
+            )
         ),
     ] = "",
     pixel_m: Annotated[
@@ -66,7 +69,10 @@ def _score_command(
     out: Annotated[
         str,
         typer.Option(
-            help="folder for scores.csv, scores.json and scores.png; default: outputs/scores/<proposal>"
+            help=(
+                "folder for scores.csv, scores.json and scores.png; default: "
+                "outputs/scores/<proposal>"
+            )
         ),
     ] = "",
     ignore_extra: Annotated[
@@ -80,7 +86,9 @@ def _score_command(
         int,
         typer.Option(
             min=0,
-            help="draw so many of the worst chips, with tables of routes and blame, in <out>/<chip>/",
+            help=(
+                "draw so many of the worst chips, with tables of routes and blame, in <out>/<chip>/"
+            ),
         ),
     ] = 0,
     protocol: Annotated[
@@ -99,7 +107,10 @@ def _score_command(
     trained_cities: Annotated[
         str,
         typer.Option(
-            help="cities that were trained on, such as Vegas,Paris: the others get a mean of their own; default: all"
+            help=(
+                "cities that were trained on, such as Vegas,Paris: the others get a mean of their "
+                "own; default: all"
+            )
         ),
     ] = "",
     workers: Annotated[
@@ -203,7 +214,10 @@ def _vectorize_command(
     preset: Annotated[
         str,
         typer.Option(
-            help="whose vectorizer and speeds: a name in configs/ or a path; its channels, too, where the bands' names are not known"
+            help=(
+                "whose vectorizer and speeds: a name in configs/ or a path; its channels, too, "
+                "where the bands' names are not known"
+            )
         ),
     ] = "best",
     window_px: Annotated[int, typer.Option(min=256, help="side of a window: memory")] = 4096,
@@ -301,7 +315,8 @@ def _stitch_command(
         check_place(path)
         if dry_run:
             say(
-                f"{name}: would stitch {len(part)} chips into {path}{' (replacing it)' if path.exists() else ''}"
+                f"{name}: would stitch {len(part)} chips into "
+                f"{path}{' (replacing it)' if path.exists() else ''}"
             )
             continue
         turns = iter(progress(range(len(part)), f"stitch {name}"))
@@ -314,7 +329,8 @@ def _stitch_command(
         next(turns, None)  # the bar ends
         save(g, path)
         say(
-            f"{name}: {len(part)} chips, {g.number_of_edges()} edges, {sum(d['length'] for *_, d in g.edges(data=True)) / 1000:.2f} km: {path}"
+            f"{name}: {len(part)} chips, {g.number_of_edges()} edges, "
+            f"{sum(d['length'] for *_, d in g.edges(data=True)) / 1000:.2f} km: {path}"
         )
 
 
@@ -344,7 +360,8 @@ def _check_command(
         raise typer.Exit(1)
     rows = read_rows(solution)
     say(
-        f"{solution}: {len(rows)} rows of {rows['ImageId'].nunique()} chips, as the scorer wants them"
+        f"{solution}: {len(rows)} rows of "
+        f"{rows['ImageId'].nunique()} chips, as the scorer wants them"
     )
 
 # %% ../../nbs/workflow/file_commands.ipynb #09e00009
@@ -359,7 +376,8 @@ def _bins_command(
         bool, typer.Option("--overwrite", help="replace an existing file")
     ] = False,
 ) -> None:
-    "Make speed bins that hold about equal lengths of road. They are a table in the original's form."
+    """Make speed bins that hold about equal lengths of road. They are a table in the original's
+    form."""
     from spacenet5_nb.explore import find_chips
     from spacenet5_nb.graph import utm_of
     from spacenet5_nb.base.labels import move_lines, read_rows
@@ -419,7 +437,10 @@ def _labels_command(
     country: Annotated[
         str,
         typer.Option(
-            help="code such as RU, FR or US-MD: its law gives the speed of roads without a posted one"
+            help=(
+                "code such as RU, FR or US-MD: its law "
+                "gives the speed of roads without a posted one"
+            )
         ),
     ] = "",
     legal_speeds: Annotated[
@@ -438,7 +459,8 @@ def _labels_command(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    "Make labels with speeds from an OpenStreetMap extract. They are in SpaceNet's format, with bridges and layers."
+    """Make labels with speeds from an OpenStreetMap extract. They are in SpaceNet's format, with
+    bridges and layers."""
     from spacenet5_nb.acquire.osm import make_labels, summary
     from spacenet5_nb.base.labels import read_rows
     from spacenet5_nb.speed_limits import hear
@@ -553,7 +575,10 @@ def _download_command(
     weights: Annotated[
         str,
         typer.Option(
-            help="published weights instead of chips: selim_sef; they become members in <to>/weights/<name>/members"
+            help=(
+                "published weights instead of chips: selim_sef; they become members in "
+                "<to>/weights/<name>/members"
+            )
         ),
     ] = "",
     aoi: Annotated[
@@ -571,7 +596,8 @@ def _download_command(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask (nor without a terminal)")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    "Fetch SpaceNet 3 and 5 roads from the public bucket. Tarballs are checked and unpacked; what was interrupted goes on."
+    """Fetch SpaceNet 3 and 5 roads from the public bucket. Tarballs are checked and unpacked;
+    what was interrupted goes on."""
     if weights and dry_run:
         return _plan_weights(weights, to)
     if weights:
@@ -615,7 +641,8 @@ def _get_weights(entrant: str, to: str) -> None:
             "Unpack what was fetched, then: model.import_selim_sef(file, network, out).",
         )
     say(
-        f"{len(members)} members: spacenet5 extract IMAGE.tif --members {members[0].parent} -o roads.gpkg"
+        f"{len(members)} members: spacenet5 extract "
+        f"IMAGE.tif --members {members[0].parent} -o roads.gpkg"
     )
 
 
@@ -626,5 +653,6 @@ def _plan_weights(entrant: str, to: str) -> None:
 
     found = list_weights(s3_client(), entrant)
     say(
-        f"would fetch {len(found)} files, {size_text(sum(r.size for r in found))}, to {Path(to or load_settings().data_root) / 'weights' / entrant}"
+        f"would fetch {len(found)} files, {size_text(sum(r.size for r in found))}, to "
+        f"{Path(to or load_settings().data_root) / 'weights' / entrant}"
     )

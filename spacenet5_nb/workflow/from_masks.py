@@ -54,7 +54,8 @@ def _from_masks_command(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    "Make chips of images with road masks. They are GeoTIFFs, with the masks' centre lines as labels."
+    """Make chips of images with road masks. They are GeoTIFFs, with the masks' centre lines as
+    labels."""
     from spacenet5_nb.workflow.mask_labels import TABLE, make_chips, plan_chips, say_found
 
     check_place(Path(out) / TABLE)

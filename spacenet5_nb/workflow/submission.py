@@ -75,7 +75,8 @@ def chips_of(folders: Sequence[str | Path], bands: int) -> dict[str, str]:
 
 
 def parts_folder(out: Path, members: Sequence[Path], preset: Preset, tta: str) -> Path:
-    "Where the rows of single chips wait; of other members or another preset there is another folder, and the old one is removed."
+    """Where the rows of single chips wait; of other members or another preset there is another
+    folder, and the old one is removed."""
     name = hashlib.sha1(
         repr(([weights_hash(m) for m in members], preset.vectorize, preset.speed, tta)).encode()
     ).hexdigest()[:12]
