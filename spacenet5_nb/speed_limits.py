@@ -615,9 +615,12 @@ def add_speeds(
     | Mapping
     | None = None,  # legal_default_speeds.json or a mapping; None: the small table
     zone: str = "urban",  # or "rural": where roads run that do not say
-) -> gpd.GeoDataFrame:  # a copy with `inferred_speed_mph`, `inferred_speed_mps`, `speed_rule`; guesses in attrs["problems"]
+) -> gpd.GeoDataFrame:
     """Give every road a speed; nothing is dropped, and what had to be guessed is counted in
-    `attrs['problems']` (CosmiQ's table)."""
+    `attrs['problems']` (CosmiQ's table).
+
+    Returns: a copy with `inferred_speed_mph`, `inferred_speed_mps`, `speed_rule`; guesses in
+    attrs["problems"]."""
     if zone not in ("urban", "rural"):
         raise DataError(f"zone '{zone}'", "is unknown", "Use urban or rural.")
     limits = legal_limits(legal_speeds)

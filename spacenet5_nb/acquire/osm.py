@@ -287,9 +287,12 @@ def read_osm(
     *,
     bounds: tuple[float, float, float, float]
     | None = None,  # west, south, east, north: only ways that meet it are kept; None: all
-) -> gpd.GeoDataFrame:  # LineStrings in EPSG:4326: osm_id and tags, None where missing; attrs: problems, extent, attribution
+) -> gpd.GeoDataFrame:
     """Read the roads for cars of an OSM extract; ways that share a node share its coordinates
-    exactly."""
+    exactly.
+
+    Returns: LineStrings in EPSG:4326: osm_id and tags, None where missing; attrs: problems,
+    extent, attribution."""
     check_memory(path, bounds)
     rows, lines, counts, seen = [], [], Counter(), set()
     extent = np.array([math.inf, math.inf, -math.inf, -math.inf])

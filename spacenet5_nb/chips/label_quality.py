@@ -347,8 +347,11 @@ def road_evidence(
         0.0,
         0.0,
     ),  # metres east and north where the roads are; what they look like is learnt there
-) -> pd.DataFrame:  # a row a point: road, metres, row, column, stands_out, likely, evidence (nan: nothing to compare)
-    "How much the image speaks for a road at each point of the labels."
+) -> pd.DataFrame:
+    """How much the image speaks for a road at each point of the labels.
+
+    Returns: a row a point: road, metres, row, column, stands_out, likely, evidence (nan: nothing
+    to compare)."""
     table = pd.DataFrame(
         {
             "road": points.road,
@@ -543,8 +546,11 @@ def disagreements(
 
 def chip_table(
     surveys: Iterable[Mapping[str, Any]],
-) -> pd.DataFrame:  # a row a chip: km, no_data_km, judged_km, doubt_km, east_m, north_m, fit, fit_now, spread_m, unclear, no_data, edge, hole, holes, sides
-    "What the survey says of each chip."
+) -> pd.DataFrame:
+    """What the survey says of each chip.
+
+    Returns: a row a chip: km, no_data_km, judged_km, doubt_km, east_m, north_m, fit, fit_now,
+    spread_m, unclear, no_data, edge, hole, holes, sides."""
     rows = [
         {
             "chip": s["chip"],

@@ -373,8 +373,11 @@ def has_times(g: nx.Graph) -> bool:
 # %% ../../nbs/judge/chip_graphs.ipynb #4021e353
 def read_graphml(
     path: str | Path,
-) -> nx.MultiGraph:  # projected in metres; nodes x, y; edges geometry, length, and speed_kph where the file has a speed or a time
-    "Read a road graph in GraphML, ours or osmnx's."
+) -> nx.MultiGraph:
+    """Read a road graph in GraphML, ours or osmnx's.
+
+    Returns: projected in metres; nodes x, y; edges geometry, length, and speed_kph where the
+    file has a speed or a time."""
     try:
         raw = nx.read_graphml(path, force_multigraph=True)
     except FileNotFoundError as e:

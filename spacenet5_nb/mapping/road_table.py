@@ -43,9 +43,12 @@ def road_frame(
     # file
     g: Any,
     chip: str = "",  # of all its roads, where the source names none
-) -> gpd.GeoDataFrame:  # EPSG:4326; chip, city, name, kind, speed_kph, length (m), travel_time (s), speed_confidence, level, u, v (node numbers)
-    """One row per road, with NaN for what is unknown; nodes are numbered so that roads of
-    different chips never share one."""
+) -> gpd.GeoDataFrame:
+    """One row per road, with NaN for what is unknown; nodes are numbered so that roads of different
+    chips never share one.
+
+    Returns: EPSG:4326; chip, city, name, kind, speed_kph, length (m), travel_time (s),
+    speed_confidence, level, u, v (node numbers)."""
     if isinstance(g, Mapping):
         frames = [road_frame(v, k) for k, v in g.items()]
     elif isinstance(g, nx.Graph):
