@@ -1,17 +1,21 @@
-"""The members that come with the workspace: trained on real tiles and generated cities, scored on tiles they never saw.
+"""The members that come with the workspace: trained on real tiles, scored on tiles they never saw.
 
     .venv/bin/python benchmarks/world.py train held-out --without 0 1
     .venv/bin/python benchmarks/world.py train no-shanghai --source-out spacenet3_shanghai
     .venv/bin/python benchmarks/world.py train all
-    .venv/bin/python benchmarks/world.py score outputs/world/held-out --folds 1
-    .venv/bin/python benchmarks/world.py nine outputs/world/held-out
-    .venv/bin/python benchmarks/world.py ship outputs/world/all
+    .venv/bin/python benchmarks/world.py score outputs/world/held-out/last.safetensors --folds 1
+    .venv/bin/python benchmarks/world.py nine outputs/world/held-out/last.safetensors
+    .venv/bin/python benchmarks/world.py ship outputs/world/all/last.safetensors
 
-Each command goes on where it ended. `--data` is a folder as ../shared/data/real_roads: `tiles.csv`, and per source `images/` and `masks/`. Tiles that belong together
-(`group`) are in one fold of five, drawn within their source; a source of fewer than five groups is in none, so always trained on. `train` learns from every tile that is in no
-fold of `--without`, and from no tile of `--source-out`; preset `world` says how. `score` prints, for each source, the F1 of centre lines (within 5 m; precision and recall beside it,
-all tiles of the source together) and APLS_length with the interval of a bootstrap over tiles. Its truth are the centre lines of the label masks, cut to where the image has data.
-`nine` scores nine Las Vegas chips with line labels, which `train` never sees. `ship` writes weights of 16 bits into the package.
+A training goes on where it ended. `--data` is a folder with `tiles.csv`, and per source `images/`
+and `masks/`. Tiles that belong together (`group`) are in one fold of five, drawn within their
+source; a source of fewer than five groups is in none, so always trained on. `train` learns from
+every tile that is in no fold of `--without`, and from no tile of `--source-out`; preset `world`
+says how. `score` prints, for each source, the F1 of centre lines (within 5 m; precision and recall
+beside it, all tiles of the source together) and APLS_length with the interval of a bootstrap over
+tiles. Its truth are the centre lines of the label masks, cut to where the image has data. `nine`
+scores nine Las Vegas chips with line labels, which `train` never sees. `ship` writes weights of 16
+bits into the package.
 """
 
 import argparse
@@ -168,7 +172,7 @@ def open_cities(out, root):
 
 
 def texture(rng, n):
-    "Ground without roads, uint8 (3, n, n): waves, meadow, sand, as noise of several widths and one grain."
+    "Ground without roads, uint8 (3, n, n): waves, meadow or sand, as noise of several widths."
     out, turn = np.zeros((n, n)), rng.uniform(0, 180)
     for _ in range(rng.integers(2, 5)):
         width = np.exp(rng.uniform(np.log(2), np.log(48)))
@@ -294,7 +298,7 @@ def score(a, out, preset):
             f"{source}: {len(mine)} tiles, F1 {f1:.3f} (precision {precision:.3f}, recall "
             f"{recall:.3f}), APLS_length {spread(mine.apls_length)}"
         )
-    write_json(Path(a.members) / "tiles.json", rows.to_dict("records"))
+    write_json(out / f"{Path(a.members).parent.name}-tiles.json", rows.to_dict("records"))
 
 
 def spread(values):

@@ -78,7 +78,8 @@ def find_members(
         raise CheckpointError(
             root,
             "holds no member (*.safetensors)",
-            "Name `world`, the members that come with the workspace, or a run's `folds` folder, such as outputs/demo/folds.",
+            "Name `world`, the members that come with the workspace, or a run's `folds` folder, "
+            "such as outputs/demo/folds.",
         )
     return found
 

@@ -85,7 +85,8 @@ class _ChannelTerms(torch.autograd.Function):
     """Dice, focal and cross-entropy per channel with their derivative by hand.
 
     With z the logit turned so that high is wrong, s = sigmoid(z) is 1 - p_t and softplus(z) the cross-entropy b. Autograd would keep some
-    thirty arrays for the same; on a CPU that costs as much as the encoder. Where nothing is known, s and b are 0, and with them every derivative.
+    thirty arrays for the same; on a CPU that costs as much as the encoder. Where nothing is known,
+    s and b are 0, and with them every derivative.
     """
 
     @staticmethod
@@ -225,7 +226,9 @@ class ComboLoss(nn.Module):
         self.parts: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of (N, channels, H, W) logits against 0/1 targets, which are negative where nothing is known and then teach nothing.
+        """Loss of (N, channels, H, W) logits against 0/1 targets.
+
+        A target is negative where nothing is known, and teaches nothing there.
 
         A continuous speed is floating point, 0 to 1 for 0 to 255.
         """

@@ -82,7 +82,7 @@ def unpack_target(
     planes: Tensor,  # int (N, P, H, W); further ones say what is known, see `known_planes`
     names: Sequence[str],
 ) -> Tensor:  # (N, channels, H, W): bool, or where something is unknown int8 with -1 there
-    "The channels of `pack_target`, on whatever device the planes are; a continuous speed makes them float, 0 to 1."
+    "The channels of `pack_target`, on the planes' device; a continuous speed is float, 0 to 1."
     own = count_planes(names)
     if is_continuous(names):
         rest = unpack_bits(planes[:, 1:own], len(names) - 1)
