@@ -55,8 +55,7 @@ def speed_map(
     max_px: int | None = None,
     height: str = "600px",  # in a notebook
 ) -> folium.Map:
-    """Roads by speed, without a network: hover, legend, layers, places, quickest route by two
-    clicks."""
+    "Roads by speed in one page: hover, legend, layers, places, quickest route by two clicks."
     roads, true_roads = road_frame(g), road_frame({} if truth is None else truth)
     pictures = as_overlays(imagery or {}, max_px=max_px)
     layers = [road_layer(roads, key="predicted", name=title)]

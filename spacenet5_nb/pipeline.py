@@ -476,8 +476,7 @@ equip(app)
 
 
 def main() -> None:
-    """The `spacenet5` command: an error that a user can mend is one line; --debug shows the
-    traceback."""
+    "The `spacenet5` command: a user's error is one line; --debug shows the traceback."
     debug, arguments = (
         "--debug" in sys.argv,
         join_pairs([a for a in sys.argv[1:] if a != "--debug"]),

@@ -140,8 +140,7 @@ def continuations(
 
 
 def _directions(lines: np.ndarray) -> tuple[list, list, list, list]:
-    """First and last points of lines, and the unit vectors from each into the line, over about ten
-    metres."""
+    "First and last points of lines, and unit vectors from each into its line, over about 10 m."
     if not len(lines):
         return [], [], [], []
     length = shapely.length(lines)
@@ -246,8 +245,7 @@ def road_widths(
     step_m: float = 20.0,  # between the places that are measured
     reach_m: float = 15.0,  # to each side
 ) -> np.ndarray:  # metres, one per line
-    """How wide the road is drawn across each line: as far as it is at least half as bright as in
-    the middle."""
+    "How wide the road is drawn across each line: as far as it is half as bright as in the middle."
     lines = np.asarray(lines, object)
     points, count = samples_along(lines, step_m)
     along = lines[np.repeat(np.arange(len(lines)), count)]

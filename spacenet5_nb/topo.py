@@ -113,8 +113,7 @@ def _neighbours(g: nx.Graph, roads: Roads, ids: list) -> dict[int, dict[int, lis
 
 # %% ../nbs/07b_topo.ipynb #t2a84d5b1
 def stated_lengths(g: nx.Graph, roads: Roads) -> np.ndarray:
-    """The `length` of every edge, measured where it has none; an error that names edges where it is
-    no length."""
+    "Every edge's `length`, measured where it has none; an error names edges where it is no length."
     out, wrong = roads.length.copy(), []
     for i, (u, v, key) in enumerate(roads.edges):
         said = (g.edges[u, v, key] if g.is_multigraph() else g.edges[u, v]).get("length")
@@ -465,8 +464,7 @@ def shortest_path_score(
     routes: int | None = None,  # draw so many ordered pairs of distinct nodes; None: all pairs
     seed: int = 0,
 ) -> float:  # NaN where no route counts, 0 where the proposal has no nodes
-    """Share of the truth's routes that have the right length in the proposal; `shortest_paths`
-    tells more."""
+    "Share of the truth's routes with the right length in the proposal; see `shortest_paths`."
     return shortest_paths(
         truth, proposal, snap=snap, tolerance=tolerance, routes=routes, seed=seed
     ).score

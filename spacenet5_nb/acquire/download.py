@@ -135,8 +135,7 @@ def choose(
     aois: Sequence[str],
     split: str = "train",  # train, test_public or all
 ) -> list[Tarball]:
-    """The tarballs that somebody asks for; one that does not exist is an error that lists what
-    there is."""
+    "The tarballs that somebody asks for; an error lists what there is where one does not exist."
     known = list(known)
     if split not in ("train", "test_public", "all"):
         raise DownloadError(f"--split {split}", "is unknown", "Use train, test_public or all.")
@@ -215,8 +214,7 @@ def place_in_aoi(
     member: PurePosixPath,  # as the archive names it
     aoi: int,
 ) -> PurePosixPath:  # below the AOI's folder
-    """What follows the AOI's folder in a member's path; else what follows `train` or `test…`; else
-    all of it."""
+    "What follows the AOI's folder in a member's path; else `train` or `test…`; else all of it."
     parts = [p for p in member.parts if p not in (".", "/")]
     for pattern in (rf"AOI_{aoi}(_.*)?", "train|test.*"):
         found = [i for i, part in enumerate(parts) if re.fullmatch(pattern, part, re.IGNORECASE)]
@@ -312,8 +310,7 @@ def get_object(
     unchecked: str,  # said of one for which no checksum is published
     **how: Any,  # part_bytes, threads, endpoint: see `transfer.fetch`
 ) -> dict:  # the stamp: key, etag, size, md5, checked
-    """Fetch and check one object, and stamp it, unless that was done before; the file takes its
-    name last."""
+    "Fetch, check and stamp one object unless that was done before; the file is named last."
     path, stamp_file = folder / remote.name, folder / f"{remote.name}.stamp"
     stamp = stamp_of(stamp_file, remote)
     if path.is_file() and stamp:

@@ -288,8 +288,7 @@ def _fetch_parts(
     events: queue.SimpleQueue,
     stop: threading.Event,
 ) -> None:
-    """A thread's work: parts, until none is left or somebody says stop; its end, if it is a bad
-    one, is reported."""
+    "A thread's work: parts, until none is left or somebody says stop; a bad end is reported."
     try:
         with open(part, "r+b") as f:
             while not stop.is_set():
@@ -380,8 +379,7 @@ def size_text(n: float) -> str:
 
 
 def progress_bar(desc: str, total: int, initial: int = 0) -> Any:
-    """A progress bar of bytes that begins with what is already there; SPACENET5_PROGRESS=0 silences
-    it."""
+    "A progress bar of bytes that begins with what is there; SPACENET5_PROGRESS=0 silences it."
     from tqdm.auto import tqdm
 
     return tqdm(

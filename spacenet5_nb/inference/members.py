@@ -155,8 +155,7 @@ def _short(value: object) -> object:
 
 
 def _ready(m: Member, precision: str, compile: bool, fuse: bool) -> Member:
-    """A member as it is computed; what was given stays as it is. Pixels are scaled in 32 bits in
-    any case."""
+    "A member as it is computed; what was given stays. Pixels are scaled in 32 bits in any case."
     net = quicken(
         copy.deepcopy(m.net),
         dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,

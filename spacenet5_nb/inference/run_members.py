@@ -22,8 +22,7 @@ __all__ = ['member_paths', 'check_fold', 'open_run_members', 'ChipErrand', 'chip
 
 # %% ../../nbs/inference/run_members.ipynb #b5e21005
 def member_paths(r: Run) -> list[Path]:
-    """The checkpoints to average; StageError names all that are missing, CheckpointError a wrong
-    one."""
+    "Checkpoints to average; StageError names all that are missing, CheckpointError a wrong one."
     wanted = [
         (k, r.fold(k) / f"{name}.safetensors")
         for k in range(len(r.preset.folds))

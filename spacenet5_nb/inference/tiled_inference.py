@@ -331,8 +331,7 @@ def predict_window(
     column: Span,
     config: EnsembleConfig,
 ) -> np.ndarray | None:
-    """A window's part: 16-bit probabilities where it counts, and validity; None where it holds no
-    data."""
+    "A window's part: 16-bit probabilities where it counts, and validity; None without data."
     rows, columns = (slice(s.first - s.start, s.last - s.start) for s in (row, column))
     known = valid[rows, columns]
     if not known.any():

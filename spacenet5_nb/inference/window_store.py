@@ -168,8 +168,7 @@ def make_cell(w: Windows, at: tuple[int, int]) -> None:
 
 
 def _shared(s: Span, cell: Span, n: int, blend: int) -> tuple[slice, slice, np.ndarray]:
-    """What a window and a cell share along an axis: in the part, in the cell, and how much it
-    counts."""
+    "What a window and a cell share along an axis: in the part, in the cell, and its weight."
     a, b = max(s.first, cell.low), max(max(s.first, cell.low), min(s.last, cell.high))
     return (
         slice(a - s.first, b - s.first),

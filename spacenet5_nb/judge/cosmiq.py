@@ -46,8 +46,7 @@ def without_doubles(net: Net) -> Net:
 
 # %% ../../nbs/judge/cosmiq.ipynb #69e7bbe7
 def with_midpoints(net: Net, spacing: float, curved: float) -> Net:
-    """A copy with points along every edge whose length is not within `curved` (relative) of its
-    box's diagonal."""
+    "A copy with points along edges whose length is not within `curved` of their box's diagonal."
     edges = np.array(net.edges(), dtype=np.intp)
     if not len(edges):
         return net.copy()
@@ -100,8 +99,7 @@ def route_table(net: Net, weight: str) -> np.ndarray:
 def compare(
     native: Net, other: Net, weight: str, shortest: float, control: list[int] | None = None
 ) -> Side:
-    """Mean cost of the native routes in the other graph; control: native nodes between which routes
-    count."""
+    "Mean cost of native routes in the other graph; control: nodes between which routes count."
     nodes = np.arange(len(native.labels)) if control is None else np.array(control)
     here = route_table(native, weight)[np.ix_(nodes, nodes)]
     there_at = np.array([other.index.get(native.labels[k], -1) for k in nodes])
@@ -165,8 +163,7 @@ def score(
 def _prepared(
     t: Net, p: Net, spacing: float, curved: float, snap: float, renaming: bool
 ) -> tuple[Net, Net, Net, Net]:
-    """Truth with its midpoints, proposal with their places; proposal with its midpoints, truth with
-    theirs."""
+    "Truth with midpoints, proposal with their places; proposal with midpoints, truth with theirs."
     t0, p0 = without_doubles(t), without_doubles(p)
     tc, pc = with_midpoints(t0, spacing, curved), with_midpoints(p0, spacing, curved)
     p1 = insert_all(p0, _points(tc), snap, renaming)
@@ -192,8 +189,7 @@ def _sampled(
     sources: int,
     seed: int,
 ) -> tuple[Side, Side]:
-    """The original's way with large truths: a sample of nodes, no midpoints, nothing removed; here
-    with a seed."""
+    "The original's way with large truths: sampled nodes, no midpoints, nothing removed; seeded."
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(len(g.labels))[:sources].tolist() for g in (t, p)]
     p1 = insert_all(p, [_points(t)[k] for k in chosen[0]], snap, renaming)

@@ -103,8 +103,7 @@ class Roads:
         return np.bincount(self.ends.ravel(), minlength=len(self.nodes))
 
     def cost(self, weight: str) -> np.ndarray:
-        """Length (m) or travel time (s) of every edge; a missing speed is an error that names the
-        edges."""
+        "Length (m) or travel time (s) of every edge; an error names edges without a speed."
         if weight == "length":
             return self.length
         bad = [self.edges[i] for i in np.flatnonzero(~(np.isfinite(self.speed) & (self.speed > 0)))]
@@ -286,8 +285,7 @@ def _one_way_each(edges: list, lines: np.ndarray) -> np.ndarray:
 
 
 def _speeds(data: list, length: np.ndarray) -> np.ndarray:
-    """Speeds in m/s: from speed_kph, else from travel_time over the length; NaN where neither is a
-    number."""
+    "Speeds in m/s: from speed_kph, else length over travel_time; NaN where neither is a number."
 
     def number(value: Any) -> float:
         return float(value) if isinstance(value, (int, float, np.number)) else math.nan

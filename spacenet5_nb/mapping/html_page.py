@@ -29,8 +29,7 @@ def asset(
 
 # %% ../../nbs/mapping/html_page.ipynb #ec37ae65
 def page_json(value: Any) -> str:
-    """JSON that can stand anywhere in a page: NaN and infinities are null, and no character of HTML
-    is left bare."""
+    "JSON that can stand anywhere in a page: NaN and infinities are null, HTML is escaped."
     text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
     text = re.sub(
         r"\{(?=[{%#])", r"\\u007b", text
@@ -48,8 +47,7 @@ def _finite(value: Any) -> Any:
 
 # %% ../../nbs/mapping/html_page.ipynb #91459e96
 def security_policy(html: str) -> str:
-    """The policy under which a page's own inline scripts run and nothing else does; it goes into a
-    <meta> element."""
+    "The policy, for a <meta> element, under which a page's own inline scripts alone run."
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     hashes = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
     allowed = " ".join(sorted({f"'sha256-{h}'" for h in hashes})) or "'none'"

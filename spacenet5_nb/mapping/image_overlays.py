@@ -152,8 +152,7 @@ def as_overlays(
     max_px: int | None = None,  # longer side; None: what the budget allows
     budget_mb: float = 4.0,  # for all of them, at some 0.35 bytes a pixel in base64 WebP
 ) -> dict[str, Overlay]:
-    """Pictures of chips, those that are given as paths read as large as a budget for all of them
-    allows."""
+    "Pictures of chips; those given as paths are read as large as a budget for all allows."
     fit = int(math.sqrt(budget_mb * 1e6 / max(1, len(paths)) / 0.35))
     px = max_px or max(96, min(640, fit))
     return {chip: o if isinstance(o, Overlay) else read(o, max_px=px) for chip, o in paths.items()}

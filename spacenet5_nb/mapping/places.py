@@ -40,8 +40,7 @@ def chip_boxes(
 
 
 def _near(boxes: pd.DataFrame) -> list[int]:
-    """Number of the place of each chip: chips of a city whose boxes, widened by a chip's width,
-    touch."""
+    "Each chip's place by number: a city's chips whose boxes, widened by a chip's width, touch."
     reach = (boxes.n - boxes.s).median()
     wide = reach / np.cos(np.radians((boxes.s + boxes.n) / 2).clip(-1.5, 1.5))
     grown = shapely.box(boxes.w - wide, boxes.s - reach, boxes.e + wide, boxes.n + reach)

@@ -123,8 +123,7 @@ class Tracing:
         return add_speeds(g, DiskStack(probs), channels=self.channels, config=speed, **place)
 
     def roads(self) -> nx.MultiGraph:
-        """The city's graph without speeds, when every core is traced; the cells are not needed
-        after it."""
+        "The city's graph without speeds, when every core is traced; no cell is needed any more."
         parts = sorted(
             ((core, future.result()) for core, future in self.started), key=lambda p: p[0].at
         )

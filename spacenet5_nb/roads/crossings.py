@@ -51,8 +51,7 @@ def crossing_evidence(
 
 
 def _strongest(band: np.ndarray, rc: np.ndarray, half: int) -> np.ndarray:
-    """The 75th percentile of a square around each position: neither one hot pixel nor a cold corner
-    decides."""
+    "The 75th percentile around each position: neither a hot pixel nor a cold corner decides."
     dr, dc = (d.ravel() for d in np.mgrid[-half : half + 1, -half : half + 1])
     around = rc[:, None, :] + np.stack([dr, dc], axis=-1)[None]
     return np.percentile(read_at(band, around.reshape(-1, 2)).reshape(len(rc), -1), 75, axis=1)
@@ -122,8 +121,7 @@ def straight_pairs(
 ) -> (
     tuple[list[tuple[int, int]], list[tuple[int, int]]] | None
 ):  # pairs; (ramp, the arm it runs into); None: no crossing
-    """Pair up arms that go straight through; one that is left over must be a ramp that runs into
-    one of them."""
+    "Pair arms that go straight through; one that is left over must be a ramp into one of them."
     lines = [
         substring(p, min(skip_m, length_of(p) / 3), min(skip_m + reach_m, length_of(p)))
         for p in arms
@@ -203,8 +201,7 @@ def continue_to_border(
     frame: Frame,
     reach_m: float = 12.0,  # nearer than this the border has hidden an arm
 ) -> bool:  # whether an arm was added
-    """Give a crossing of three arms near the border its fourth, where the odd one would leave the
-    chip."""
+    "Give a crossing of three arms near the border its fourth, where it would leave the chip."
     _, odd = min((_bend(arms[a][1], arms[b][1]), 3 - a - b) for a, b in combinations(range(3), 2))
     pts = arms[odd][1]
     centre = np.mean([g.nodes[n]["xy"] for n in group], axis=0)
@@ -229,8 +226,7 @@ def _border_ahead(
 
 
 def _heading(pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where an arm is free of its crossing, and the unit vector that leads from there into the
-    crossing."""
+    "Where an arm is free of its crossing, and the unit vector from there into the crossing."
     start, far = (
         interpolate(pts, min(6.0, length_of(pts) / 3)),
         interpolate(pts, min(18.0, length_of(pts))),

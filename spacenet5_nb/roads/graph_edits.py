@@ -73,8 +73,7 @@ def copy_network(g: nx.MultiGraph) -> nx.MultiGraph:
 
 # %% ../../nbs/roads/graph_edits.ipynb #878fd1c9
 def make_network(traced: Traced, frame: Frame, *, keep: int = 0) -> nx.MultiGraph:
-    """A traced skeleton in metres; what lies up to `keep` pixels outside the raster is pressed onto
-    its border."""
+    "A traced skeleton in metres; up to `keep` pixels outside the raster go onto its border."
     n, count = len(traced.nodes), np.array([len(line) for line in traced.lines], int)
     rc = np.clip(np.vstack([traced.nodes, *traced.lines]) - keep, -0.5, np.array(frame.shape) - 0.5)
     xy = frame.to_metres(rc)
@@ -174,8 +173,7 @@ def prune_components(
 
 
 def _is_short(g: nx.MultiGraph, nodes: set, min_m: float) -> bool:
-    """Whether a component has less road than so many metres; no more edges are measured than it
-    takes."""
+    "Whether a component has less road than so many metres; it measures only what it must."
     total = 0.0
     for *_, d in g.edges(nodes, data=True):
         total += length_of(d["pts"])
@@ -229,8 +227,7 @@ def interpolate_all(pts: np.ndarray, where_m: Iterable[float]) -> list[np.ndarra
 
 
 def _between(pts: np.ndarray, at: np.ndarray, s: float) -> np.ndarray:
-    """The position at a station of a line whose points' stations are known; beyond its ends, the
-    ends."""
+    "The position at a station of a line whose points' stations are known, within its ends."
     i = int(at.searchsorted(s))
     if i == 0 or i == len(at):
         return pts[min(i, len(at) - 1)]
@@ -308,8 +305,7 @@ def merge_close_nodes(
 
 
 def contract(g: nx.MultiGraph, nodes: set, xy: np.ndarray, *, trim_m: float) -> int:
-    """Make one node out of several; edges among them that are short go, the others are led to the
-    new node."""
+    "Make one node out of several; short edges among them go, the others lead to the new node."
     new = add_point(g, xy)
     for u, v, k, d in list(g.edges(nodes, keys=True, data=True)):
         inside = (u in nodes) + (v in nodes)

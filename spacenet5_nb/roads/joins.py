@@ -131,8 +131,7 @@ class Join(NamedTuple):
 
 
 def cost_of(gap: np.ndarray, bend: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Metres of a gap, up to twice as many for a right angle, up to five times fewer where a road
-    is certain."""
+    "Metres of a gap, up to twice as many for a right angle, down to a fifth where road is certain."
     return gap * (1 + bend / 90) / (1 + 4 * seen)
 
 
@@ -407,8 +406,7 @@ def close_gaps(
 def _near_joins(
     g: nx.MultiGraph, joins: list[Join], before: dict[int, np.ndarray], config: VectorizeConfig
 ) -> set:
-    """Dead ends whose edge is another than before, or so near a join that they could now be joined
-    otherwise."""
+    "Dead ends whose edge has changed, or so near a join that they could now be joined otherwise."
     tips = [n for n, degree in g.degree() if degree == 1]
     reach = (
         max(

@@ -133,8 +133,7 @@ def _to_pixels(frame: Frame, xy: np.ndarray) -> np.ndarray:
 def _quick(
     frame: Frame,
 ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """Both ways between pixels and metres, as polynomials where they are right to a thousandth of a
-    millimetre."""
+    "Both ways between pixels and metres, as polynomials where they are right to a micrometre."
     from spacenet5_nb.base.projection import (
         fitted,
     )  # where a graph is made; reading one should not wait for numba
@@ -259,8 +258,7 @@ def thin(
 
 
 def border_pixels(shape: tuple[int, int], gsd_m: float, config: VectorizeConfig) -> tuple[int, int]:
-    """Pixels by which a mask is continued, and of its skeleton's kept outside (negative: cut
-    inside)."""
+    "Pixels by which a mask is continued, and of its skeleton kept outside (negative: cut off)."
     pad = max(1, round(config.border_pad_m / gsd_m))
     kept = round(config.border_keep_m / gsd_m) or (1 if config.border_keep_m > 0 else 0)
     return pad, max(min(kept, pad), -(min(shape) - 1) // 2)
@@ -275,8 +273,7 @@ class Traced(NamedTuple):
 
 
 def trace(skeleton: np.ndarray) -> Traced:
-    """Follow a skeleton's pixels; rings get a node, loops and parallel lines stay, lone pixels are
-    dropped."""
+    "Follow a skeleton's pixels; rings get a node, loops and parallels stay, lone pixels go."
     from spacenet5_nb.base.kernels import trace_pixels
 
     return Traced(*trace_pixels(skeleton))

@@ -26,8 +26,7 @@ def spur_probability(
     band: np.ndarray,  # road probabilities (H, W)
     frame: Frame,
 ) -> float:  # 0-1
-    """The median of a band along a dead end, without the part next to its foot, which lies on the
-    other road."""
+    "The median of a band along a dead end, without its foot, which lies on the other road."
     pts = points_from(g, tip, foot, next(iter(g[tip][foot])))
     seen = read_at(band, frame.to_pixels(pts[: max(1, round(0.7 * len(pts)))]))
     return float(np.median(seen)) / (255 if band.dtype == np.uint8 else 1)

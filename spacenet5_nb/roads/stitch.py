@@ -27,8 +27,7 @@ def outline(
     grid: Grid | tuple | str | Path,  # of a chip
     crs: Any,  # projected, metres
 ) -> shapely.Polygon:
-    """A chip's outline in a CRS; straight between points at a tenth of its sides, so that
-    neighbours agree."""
+    "A chip's outline in a CRS; straight between tenths of its sides, so that neighbours agree."
     (h, w), transform, source = as_grid(grid)
     ring = shapely.segmentize(shapely.box(0, 0, w, h), max(h, w) / 10)
     to = pyproj.Transformer.from_crs(source.to_wkt(), crs, always_xy=True)
@@ -220,8 +219,7 @@ def _open_node(g: nx.MultiGraph, xy: tuple) -> tuple:
 
 # %% ../../nbs/roads/stitch.ipynb #7b824c3b
 def cut_at(g: nx.MultiGraph, edge: tuple, xy: np.ndarray, snap_m: float) -> Any:
-    """The node of an edge nearest to a place; where none is within `snap_m`, a new one that cuts
-    the edge."""
+    "The node of an edge nearest to a place; a new one where none is within `snap_m`."
     u, v, k = edge
     data = g.edges[edge]
     line = line_from(g, u, data)
@@ -403,8 +401,7 @@ def close_seam_gaps(
     gap_m: float,
     snap_m: float,
 ) -> set:  # nodes where it was joined
-    """Lead the open ends that are left to a road straight ahead, when every chip has said what it
-    sees."""
+    "Lead the open ends that are left to a road straight ahead, when every chip has been added."
     made = set()
     for chip, others in neighbours.items():
         near = list(

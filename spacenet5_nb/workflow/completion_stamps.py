@@ -73,8 +73,7 @@ def read_stamp(path: Path) -> dict | None:
 
 
 def is_complete(path: Path, inputs: str, base: Path, editable: tuple[str, ...] = ()) -> bool:
-    """Whether the stamp names these inputs and its outputs are unchanged; `editable` ones must only
-    exist."""
+    "Whether a stamp names these inputs and its outputs are unchanged; `editable` ones must exist."
     stamp = read_stamp(path)
     if stamp is None or stamp["inputs"] != inputs:
         return False

@@ -154,8 +154,7 @@ def stale_modules() -> list[str]:
 
 
 def notebooks() -> list[Path]:
-    """The workspace's notebooks: those at the top and those in rooms, but none whose name begins
-    with `_` or `.`."""
+    "The workspace's notebooks, at the top and in rooms; none that begins with `_` or `.`."
     found = notebooks_folder().rglob("*.ipynb")
     return sorted(
         p

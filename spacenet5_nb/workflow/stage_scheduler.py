@@ -77,8 +77,7 @@ def _look_at_streets(r: Run) -> None:
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00004
 def base_parameters(r: Run, preset: str, device: str = "auto") -> dict[str, str]:
-    """What every stage notebook is told; a preset file by its whole path, because notebooks run in
-    nbs/."""
+    "What every stage is told; a preset file by its whole path, because notebooks run in nbs/."
     return {
         "run": r.name,
         "preset": str(Path(preset).resolve()) if preset.endswith((".yaml", ".yml")) else preset,
