@@ -70,9 +70,7 @@ except ImportError:
 
 def persistence_pairs(
     image: np.ndarray,  # (H, W); low values come first
-) -> list[
-    np.ndarray
-]:  # per dimension 0, 1: (n, 2) flat pixel indices (birth, death); death -1 for what never dies
+) -> list[np.ndarray]:  # per dimension (n, 2) pixels of birth and death; -1: it never dies
     "Birth and death pixels of pieces and loops in the sublevel sets of an image, by sort ranks."
     order = np.argsort(image, axis=None)
     rank = np.empty(image.size)
@@ -88,9 +86,7 @@ def diagrams(
     image: np.ndarray,  # float64 (H, W)
     *,
     min_life: float = 0.0,
-) -> list[
-    np.ndarray
-]:  # (n, 2) values of birth and death per dimension 0, 1; inf for what never dies
+) -> list[np.ndarray]:  # per dimension (n, 2) values of birth and death; inf: it never dies
     "Lifetimes of pieces and loops in the sublevel sets of an image."
     # gudhi 3.13's answers for two rows or columns are wrong
     if _rectangle is not None and min(image.shape) > 2:
@@ -139,9 +135,7 @@ def _in_threads(work: Callable, *columns: np.ndarray, threads: int | None) -> li
 def _plan(
     image: np.ndarray,  # (H, W) predicted, low where roads are
     target: np.ndarray,  # likewise, 0 or 1
-) -> tuple[
-    np.ndarray, np.ndarray
-]:  # (n, 2) pixels of births and deaths; whether that life should be full
+) -> tuple[np.ndarray, np.ndarray]:  # (n, 2) pixels of birth and death; is it to live in full
     """What lives in an image, and which of it the truth wants:
     as many pieces and loops as it has, the longest-lived."""
     pairs, wanted = persistence_pairs(image), [len(d) for d in diagrams(target, min_life=0.5)]

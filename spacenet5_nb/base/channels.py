@@ -158,10 +158,11 @@ _BINS_CURE = (
 
 def read_bins(
     path: str | Path,
-) -> tuple[
-    tuple[float, ...], tuple[float, ...]
-]:  # upper edges in mph: just below the next channel's first speed; the highest speed of each
-    "Read speed bins in the original's form: every whole mph with its channel and grey value."
+) -> tuple[tuple[float, ...], tuple[float, ...]]:  # upper edges in mph, the highest speed of each
+    """Read speed bins in the original's form: every whole mph with its channel and grey value.
+
+    An upper edge lies just below the next channel's first speed.
+    """
     if not Path(path).is_file():
         raise DataError(path, "no such file of speed bins", "Check the path.")
     try:

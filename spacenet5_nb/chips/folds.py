@@ -415,9 +415,7 @@ def neighbours_apart(
 # %% ../../nbs/chips/folds.ipynb #a8db7905
 def fold_table(
     chips: pd.DataFrame,  # with `fold`; -1 for test chips
-) -> (
-    pd.DataFrame
-):  # one row a fold, then the test chips with labels: chips, km, km per speed, km per city
+) -> pd.DataFrame:  # a row a fold, then labelled test chips: chips, km, km per speed and city
     "What each fold holds."
     chips = chips[(chips["fold"] >= 0) | (chips["label"] != "")]
     side = chips["fold"].where(chips["fold"] >= 0, chips["fold"].max() + 1)

@@ -161,9 +161,7 @@ def known_text(
 
 def scan_chip(
     job: tuple[str, str, tuple[int, ...], float | None],  # image, label or "", bands wanted, gsd_m
-) -> dict[
-    str, Any
-]:  # facts, `classes`, `speeds`, `problems`, `fatal`: why it cannot be used, or ""
+) -> dict[str, Any]:  # FACTS, classes, speeds, problems, fatal: why it cannot be used, or ""
     "Everything about one chip that its files say; the work of one process."
     image, label, bands_wanted, gsd_m = job
     facts: dict[str, Any] = {**FACTS, **_NO_ROADS, "problems": [], "fatal": ""}

@@ -240,9 +240,7 @@ def black_edges(
     valid: np.ndarray,  # (H, W) bool
     *,
     speck_px: int = 25,  # smaller patches are dark pixels, not missing ones
-) -> dict[
-    str, Any
-]:  # no_data, edge, hole (shares of the chip), holes (how many), sides (where the edge is)
+) -> dict[str, Any]:  # no_data, edge, hole (shares of the chip), holes (a number), sides (of edge)
     "Where a chip has no data: along its border, or inside."
     patch, touching, inside = data_gaps(valid, speck_px)
     area = np.bincount(patch.ravel(), minlength=1) / valid.size
@@ -260,9 +258,7 @@ def black_edges(
 def data_gaps(
     valid: np.ndarray,  # (H, W) bool
     speck_px: int,  # smaller patches are neither
-) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:  # numbers of patches (H, W); those along the border; those inside
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # patches (H, W); those at the border; inside
     "Patches without data."
     patch, n = ndimage.label(~valid)
     large = np.flatnonzero(np.bincount(patch.ravel(), minlength=n + 1) >= speck_px)
@@ -308,12 +304,13 @@ def plot_black_edges(
 # %% ../../nbs/chips/survey.ipynb #a146544b
 def channel_rarity(
     shares: pd.DataFrame,  # a row a chip, a column a channel: share of pixels, 0 to 1
-    places: pd.DataFrame
-    | None = None,  # likewise, how many there are of a thing (say junction, crossing)
-) -> (
-    pd.DataFrame
-):  # a row a channel: share, one_in, chips, chips_share, share_where, places, per_chip, most
-    "How rare each channel is: one pixel in so many, in so many chips."
+    # likewise, how many there are of a thing (say junction, crossing)
+    places: pd.DataFrame | None = None,
+) -> pd.DataFrame:  # a row a channel
+    """How rare each channel is: one pixel in so many, in so many chips.
+
+    Columns: share, one_in, chips, chips_share, share_where, places, per_chip, most.
+    """
     n = max(len(shares), 1)
     table = pd.DataFrame({"share": shares.mean() if len(shares) else shares.sum()})
     table["one_in"] = 1 / table["share"].where(table["share"] > 0)

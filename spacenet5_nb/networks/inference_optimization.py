@@ -32,9 +32,7 @@ class _Tracer(fx.Tracer):
 
 def followed_norms(
     network: nn.Module,
-) -> Iterator[
-    tuple[str, str]
-]:  # names of a convolution and of the norm that alone reads what it gives
+) -> Iterator[tuple[str, str]]:  # a convolution and the norm that alone reads it, by name
     """Pairs that can become one; none where what is computed hangs on values,
     so that it cannot be written down."""
     try:

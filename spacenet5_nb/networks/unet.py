@@ -40,9 +40,7 @@ _SUMS = torch.einsum("rki,slj->rsklij", _ROWS, _ROWS).reshape(16, 9)
 
 def fold_doubling(
     weight: Tensor,  # (out, in, 3, 3), of a convolution on a doubled image
-) -> (
-    Tensor
-):  # (4 out, in, 2, 2), of one on the image itself; `double_and_convolve` interleaves its results
+) -> Tensor:  # (4 out, in, 2, 2), of one on the image itself, for `double_and_convolve`
     """Sum the taps of a 3x3 kernel that fall on the same coarse pixel,
     for each of the four positions in it."""
     n_out, n_in = weight.shape[:2]

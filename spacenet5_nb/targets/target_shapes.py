@@ -141,9 +141,7 @@ def paint(
     strokes: Strokes,
     half_width_m: float,
     canvas: Canvas,
-) -> (
-    np.ndarray
-):  # numbers of pixels, row by row from 0; one that several strokes cover is there several times
+) -> np.ndarray:  # numbers of pixels, row by row from 0; as often as strokes cover one
     "The pixels whose centres lie within half a width of a stroke."
     (height, width), found = canvas.grid.shape, []
     for spans in (

@@ -128,6 +128,6 @@ def share_of(
 
 # %% ../../nbs/training/distributed.ipynb #d15b000a
 def pool_norms(net: nn.Module) -> nn.Module:
-    """`net` with batch normalisation over all processes; its weights, names and results in
-    evaluation are as before."""
+    """`net` with batch normalisation over all processes;
+    its weights, names and results in evaluation are as before."""
     return timm.layers.convert_sync_batchnorm(net)

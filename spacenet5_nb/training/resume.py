@@ -39,8 +39,8 @@ def fold_preset(
 
 # %% ../../nbs/training/resume.ipynb #c4e50007
 def split(preset: Preset, fold: int, chips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training and held-out chips of a fold; a fold that the preset or the table lacks is an
-    error naming those there are."""
+    """Training and held-out chips of a fold; a fold that the preset or the table lacks is an error
+    naming those there are."""
     fold_config(preset, fold)
     folds = sorted(int(k) for k in chips.fold.dropna().unique() if k >= 0)
     if fold not in folds:
@@ -129,8 +129,8 @@ def write_resume(
 
 
 def read_resume(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """What a run of exactly these inputs and parameters left, finished or not; None where there
-    is none."""
+    """What a run of exactly these inputs and parameters left, finished or not;
+    None where there is none."""
     if not path.is_file():
         return None
     try:
