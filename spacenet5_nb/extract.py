@@ -177,9 +177,11 @@ def extract(
     devices: str
     | Sequence[
         str
-    ] = "auto",  # those that share the windows, see tiled_inference.find_devices; on a cluster: each worker's
+        # those that share the windows (tiled_inference.find_devices); on a cluster: each worker's
+    ] = "auto",
     beside: bool
-    | None = None,  # trace roads while others are predicted; None: where a GPU of this machine predicts
+    # trace roads while others are predicted; None: where a GPU of this machine predicts
+    | None = None,
     html: bool = True,  # a map beside the roads
     say: Callable[[str], None] = print,
 ) -> Extraction:
@@ -223,7 +225,9 @@ def extract(
     say(f"{out}: {km:.2f} km of road, {g.number_of_edges()} edges; probabilities {probs}")
     if km < FEW * km2:
         say(
-            f"few roads for {km2:.2f} km2: members know what they were trained on (these: preset '{infos[0].get('preset', '')}'). For your own imagery train your own: spacenet5 train-own"
+            f"few roads for {km2:.2f} km2: members know what they were trained on (these: preset "
+            f"'{infos[0].get('preset', '')}'). For your "
+            "own imagery train your own: spacenet5 train-own"
         )
     return Extraction(
         g, out, probs, write_map(g, scene, probs, out, say) if html else None, tuple(notes)
@@ -231,7 +235,8 @@ def extract(
 
 # %% ../nbs/08c_extract.ipynb #81292dae
 def check_names(out: Path, image: str) -> None:
-    "What would fail at the end fails at once: the ending of the result, an image that would be overwritten."
+    """What would fail at the end fails at once: the ending of the result, an image that would be
+    overwritten."""
     if out.suffix not in formats.WRITERS:
         raise DataError(
             out, "is no kind of road file", f"Use a name that ends in {', '.join(formats.WRITERS)}."
@@ -277,7 +282,8 @@ def _most(source: Any, image: str | Path) -> int:
 
 
 def preset_of(info: dict[str, Any], preset: str | Preset, say: Callable[[str], None]) -> Preset:
-    "How probabilities become roads: as asked for, else as the members' own preset says, else as best does; what the bands are, the members say."
+    """How probabilities become roads: as asked for, else as the members' own preset says, else
+    as best does; what the bands are, the members say."""
     name = preset or info.get("preset", "")
     try:
         p = load_preset(name)
@@ -390,7 +396,8 @@ def begun_preset(
     folder: Path,  # where it is written
     say: Callable[[str], None] = print,
 ) -> Path:  # .yaml
-    "A preset whose folds go on from members of the same kind; a fold that has none starts as it did."
+    """A preset whose folds go on from members of the same kind; a fold that has none starts as
+    it did."""
     p, known = load_preset(preset), [(m, read_info(m)) for m in find_members(members)]
     folds = []
     for k, f in enumerate(p.folds):
@@ -401,7 +408,10 @@ def begun_preset(
         say(
             f"fold {k} begins with {like[k % len(like)]}"
             if like
-            else f"fold {k} begins with none of {members}: there is no {f.encoder} with {f.bands} bands and this preset's decoder and channels"
+            else (
+                f"fold {k} begins with none of {members}: there is no {f.encoder} with {f.bands} "
+                "bands and this preset's decoder and channels"
+            )
         )
     if not any(isinstance(f["pretrained"], str) for f in folds):
         raise StageError(
@@ -449,7 +459,8 @@ def train_own(
     devices: str = "",
     say: Callable[[str], None] = print,
 ) -> Extraction:
-    "Labels, folds, training, scores on windows that were kept out, and the roads of the whole image."
+    """Labels, folds, training, scores on windows that were kept out, and the roads of the whole
+    image."""
     if bool(osm) == bool(labels):
         raise StageError(
             "train-own",
@@ -464,7 +475,8 @@ def train_own(
         raise DataError(
             image,
             "is a list of tiles",
-            "Make one GeoTIFF of it (`rio convert city.vrt city.tif`), or put the tiles into a folder "
+            "Make one GeoTIFF of it (`rio convert city.vrt "
+            "city.tif`), or put the tiles into a folder "
             "and run `spacenet5 pipeline`.",
         )
     name = check_run_name(run or name_of(image))

@@ -84,9 +84,9 @@ def known_of(
 class _ChannelTerms(torch.autograd.Function):
     """Dice, focal and cross-entropy per channel with their derivative by hand.
 
-    With z the logit turned so that high is wrong, s = sigmoid(z) is 1 - p_t and softplus(z) the cross-entropy b. Autograd would keep some
-    thirty arrays for the same; on a CPU that costs as much as the encoder. Where nothing is known,
-    s and b are 0, and with them every derivative.
+    With z the logit turned so that high is wrong, s = sigmoid(z) is 1 - p_t and softplus(z) the
+    cross-entropy b. Autograd would keep some thirty arrays for the same; on a CPU that costs as
+    much as the encoder. Where nothing is known, s and b are 0, and with them every derivative.
     """
 
     @staticmethod
@@ -145,7 +145,8 @@ def soft_terms(
     min_pixels: int = 100,  # channels with fewer pixels above 0 have dice 0
     gamma: float = 2.0,
 ) -> dict[str, Tensor]:  # each (C,)
-    "`channel_terms` for targets between 0 and 1: each is least where the probability equals the target."
+    """`channel_terms` for targets between 0 and 1: each is least where the probability equals
+    the target."""
     x, dims, known = exact(logits), (0, 2, 3), (targets >= 0).to(exact(logits).dtype)
     p, t, size = x.sigmoid() * known, targets.to(x.dtype) * known, known.sum(dims).clamp(min=1)
     bce = F.binary_cross_entropy_with_logits(x, t, reduction="none") * known
@@ -234,7 +235,8 @@ class ComboLoss(nn.Module):
         """
         if logits.shape != targets.shape or logits.shape[1] != len(self.channels):
             raise ValueError(
-                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have the same shape and {len(self.channels)} channels"
+                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have the "
+                f"same shape and {len(self.channels)} channels"
             )
         terms = self.terms(logits, targets)
         losses = {

@@ -22,7 +22,7 @@ PICTURE = f"{PANEL} .widget-image, {PANEL} .jupyter-widgets img"
 
 @pytest.fixture(scope="module")
 def place(world):
-    """The small workspace with a run of its own, whose probabilities are the truth's masks, blurred:
+    """The small workspace with a run whose probabilities are the truth's masks, blurred:
     a threshold moves their edges. (folder, environment)"""
     made = world.home / "sliders/demo"
     shutil.copytree(world.home / "outputs/demo", made)

@@ -87,8 +87,8 @@ def find_chips(
         raise DataError(
             root,
             "holds no GeoTIFF images",
-            "Check data_root; SpaceNet's layout is "
-            "AOI_…/PS-RGB/*.tif beside geojson_roads*/. Chips of "
+            "Check data_root; SpaceNet's layout is AOI_…/PS-RGB/*.tif beside geojson_roads*/. "
+            "Chips of "
             "images with road masks are made by `spacenet5 from-masks`.",
         )
     labels = _label_files(root)

@@ -119,7 +119,8 @@ def read_solution(
     path: str | Path,  # ImageId, WKT_Pix, and perhaps length_m, travel_time_s
 ) -> dict[
     str, pd.DataFrame
-    # chip id -> its rows; index: the line in the file; travel_time_s is NaN where the whole file has no
+    # chip id -> its rows; index: the line in the file; travel_time_s is NaN where the whole file
+    # has no
     # times
 ]:
     "Read a SpaceNet submission or truth."

@@ -234,7 +234,8 @@ def mirrored(
     n: int,
     size: int,  # of what is read from
 ) -> np.ndarray:  # int (n,), each 0 to size - 1
-    "Positions start, start + 1, ... with what lies outside mirrored, the border itself not repeated."
+    """Positions start, start + 1, ... with what lies outside mirrored, the border itself not
+    repeated."""
     period = max(2 * (size - 1), 1)
     k = np.arange(start, start + n) % period
     return np.minimum(k, period - k) if size > 1 else np.zeros(n, int)
@@ -414,7 +415,8 @@ def known_in(mask: str | Path, names: Sequence[str]) -> tuple[bool, ...]:
 
 # %% ../../nbs/training/dataset.ipynb #3f974b4e
 class RoadDataset(Dataset):
-    "Augmented crops: uint8 (bands, crop, crop) and int32 packed targets (planes, crop, crop), by `Key`."
+    """Augmented crops: uint8 (bands, crop, crop) and int32 packed targets (planes, crop, crop),
+    by `Key`."""
 
     def __init__(
         self,
