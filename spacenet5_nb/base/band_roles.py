@@ -17,7 +17,7 @@ import yaml
 from ..core import DataError
 
 # %% auto #0
-__all__ = ['band_table', 'role_of', 'roles_of', 'Bands', 'choose_bands', 'mask_cure', 'roles_markdown']
+__all__ = ['band_table', 'role_of', 'mask_cure', 'colours_of', 'roles_of', 'Bands', 'choose_bands', 'roles_markdown']
 
 # %% ../../nbs/base/band_roles.ipynb #eccb0f55
 @lru_cache(maxsize=1)
@@ -65,7 +65,37 @@ def _by_sensor(names: Sequence[str]) -> list[str]:
             return [sensor["bands"].get(n, "") for n in low]
     return [""] * len(names)
 
+# %% ../../nbs/base/band_roles.ipynb #ddc4a580
+_MASK = re.compile(r"(^|[_ -])(masks?|labels?|gt|annotations?|groundtruth)([_ -]|$)", re.IGNORECASE)
+
+
+def mask_cure(
+    path: object,  # of a raster
+) -> str:  # "" where neither its name nor its folder says that it is a mask
+    "What to do with a mask among images."
+    file = Path(str(path))
+    if not (_MASK.search(file.stem) or _MASK.search(file.parent.name)):
+        return ""
+    return (
+        "Labels are lines here, not masks: `spacenet5 from-masks FOLDER -o data/mine` makes chips "
+        "with labels of images and masks. Or make lines of each mask, `spacenet5 vectorize "
+        f"{file.name} -o IMAGE.geojson`, named like its image, and move the masks away."
+    )
+
 # %% ../../nbs/base/band_roles.ipynb #2598c80a
+def colours_of(source: Any) -> list[Any]:
+    """Colour interpretation of each band, whatever happened before.
+
+    Asked for it, rasterio raises GDAL's last error of this thread, which may be of another file
+    that was damaged, and forgets it. So a refusal counts only where it is repeated."""
+    from rasterio._err import CPLE_BaseError
+
+    try:
+        return list(source.colorinterp)
+    except CPLE_BaseError:
+        return list(source.colorinterp)
+
+
 def roles_of(
     source: Any,  # an open raster: count, descriptions, colorinterp
 ) -> list[str]:  # one a band; "" where nothing is said
@@ -76,7 +106,7 @@ def roles_of(
     named = [role_of(n) for n in names]
     if not {"red", "green", "blue"} & set(named):
         named = [a or b for a, b in zip(_by_sensor(names), named, strict=True)]
-    colours = [getattr(c, "name", str(c)).lower() for c in source.colorinterp]
+    colours = [getattr(c, "name", str(c)).lower() for c in colours_of(source)]
     known = [c if c in ("red", "green", "blue", "alpha", "palette") else "" for c in colours]
     if {"red", "green", "blue"} & set(named):
         return [n or (c if c == "alpha" else "") for n, c in zip(named, known, strict=True)]
@@ -171,23 +201,6 @@ def _no_bands(source: Any, roles: list[str], n: int, name: object) -> DataError:
     else:
         cure = "Say which are red, green and blue: --bands 3,2,1, or '#bands=3,2,1' after its name."
     return DataError(name, f"has {source.count} bands{listed}; the preset wants {n}", cure)
-
-# %% ../../nbs/base/band_roles.ipynb #ddc4a580
-_MASK = re.compile(r"(^|[_ -])(masks?|labels?|gt|annotations?|groundtruth)([_ -]|$)", re.IGNORECASE)
-
-
-def mask_cure(
-    path: object,  # of a raster
-) -> str:  # "" where neither its name nor its folder says that it is a mask
-    "What to do with a mask among images."
-    file = Path(str(path))
-    if not (_MASK.search(file.stem) or _MASK.search(file.parent.name)):
-        return ""
-    return (
-        "Labels are lines here, not masks: `spacenet5 from-masks FOLDER -o data/mine` makes chips "
-        "with labels of images and masks. Or make lines of each mask, `spacenet5 vectorize "
-        f"{file.name} -o IMAGE.geojson`, named like its image, and move the masks away."
-    )
 
 # %% ../../nbs/base/band_roles.ipynb #8362d723
 def roles_markdown() -> str:

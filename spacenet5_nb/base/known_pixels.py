@@ -5,14 +5,13 @@
 # %% ../../nbs/base/known_pixels.ipynb #543eb3f7
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..core import DataError
-from .band_roles import role_of
+from .band_roles import colours_of, role_of
 
 # isort: split
 import numpy as np
@@ -83,7 +82,7 @@ def _small(source: Any, bands: Sequence[int]) -> np.ndarray:
 
 def _alpha(source: Any) -> tuple[int, str]:
     "The band that is alpha, and what to say where one is called so and is none."
-    colours = list(source.colorinterp)
+    colours = colours_of(source)
     if ColorInterp.alpha not in colours or source.count < 2:
         return 0, ""
     band = colours.index(ColorInterp.alpha) + 1
@@ -187,19 +186,13 @@ class Palette:
         return np.stack([self._colours[numbers, b - 1] for b in bands or self.indexes])
 
 
-def _forget_error(source: Any) -> None:
-    "Let rasterio report GDAL's last error, which it else does at the next harmless question."
-    with contextlib.suppress(CPLE_BaseError):
-        list(source.colorinterp)
-
-
 def shown(
     source: Any,  # an open file
     said: str = "",  # `none`, or a value: what a person says of pixels without data
     name: object = "image",
 ) -> Any:  # the file itself where there is nothing to hide
     "A picture as everybody should read it."
-    if source.count == 1 and source.colorinterp[0] == ColorInterp.palette:
+    if source.count == 1 and colours_of(source)[0] == ColorInterp.palette:
         source = Palette(source)
     if said == "none":
         return Shown(source, Empty(), None, True)
@@ -214,7 +207,7 @@ def shown(
     try:
         empty = how_empty(source, collars=not said)
     except (RasterioError, CPLE_BaseError):
-        _forget_error(source)
+        colours_of(source)  # rasterio forgets the error, which the next question would meet
         return source  # damaged: who reads it all will say so
     if said:
         return Shown(source, empty, nodata, False)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from .band_roles import colours_of
 from ..core import DataError
 from .. import raster
 
@@ -182,13 +183,13 @@ def read_picture(
         raster.check_budget(source, (max(3, source.count), *source.shape))
         try:
             image = source.read()
-            if source.count == 1 and source.colorinterp[0].name == "palette":
+            if source.count == 1 and colours_of(source)[0].name == "palette":
                 return _coloured(image[0], source.colormap(1))
         except RasterioIOError as e:
             raise DataError(
                 path, f"is truncated or damaged ({e})", "Download or copy it again."
             ) from e
-        kinds = [c.name for c in source.colorinterp]
+        kinds = [c.name for c in colours_of(source)]
     alpha = [k for k, kind in enumerate(kinds) if kind == "alpha"]
     if not alpha or len(image) == 1:
         return image
