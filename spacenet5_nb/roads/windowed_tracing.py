@@ -62,7 +62,8 @@ class DiskStack:
         with open_raster(path) as source:
             self.path, self.window = Path(path), window or (0, 0, *source.shape)
             self.nodata = source.nodata
-            self.masked = MaskFlags.per_dataset in source.mask_flag_enums[0]
+            flags = source.mask_flag_enums[0]  # four bands of 8 bits are called alpha by default
+            self.masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
             self.bands, self.dtype = (
                 list(range(source.count) if bands is None else bands),
                 np.dtype(source.dtypes[0]),
