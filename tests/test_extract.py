@@ -1,6 +1,7 @@
 """The two one-liners: an image and an ensemble to roads on a map, and imagery with a street map to
 an ensemble of one's own."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -328,8 +329,12 @@ def test_own_imagery_and_openstreetmap(workplace):
 
 
 def test_training_goes_on_from_members_of_the_same_kind(tmp_path):
-    "Folds 0 and 2 of `small` are this network; 1 and 3 are not."
-    small = core.load_preset("small")
+    "Folds 0 and 2 of the preset are this network; 1 and 3 are not."
+    networks = ["test_resnet", "test_efficientnet"] * 2
+    folds = [{"encoder": e, "bands": 3, "pretrained": False} for e in networks]
+    path = tmp_path / "mixed.yaml"
+    path.write_text(json.dumps({"base": "small", "name": "mixed", "folds": folds}))
+    small = core.load_preset(str(path))
     folder, said = (
         members(
             tmp_path / "there",
@@ -337,7 +342,9 @@ def test_training_goes_on_from_members_of_the_same_kind(tmp_path):
         ),
         [],
     )
-    p = core.load_preset(str(extract.begun_preset("small", folder, tmp_path / "run", said.append)))
+    p = core.load_preset(
+        str(extract.begun_preset(str(path), folder, tmp_path / "run", said.append))
+    )
     starts = [f.pretrained for f in p.folds]
     own = {
         str(m.resolve())
