@@ -210,7 +210,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_computed(tmp_path, monke
         extract.extract(town(tmp_path / "a_probs.tif"), folds, tmp_path / "a.gpkg", **go)
     with pytest.raises(DataError, match="no such file"):
         extract.extract(tmp_path / "none.tif", folds, tmp_path / "a.gpkg", **go)
-    with pytest.raises(CheckpointError, match="no member.*pipeline --preset demo"):
+    with pytest.raises(CheckpointError, match="no member.*Name `world`"):
         extract.extract(image, tmp_path / "nothing", tmp_path / "a.gpkg", **go)
     with pytest.raises(DataError, match="has 1 bands"):
         extract.extract(town(tmp_path / "pan.tif", bands=1), folds, tmp_path / "a.gpkg", **go)
