@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Channels, DataError
+from .labels import read_rows
 from .path_options import file_of
 
 # %% auto #0
@@ -67,6 +68,8 @@ def _read_known(path: Path, mtime: int, size: int) -> tuple[str, ...]:
     data = path.read_bytes()
     if TAG.encode() not in data:
         return KINDS
+    if not path.name.lower().endswith((".geojson", ".json")):
+        return known_of_tags(read_rows(path).tags, path)
     try:
         found = json.loads(data.decode("utf-8-sig"))
     except ValueError as e:

@@ -301,8 +301,8 @@ def check_scale(
     top: int,  # largest value of the road band
     name: str,
 ) -> None:
-    "Refuse bytes that are no probabilities from 0 to 255: masks of 0 and 1, and percentages."
-    if top in (0, 255) or top > 100:
+    "Refuse bytes that look like masks of 0 and 1, or like percentages; for rasters from elsewhere."
+    if top not in (1, 100):
         return
     what = "a mask of 0 and 1" if top == 1 else f"values of 0 to {top}, perhaps per cent"
     scale = 255 if top == 1 else 2.55
@@ -328,8 +328,6 @@ def vectorize_windows(
     config = section(config, VectorizeConfig, NAMED)
     stack = DiskStack(path, bands=bands)
     check_probs(stack, channels, str(path))  # floats are read once for this
-    if stack.dtype == np.uint8:
-        check_scale(int(stack[channels.road].max()), str(path))
     with open_raster(path) as source:
         shape, transform, crs = source.shape, source.transform, source.crs
     frame = make_frame(shape, transform, crs)

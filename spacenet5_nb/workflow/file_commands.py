@@ -230,7 +230,7 @@ def _vectorize_command(
     from spacenet5_nb.roads.formats import WRITERS, save
     from spacenet5_nb.workflow.dry_runs import plan_vectorize
     from spacenet5_nb.raster import open_raster
-    from spacenet5_nb.roads.windowed_tracing import vectorize_windows
+    from spacenet5_nb.roads.windowed_tracing import DiskStack, check_scale, vectorize_windows
 
     if Path(out).suffix not in WRITERS:
         raise StageError(
@@ -245,7 +245,9 @@ def _vectorize_command(
     with open_raster(raster) as source:
         names = list(source.descriptions)
     channels, bands = _channels_of(names, p.channels)
-    timed = len(names) > 1
+    timed, stack = len(names) > 1, DiskStack(raster, bands=bands)
+    if stack.dtype == np.uint8 and len(stack) == len(channels):
+        check_scale(int(stack[channels.road].max()), raster)
     g = vectorize_windows(
         raster,
         config=p.vectorize,
