@@ -141,8 +141,9 @@ def test_a_motorway_at_one_side_is_shared(seed):
 @pytest.mark.slow
 def test_the_generated_cities_are_more_even_than_by_length(tmp_path):
     from spacenet5_nb.base.labels import read_labels
+    from spacenet5_nb.chips.integrity import scan_image
     from spacenet5_nb.demo import make_demo
-    from spacenet5_nb.explore import find_chips, scan_image
+    from spacenet5_nb.explore import find_chips
 
     make_demo(
         tmp_path / "demo",

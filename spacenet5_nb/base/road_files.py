@@ -110,7 +110,7 @@ def _is_collection(path: Path) -> bool:
         return True
     try:
         data = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):  # nested a thousand deep
         return True  # to be complained of
     if not isinstance(data, dict) or data.get("type") != "Feature":
         return True
