@@ -360,7 +360,6 @@ def test_two_pictures_do_not_touch_each_other(tmp_path):
 def test_preparing_a_folder_of_images_and_masks_just_works(tmp_path):
     "Stages 01 and 02 read what was made of it; the notebooks run as they are."
     root = write_set(tmp_path / "set", 6)
-    (tmp_path / "settings.ini").write_text("[DEFAULT]\n")
     code = (
         "from spacenet5_nb.pipeline import run; "
         f"r = run('small', run='m', data_root={str(root)!r}, gsd='0.5', stop='02_masks'); "
