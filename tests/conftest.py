@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 from reference_cases import CHOICE, SHARED
 from small_workspace import copy_workspace, results, run
 
+# a shell that starts the tests with & ignores Ctrl-C for them and all they start, which tests send
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REFERENCES = [pytest.param(CHOICE, id="choice")]
 if (SHARED / "reference").is_dir():
     marks = (pytest.mark.shared, pytest.mark.slow)

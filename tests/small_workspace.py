@@ -38,6 +38,7 @@ name: small
 folds:
   - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
   - {encoder: mobilenetv3_small_050, bands: 3, pretrained: false}
+data: {gsd_m: 2.0}
 train:
   stages:
     - crop_px: 96
