@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
+from ..base.pyplot import plt
 from ..base.labels import read_labels
 from ..raster import ground_size, read_picture, read_chip
 
 # isort: split
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 

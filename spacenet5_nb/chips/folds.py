@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..base.pyplot import plt
 from ..core import DataError
 
 # isort: split
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..base.pyplot import plt
 from ..graph import utm_crs
 from ..base.labels import read_labels
 from ..raster import Grid, grid_of, ground_size, read_chip, read_picture, valid_pixels
@@ -17,7 +18,6 @@ from .survey import black_edges, data_gaps, road_classes, sample_bands
 
 # isort: split
 import geopandas as gpd
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely

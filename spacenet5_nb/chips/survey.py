@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.pyplot import plt
 from ..core import DataError
 from ..graph import utm_crs
 from ..raster import Grid, ground_size, read_chip
@@ -15,7 +16,6 @@ from ..speed_limits import ROAD_TYPES, add_speeds, road_class
 
 # isort: split
 import geopandas as gpd
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely

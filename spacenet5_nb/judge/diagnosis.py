@@ -149,7 +149,7 @@ def plot_diagnosis(
     title: str = "",
 ) -> Axes:
     "Draw truth and proposal, and over them the stretches where the score was lost."
-    from matplotlib import pyplot as plt  # here, so that scoring alone does not wait for it
+    from spacenet5_nb.base.pyplot import plt  # here, so that scoring alone does not wait for it
     from matplotlib.collections import LineCollection
 
     ax = ax or plt.subplots(figsize=(6, 6), dpi=80)[1]
@@ -202,7 +202,7 @@ def plot_costs(
     title: str = "",
 ) -> Axes:
     "Histogram of what the routes cost, in both directions."
-    from matplotlib import pyplot as plt
+    from spacenet5_nb.base.pyplot import plt
 
     ax = ax or plt.subplots(figsize=(5, 2.6), dpi=80, layout="constrained")[1]
     for side, colour, words in (

@@ -109,7 +109,7 @@ def plot_scores(
 ) -> Figure:
     """Every chip as a dot, every city as a bar with its 95 % interval; cities that no fold trained
     on are hatched."""
-    from matplotlib import pyplot as plt
+    from spacenet5_nb.base.pyplot import plt
 
     columns, cities = (
         [c for c in COLOURS if c in table and table[c].notna().any()],

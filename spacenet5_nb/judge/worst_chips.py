@@ -99,7 +99,7 @@ def explain_job(
 
 def plot_job(job: Job, real: nx.MultiGraph, guess: nx.MultiGraph, why: Any) -> Figure:
     "The chip with its blame, and below it what the routes cost."
-    from matplotlib import pyplot as plt
+    from spacenet5_nb.base.pyplot import plt
     from matplotlib.lines import Line2D
 
     fig, (ax, below) = plt.subplots(

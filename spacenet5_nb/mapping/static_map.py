@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..base.pyplot import plt
+from ..base.pyplot import Figure
 from ..core import write_bytes  # before rasterio: sets what GDAL may open
 
 import geopandas as gpd
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from .image_overlays import Overlay, as_overlays
 from .places import chip_boxes, places

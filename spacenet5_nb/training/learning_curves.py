@@ -5,7 +5,7 @@
 # %% ../../nbs/training/learning_curves.ipynb #e823a2f1
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from ..base.pyplot import plt
 import numpy as np
 import pandas as pd
 

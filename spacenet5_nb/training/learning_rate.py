@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 
+from ..base.pyplot import plt
 from ..core import StageConfig
 
 # %% auto #0

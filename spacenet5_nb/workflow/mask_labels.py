@@ -20,11 +20,11 @@ __all__ = ['Job', 'TABLE', 'PREVIEW', 'WIDTHS_M', 'Checked', 'check_pair', 'Plan
            'plot_labels', 'say_found']
 
 # %% ../../nbs/workflow/mask_labels.ipynb #7ff854fe
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely
 
+from ..base.pyplot import plt
 from .. import raster
 from ..acquire.mask_pairs import Found, Pair, chip_names, find_pairs
 from spacenet5_nb.acquire.mask_values import (
