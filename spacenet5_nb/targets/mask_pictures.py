@@ -5,8 +5,7 @@
 # %% ../../nbs/targets/mask_pictures.ipynb #3850eee7
 from __future__ import annotations
 
-from ..base.pyplot import plt
-from ..base.pyplot import Figure
+from ..base.pyplot import Figure, plt
 from ..core import Channels
 
 # isort: split
