@@ -876,6 +876,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'spacenet5_nb/base/road_files.py')},
             'spacenet5_nb.base.run_folders': { 'spacenet5_nb.base.run_folders.Run': ( 'base/run_folders.html#run',
                                                                                       'spacenet5_nb/base/run_folders.py'),
+                                               'spacenet5_nb.base.run_folders.Run._of_chip': ( 'base/run_folders.html#run._of_chip',
+                                                                                               'spacenet5_nb/base/run_folders.py'),
                                                'spacenet5_nb.base.run_folders.Run.cache': ( 'base/run_folders.html#run.cache',
                                                                                             'spacenet5_nb/base/run_folders.py'),
                                                'spacenet5_nb.base.run_folders.Run.chips': ( 'base/run_folders.html#run.chips',
