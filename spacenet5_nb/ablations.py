@@ -483,7 +483,7 @@ def _column(by: pd.DataFrame | None, case: str, c: Case) -> pd.Series:
 # %% ../nbs/10_ablations.ipynb #ab1a0016
 def plot_effects(table: pd.DataFrame) -> None:
     "Differences with their intervals; grey where nothing is resolved."
-    import matplotlib.pyplot as plt
+    from spacenet5_nb.base.pyplot import plt
 
     known = [row for row in table.to_dict("records")[::-1] if row["seeds"]]
     colours = {"holds": "tab:green", "does not hold": "tab:red", "not resolved": "grey"}

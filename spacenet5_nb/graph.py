@@ -10,14 +10,21 @@ import math
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError
 
 from .core import DataError, GraphError, write_bytes
+from spacenet5_nb.base.geopackage import (
+    base_tables,
+    gpkg_crs,
+    gpkg_geometry,
+    open_tables,
+    read_rows,
+)
 from .base.known_channels import known_of_tags
 from .base.labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
+from .base.well_known import from_wkb, from_wkt
 from .speed_limits import MPH_TO_KPH, MPH_TO_MPS, level_of, speed_of  # noqa: F401
 
 # isort: split
@@ -32,9 +39,8 @@ from pyproj.exceptions import CRSError
 from shapely.geometry import LineString, Point
 
 # %% auto #0
-__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'open_gpkg',
-           'gpkg_crs', 'gpkg_geometry', 'network', 'from_lines', 'without_speeds', 'from_labels', 'vertex_keys',
-           'from_wkt_rows', 'to_wkt_rows']
+__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'network',
+           'from_lines', 'without_speeds', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'to_wkt_rows']
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
@@ -281,53 +287,23 @@ def read(
 
 def _read_gpkg(path: Path) -> nx.MultiGraph:
     "Nodes and edges from the tables of a GeoPackage."
-    with open_gpkg(path) as db:
-        if missing := {"gpkg_contents", "nodes", "edges"} - {
-            name for (name,) in db.execute("SELECT name FROM sqlite_master")
-        }:
+    with open_tables(path) as t:
+        if missing := {"gpkg_contents", "nodes", "edges"} - base_tables(t):
             raise GraphError(
                 "its GeoPackage",
                 f"lacks the tables {sorted(missing)}",
                 "Give a graph made by stage 06_vectorize or graph.write; roads from elsewhere "
                 "come in as GeoJSON lines.",
             )
-        srs = (
-            "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys "
-            "JOIN gpkg_contents USING (srs_id) WHERE table_name='edges'"
-        )
-        g = empty(gpkg_crs(*db.execute(srs).fetchone()))
-        g.add_nodes_from(
-            (r["node"], {"x": r["x"], "y": r["y"]}) for r in db.execute("SELECT * FROM nodes")
-        )
-        for row in db.execute("SELECT * FROM edges"):
-            data = {
-                k: row[k]
-                for k in row.keys()
-                if k not in ("fid", "u", "v", "key", "geom") and row[k] is not None
-            }
-            g.add_edge(
-                row["u"], row["v"], key=row["key"], **data, geometry=gpkg_geometry(row["geom"])
-            )
+        g = empty(gpkg_crs(t, "edges"))
+        g.add_nodes_from((r["node"], {"x": r["x"], "y": r["y"]}) for r in read_rows(t, "nodes"))
+        rows = list(read_rows(t, "edges"))
+    lines = from_wkb([gpkg_geometry(row.pop("geom")) for row in rows])
+    for row, line in zip(rows, lines, strict=True):
+        ends = row.pop("u"), row.pop("v"), row.pop("key")
+        data = {k: v for k, v in row.items() if k != "fid" and v is not None}
+        g.add_edge(*ends, **data, geometry=line)
     return g
-
-
-def open_gpkg(path: Path) -> closing[sqlite3.Connection]:
-    "A GeoPackage's tables, to be read only; rows know their columns' names."
-    from urllib.parse import quote
-
-    db = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1", uri=True)
-    db.row_factory = sqlite3.Row
-    return closing(db)
-
-
-def gpkg_crs(organization: str, code: int, definition: str) -> str:
-    "A GeoPackage's reference system, as pyproj takes it."
-    return f"EPSG:{code}" if organization.upper() == "EPSG" else definition
-
-
-def gpkg_geometry(blob: bytes) -> shapely.Geometry:
-    "GeoPackage puts a header of flags and an optional envelope before the WKB."
-    return shapely.from_wkb(blob[8 + (0, 32, 48, 48, 64)[(blob[3] >> 1) & 7] :])
 
 
 def _read_graphml(path: Path) -> nx.MultiGraph:
@@ -337,7 +313,7 @@ def _read_graphml(path: Path) -> nx.MultiGraph:
     g.add_nodes_from((n, {"x": float(d["x"]), "y": float(d["y"])}) for n, d in raw.nodes(data=True))
     for u, v, k, d in raw.edges(keys=True, data=True):
         data = {key: _value(text) for key, text in d.items() if key not in ("geometry", "id")}
-        g.add_edge(u, v, key=int(k), **data, geometry=shapely.from_wkt(d["geometry"]))
+        g.add_edge(u, v, key=int(k), **data, geometry=from_wkt(d["geometry"]))
     return g
 
 
@@ -530,7 +506,7 @@ def from_wkt_rows(
     """The graph of a chip's rows in a truth or submission CSV; it has no speeds where no row has
     a time."""
     try:
-        lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object))
+        lines = from_wkt(rows["WKT_Pix"].to_numpy(object))
     except shapely.errors.ShapelyError as e:
         raise DataError("WKT_Pix", f"is not valid WKT ({e})", "Mend or remove that row.") from e
     full = np.array([isinstance(line, LineString) and not line.is_empty for line in lines], bool)

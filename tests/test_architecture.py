@@ -250,6 +250,61 @@ def test_sizes_of_functions():
     assert half <= 8 and most < 20 and sizes[-1][0] <= 40, sizes[-5:]
 
 
+def code_of(path):
+    "Each code cell's id and syntax tree."
+    for cell in cells(path):
+        if cell["cell_type"] == "code":
+            yield cell["id"], ast.parse(source(cell))
+
+
+def imported(tree):
+    "Modules that run-time code imports; those that only a type checker reads are left out."
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imported(node)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_pictures_are_drawn_by_our_own_pyplot(path):
+    "base/pyplot sets matplotlib so that no text from data is read as a formula."
+    theirs = ("matplotlib.pyplot", "matplotlib.figure", "pylab", "seaborn")
+    found = [(i, m) for i, tree in code_of(path) for m in imported(tree) if m.startswith(theirs)]
+    assert path.stem == "pyplot" or not found
+
+
+# Each hands what it is given to the browser as HTML, SVG or TeX, which may hold script.
+RAW = {"HTML", "Html", "SVG", "Javascript", "IFrame", "Latex", "Math", "Markdown", "HTMLMath"}
+RAW_METHODS = {"style", "explore", "to_html", "description_allow_html"}
+RAW_METHODS |= {"_repr_html_", "_repr_svg_", "_repr_markdown_", "_repr_javascript_"}
+SHOWN_RAW = {  # text that is our own, or escaped: their own tests say so
+    ("chips/integrity_page", "HTML"),
+    ("base/road_columns", "Markdown"),
+    ("index", "Markdown"),
+    ("base/pyplot", "_repr_html_"),  # looks at what pandas makes
+}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_text_is_shown_as_html(path):
+    "A Styler, HTML(...) and their kind do not escape: a name from data could be a script there."
+    place, found = path.relative_to(ROOT / "nbs").with_suffix("").as_posix(), set()
+    for _, tree in code_of(path):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func
+                called = called.id if isinstance(called, ast.Name) else called
+                found |= {called} & RAW if isinstance(called, str) else set()
+                found |= {k.arg for k in node.keywords} & {"description_allow_html"}
+            if isinstance(node, ast.Attribute | ast.FunctionDef):
+                found |= {getattr(node, "attr", None) or node.name} & RAW_METHODS
+    assert not {(place, word) for word in found} - SHOWN_RAW
+
+
 # Exported code is counted in statements, without imports and docstrings: layout does not change
 # them, and one is about a line as it was written before ruff laid the code out. The aim is 150
 # lines for a stage and 300 for another; beyond these numbers it must be divided.

@@ -44,14 +44,23 @@ _ENDING = re.compile(
 )
 
 
+# names that mean a device on Windows, whatever their ending
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(\.|$)", re.IGNORECASE)
+
+
 def safe_name(
     name: str,
     most: int = 150,  # bytes, as file systems count them
     others: str = ".-",  # characters that may stand beside letters of any script, digits and _
 ) -> str:
-    "A name as a file may have it everywhere; one that had to be changed ends in its own hash."
+    """A name as a file may have it everywhere; one that had to be changed ends in its own hash.
+
+    It is never empty, a folder (`..`), hidden, or a device; nothing in it separates folders."""
     name = unicodedata.normalize("NFC", name)  # macOS takes accents apart
     kept = re.sub(rf"[^\w{re.escape(others)}]", "_", name)
+    kept = re.sub(r"^[. ]+|[. ]+$", "_", kept)  # hidden; Windows drops them at the end
+    if not kept or _DEVICE.match(kept):
+        kept = f"_{kept}"
     if kept == name and len(kept.encode()) <= most:
         return kept
     mark = "-" + hashlib.sha1(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]

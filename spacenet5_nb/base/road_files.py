@@ -9,6 +9,7 @@ import bz2
 import gzip
 import json
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from ..core import DataError, load_settings
+from .geopackage import layers_of, open_tables, read_layer
+from .well_known import from_wkt
 
 # isort: split
 import networkx as nx
@@ -215,7 +218,6 @@ def _read_gdal(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndar
     import pyogrio
 
     name = str(path.resolve())
-    name = f"GPKG:{name}" if kind == "gpkg" else name
     try:
         layers = {str(n): t for n, t in pyogrio.list_layers(name)}
         layer = choose_layer(path, layers, layer)
@@ -228,6 +230,27 @@ def _read_gdal(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndar
     columns = dict(zip(map(str, meta["fields"]), fields, strict=True))
     shapes = shapely.from_wkb(blobs) if blobs is not None else np.array([], object)
     return pd.DataFrame(columns, dtype=object), shapes, meta["crs"]
+
+
+def _read_geopackage(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndarray, Any]:
+    "A layer's attributes, geometries and CRS; views are not computed."
+    try:
+        with open_tables(path) as t:
+            kinds, views = layers_of(t)
+            if layer in views or views and not kinds:
+                raise DataError(
+                    path,
+                    f"has a view where roads are looked for ({layer or ', '.join(views)})",
+                    "Views are not computed: export the roads as a table of their own.",
+                )
+            columns, shapes, crs = read_layer(t, choose_layer(path, kinds, layer))
+    except (sqlite3.Error, ValueError, shapely.errors.ShapelyError) as e:
+        raise _unreadable(path, kind, e) from e
+    return (
+        pd.DataFrame(columns, dtype=object),
+        np.array([], object) if shapes is None else shapes,
+        crs,
+    )
 
 
 def _read_parquet(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndarray, Any]:
@@ -250,7 +273,7 @@ def _read_graphml(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.n
         rows, shapes, seen = [], [], set()
         for u, v, d in g.edges(data=True):
             text = d.pop("geometry", None)
-            line = shapely.from_wkt(text) if text else shapely.LineString([at[u], at[v]])
+            line = from_wkt(text) if text else shapely.LineString([at[u], at[v]])
             key = tuple(sorted((u, v))), round(line.length, 9), str(d.get("osmid"))
             if g.is_directed() and key in seen:
                 continue
@@ -292,7 +315,7 @@ def _read_osm_xml(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.n
 
 # %% ../../nbs/base/road_files.ipynb #cc86a34c
 _READERS = {
-    "gpkg": _read_gdal,
+    "gpkg": _read_geopackage,
     "shp": _read_gdal,
     "fgb": _read_gdal,
     "pbf": _read_gdal,

@@ -75,16 +75,22 @@ class Run:
         return self.folder / "cache"
 
     def mask(self, chip: str) -> Path:
-        return self.folder / "masks" / f"{chip}.tif"
+        return self._of_chip("masks", chip, ".tif")
 
     def fold(self, k: int) -> Path:
         return self.folder / "folds" / str(k)
 
     def prob(self, chip: str) -> Path:
-        return self.folder / "probs" / f"{chip}.tif"
+        return self._of_chip("probs", chip, ".tif")
 
     def graph(self, chip: str) -> Path:
-        return self.folder / "graphs" / f"{chip}.gpkg"
+        return self._of_chip("graphs", chip, ".gpkg")
+
+    def _of_chip(self, folder: str, chip: str, ending: str) -> Path:
+        "A chip's file, which lies in its folder: the table of chips may have been edited."
+        if Path(chip).name != chip or not chip.strip("."):
+            raise StageError(f"chip {chip!r}", "is no name of a file", "Run 01_explore again.")
+        return self.folder / folder / f"{chip}{ending}"
 
     def notebook(self, stage: str, fold: int | None = None) -> Path:
         return (

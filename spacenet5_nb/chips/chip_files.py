@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..core import DataError, parse_chip, walk
+from ..core import DataError, parse_chip, shown, walk
 from ..base.band_roles import mask_cure
 from ..base.path_options import file_of, join_source, split_source
 from ..base.road_files import LABEL_KINDS, may_be_label
@@ -110,7 +110,7 @@ def _image_files(root: Path, said: dict[str, str]) -> dict[tuple[str, str], dict
         name, split = parse_chip(path), "test" if _is_test(path, root) else "train"
         if name.aoi and _product(path) not in _PRODUCTS and path.parent.name in _OURS:
             continue  # masks and probabilities of a run
-        city = name.city or root.resolve().name
+        city = name.city or shown(root.resolve().name, 100)
         known = {"chip": name.id, "city": city, "aoi": name.aoi, "split": split}
         key = (name.id, split if name.aoi else "")
         row = chips.setdefault(key, dict.fromkeys(CHIP_COLUMNS, "") | known)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
+from ..base.pyplot import caption, plt
 from ..base.labels import read_labels
 from ..raster import ground_size, read_picture, read_chip
 
 # isort: split
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -34,7 +34,7 @@ def plot_gallery(
     for ax, c in zip(axes.flat, chips.itertuples(), strict=False):
         image, grid, _ = read_chip(c.image, 3, gsd_m=gsd_m or max(0.5, c.gsd_m))
         ax.imshow(np.moveaxis(image, 0, -1), aspect=np.divide(*ground_size(grid)))
-        ax.set_title(f"{c.chip}\n{c.split}, {c.road_km:.1f} km", fontsize=7)
+        ax.set_title(f"{caption(c.chip, 40)}\n{c.split}, {c.road_km:.1f} km", fontsize=7)
         for line in read_labels(c.label).to_crs(grid.crs.to_wkt()).geometry if c.label else []:
             x, y = ~grid.transform * np.array(line.coords)[:, :2].T
             ax.plot(np.where(x < grid.shape[1] / 2, x, np.nan), y, color="yellow", linewidth=1)
@@ -64,7 +64,7 @@ def plot_histograms(
             colour = plt.cm.plasma((band + 0.5) / len(images[0]))
             ax.plot(edges[:-1], counts, linewidth=1, color=colour, label=str(band + 1))
             ax.plot(np.percentile(values, (2, 98)), [0, 0], "|", color=colour, markersize=9)
-        ax.set_title(city, fontsize=9)
+        ax.set_title(caption(city, 30), fontsize=9)
         ax.set_yticks([])
         ax.tick_params(labelsize=7)
     axes.flat[-1].legend(title="band", fontsize=6, title_fontsize=6, ncol=2)
@@ -85,7 +85,7 @@ def plot_folds(
             x, y = [c.minx, c.maxx, c.maxx, c.minx], [c.miny, c.miny, c.maxy, c.maxy]
             ax.fill(x, y, color=colours[c.fold], alpha=0.75, linewidth=0)
             ax.plot(np.mean(x), np.mean(y), "s", color=colours[c.fold], markersize=5)
-        ax.set_title(city, fontsize=9)
+        ax.set_title(caption(city, 30), fontsize=9)
         ax.set_aspect(1 / math.cos(math.radians(c.miny)))
         ax.set_xticks([])
         ax.set_yticks([])

@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..base.pyplot import caption, plt
 from ..core import DataError
 
 # isort: split
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely
@@ -451,7 +451,7 @@ def plot_balance(
         )
     ax.axhline(100 / len(share), color="black", linewidth=0.8, linestyle=":")
     what = [
-        f"{name}\n{total:.0f}" + (" km" if name != "chips" else "")
+        f"{caption(name, 30)}\n{total:.0f}" + (" km" if name != "chips" else "")
         for name, total in table.sum().items()
     ]
     ax.set_xticks(

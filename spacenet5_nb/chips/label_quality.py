@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..base.pyplot import caption, plt
 from ..graph import utm_crs
 from ..base.labels import read_labels
 from ..raster import Grid, grid_of, ground_size, read_chip, read_picture, valid_pixels
@@ -17,7 +18,6 @@ from .survey import black_edges, data_gaps, road_classes, sample_bands
 
 # isort: split
 import geopandas as gpd
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely
@@ -629,7 +629,10 @@ def plot_worst(
         ax.axis("off")
     for ax, (chip, metres) in zip(axes.flat, bad.items(), strict=False):
         plot_disagreement(
-            read_chip(paths[chip], 3)[0], by_chip[chip], ax=ax, title=f"{chip}: {metres:.0f} m"
+            read_chip(paths[chip], 3)[0],
+            by_chip[chip],
+            ax=ax,
+            title=f"{caption(chip, 40)}: {metres:.0f} m",
         )
     fig.tight_layout()
     return fig

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..base.pyplot import caption, plain_numbers, plt
 from ..core import DataError
 from ..graph import utm_crs
 from ..raster import Grid, ground_size, read_chip
@@ -15,7 +16,6 @@ from ..speed_limits import ROAD_TYPES, add_speeds, road_class
 
 # isort: split
 import geopandas as gpd
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely
@@ -107,7 +107,11 @@ def plot_km(
         cities, left = table.columns[:-3], np.zeros(len(table))
         for k, city in enumerate(cities):
             ax.barh(
-                range(len(table)), table[city], left=left, label=city, color=plt.cm.tab10(k % 10)
+                range(len(table)),
+                table[city],
+                left=left,
+                label=caption(city),
+                color=plt.cm.tab10(k % 10),
             )
             left = left + table[city].to_numpy()
         for y, (total, share) in enumerate(zip(table["all"], table["share"], strict=True)):
@@ -230,7 +234,7 @@ def plot_band_classes(
     )
     ax.tick_params(labelsize=7)
     ax.set_ylabel("value in the file", fontsize=8)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(caption(title), fontsize=9)
     ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     ax.figure.tight_layout()
     return ax
@@ -293,7 +297,7 @@ def plot_black_edges(
         image[:, ~valid] = np.array([[255], [0], [255]], "uint8")
         ax.imshow(np.moveaxis(image, 0, -1))
         ax.set_title(
-            f"{c.chip}\n{c.no_data:.1%}"
+            f"{caption(c.chip, 40)}\n{c.no_data:.1%}"
             + (f", {c.sides}" if c.sides else "")
             + (f", {c.holes} holes" if c.holes else ""),
             fontsize=6,
@@ -356,6 +360,7 @@ def plot_rarity(
             color="black" if share > 0 else "firebrick",
         )
     axes[0].set_xscale("log")
+    plain_numbers(axes[0].xaxis)
     axes[0].set_xlim(least, min(30 * max(rarity["share"].max(), least), 40))
     axes[0].set_title("share of pixels", fontsize=9)
     axes[1].barh(range(len(rarity)), 100 * rarity["chips_share"], color="steelblue")

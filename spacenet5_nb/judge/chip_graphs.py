@@ -14,10 +14,12 @@ from xml.etree.ElementTree import ParseError
 
 from .. import graph, raster
 from ..core import DataError, GraphError, parse_chip
+from ..base.geopackage import base_tables, columns_of, open_tables
 from ..base.labels import move_lines, read_rows
 from .routes import roads_of
 from ..base.path_options import file_of, split_source
 from ..base.road_files import is_geoparquet
+from ..base.well_known import from_wkt
 from ..speed_limits import hear, speed_of
 
 # isort: split
@@ -201,7 +203,7 @@ _NOTHING = ("", "nan", "none", "null", "na")
 def _lines_of(path: str | Path, rows: pd.DataFrame) -> np.ndarray:
     "The lines of a CSV's rows; the first one that is none is an error."
     with np.errstate(invalid="ignore"):
-        lines = shapely.from_wkt(rows["WKT_Pix"].to_numpy(object), on_invalid="ignore")
+        lines = from_wkt(rows["WKT_Pix"].to_numpy(object), "ignore")
     for k in np.flatnonzero(shapely.get_type_id(lines) != 1):
         text, line = rows["WKT_Pix"].iloc[k], f"line {rows.index[k]} ({rows['ImageId'].iloc[k]})"
         if text.lower() in _NOTHING:
@@ -301,7 +303,7 @@ def _from_rows(rows: pd.DataFrame, chip: str, image: Any) -> nx.MultiGraph:
     grid = raster.as_grid(image)
     (height, width), xy = (
         grid.shape,
-        shapely.get_coordinates(shapely.from_wkt(rows["WKT_Pix"].to_numpy(object))),
+        shapely.get_coordinates(from_wkt(rows["WKT_Pix"].to_numpy(object))),
     )
     beyond = (xy < [-0.1 * width, -0.1 * height]) | (xy > [1.1 * width, 1.1 * height])
     if height and beyond.any():
@@ -321,9 +323,9 @@ def _is_graph(source: str | Path) -> bool:
     if split_source(source)[1]:
         return False  # a layer or columns are named: lines
     try:
-        with graph.open_gpkg(file_of(source)) as db:
-            return any(row["name"] == "node" for row in db.execute("PRAGMA table_info(nodes)"))
-    except sqlite3.Error:
+        with open_tables(file_of(source)) as t:
+            return "nodes" in base_tables(t) and "node" in columns_of(t, "nodes")
+    except (sqlite3.Error, ValueError):
         return True
 
 
@@ -393,7 +395,7 @@ def read_graphml(
             d |= {"x": float(d["x"]), "y": float(d["y"])}
         for _, _, d in raw.edges(data=True):
             d |= {k: _number(d.get(k)) for k in ("speed_kph", "travel_time")} | {
-                "geometry": shapely.from_wkt(d.get("geometry"))
+                "geometry": from_wkt(d.get("geometry"))
             }
     except CRSError as e:
         raise GraphError(

@@ -149,7 +149,8 @@ def plot_diagnosis(
     title: str = "",
 ) -> Axes:
     "Draw truth and proposal, and over them the stretches where the score was lost."
-    from matplotlib import pyplot as plt  # here, so that scoring alone does not wait for it
+    # here, so that scoring alone does not wait for it
+    from spacenet5_nb.base.pyplot import plt
     from matplotlib.collections import LineCollection
 
     ax = ax or plt.subplots(figsize=(6, 6), dpi=80)[1]
@@ -202,7 +203,7 @@ def plot_costs(
     title: str = "",
 ) -> Axes:
     "Histogram of what the routes cost, in both directions."
-    from matplotlib import pyplot as plt
+    from spacenet5_nb.base.pyplot import plain_numbers, plt
 
     ax = ax or plt.subplots(figsize=(5, 2.6), dpi=80, layout="constrained")[1]
     for side, colour, words in (
@@ -220,6 +221,7 @@ def plot_costs(
     ax.set_xlabel("cost of a route: 0 the same, 1 at least double, or missing", fontsize=8)
     ax.set_ylabel("routes")
     ax.set_yscale("symlog", linthresh=10)
+    plain_numbers(ax.yaxis)
     ax.legend(fontsize=8)
     ax.set_title(title, fontsize=9)
     return ax

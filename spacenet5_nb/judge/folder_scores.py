@@ -378,7 +378,7 @@ def write_scores(
 
 def as_png(fig: Figure) -> bytes:
     "A figure as a file; it is closed."
-    from matplotlib import pyplot as plt
+    from spacenet5_nb.base.pyplot import plt
 
     out = io.BytesIO()
     fig.savefig(out, format="png")

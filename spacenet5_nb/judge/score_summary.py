@@ -109,7 +109,7 @@ def plot_scores(
 ) -> Figure:
     """Every chip as a dot, every city as a bar with its 95 % interval; cities that no fold trained
     on are hatched."""
-    from matplotlib import pyplot as plt
+    from spacenet5_nb.base.pyplot import caption, plt
 
     columns, cities = (
         [c for c in COLOURS if c in table and table[c].notna().any()],
@@ -154,8 +154,8 @@ def plot_scores(
     ax.set_xticks(
         range(len(cities)),
         [
-            f"{c}\n{summary['cities'][c]['chips']} chip{'s' * (summary['cities'][c]['chips'] != 1)}"
-            for c in cities
+            f"{caption(c, 30)}\n{n} chip{'s' * (n != 1)}"
+            for c, n in ((c, summary["cities"][c]["chips"]) for c in cities)
         ],
         fontsize=8,
     )

@@ -99,7 +99,7 @@ def explain_job(
 
 def plot_job(job: Job, real: nx.MultiGraph, guess: nx.MultiGraph, why: Any) -> Figure:
     "The chip with its blame, and below it what the routes cost."
-    from matplotlib import pyplot as plt
+    from spacenet5_nb.base.pyplot import caption, plt
     from matplotlib.lines import Line2D
 
     fig, (ax, below) = plt.subplots(
@@ -114,7 +114,7 @@ def plot_job(job: Job, real: nx.MultiGraph, guess: nx.MultiGraph, why: Any) -> F
     if image is None:
         _frame(ax, real, guess)
     ax.set_title(
-        f"{job.chip}: APLS length {why.score:.3f} (truth's routes in the proposal "
+        f"{caption(job.chip, 40)}: APLS length {why.score:.3f} (truth's routes in the proposal "
         f"{why.truth_to_proposal:.3f}, back {why.proposal_to_truth:.3f})",
         fontsize=10,
     )

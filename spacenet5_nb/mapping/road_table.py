@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from ..core import DataError, parse_chip
+from ..base.well_known import from_wkt
 
 import geopandas as gpd
 import matplotlib
@@ -150,7 +151,7 @@ def _read_graphml(path: Path) -> nx.Graph:
             }
         )  # how osmnx writes a list
         if "geometry" in d:
-            d["geometry"] = shapely.from_wkt(d["geometry"])
+            d["geometry"] = from_wkt(d["geometry"])
     return g
 
 # %% ../../nbs/mapping/road_table.ipynb #b9c0193e

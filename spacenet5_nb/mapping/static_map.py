@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..base.pyplot import Figure, caption, plt
 from ..core import write_bytes  # before rasterio: sets what GDAL may open
 
 import geopandas as gpd
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from .image_overlays import Overlay, as_overlays
 from .places import chip_boxes, places
@@ -48,8 +47,8 @@ def draw_place(
     pad = 0.02 * max(n - s, e - w)
     flat = 1 / math.cos(math.radians((s + n) / 2))
     ax.set(facecolor="#1c232b", xticks=[], yticks=[], aspect=flat)
-    title = f"{place['name']}  ({place['note']})" if place["note"] else place["name"]
-    ax.set_title(title, fontsize=10, parse_math=False)
+    note = f"  ({caption(place['note'])})" if place["note"] else ""
+    ax.set_title(caption(place["name"], 40) + note, fontsize=10)
     for o in pictures.values():
         left, bottom, right, top = o.bounds
         if left <= e and right >= w and bottom <= n and top >= s:

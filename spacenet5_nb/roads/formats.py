@@ -19,6 +19,7 @@ import shapely
 from .. import graph
 from ..core import DataError, GraphError, write_bytes, write_text
 from ..base.labels import transformer
+from ..base.well_known import from_wkt
 from .graph_edits import length_of
 
 # %% auto #0
@@ -117,7 +118,7 @@ def _row_problems(row: Any) -> Iterator[str]:
 def _line_of(text: str) -> shapely.LineString | None:
     "The line of a WKT, empty or with two points or more."
     with np.errstate(invalid="ignore"):
-        line = shapely.from_wkt(text, on_invalid="ignore")
+        line = from_wkt(text, "ignore")
     return line if isinstance(line, shapely.LineString) else None
 
 

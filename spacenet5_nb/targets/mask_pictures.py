@@ -5,12 +5,11 @@
 # %% ../../nbs/targets/mask_pictures.ipynb #3850eee7
 from __future__ import annotations
 
+from ..base.pyplot import Figure, plt
 from ..core import Channels
 
 # isort: split
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['plot_masks', 'mask_figure']

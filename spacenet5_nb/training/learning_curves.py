@@ -5,7 +5,7 @@
 # %% ../../nbs/training/learning_curves.ipynb #e823a2f1
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from ..base.pyplot import plain_numbers, plt
 import numpy as np
 import pandas as pd
 
@@ -30,6 +30,7 @@ def plot_history(history: pd.DataFrame) -> plt.Figure:
     left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
     right.set(xlabel="epoch", ylabel="held-out score", ylim=(0, 1))
     rate.set(xlabel="epoch", ylabel="learning rate", yscale="log")
+    plain_numbers(rate.yaxis)
     left.legend()
     if right.lines:
         right.legend()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 
+from ..base.pyplot import plain_numbers, plt
 from ..core import StageConfig
 
 # %% auto #0
@@ -48,6 +48,7 @@ def plot_rates(
         name = names[k] if names else f"stage {k + 1}, {stage.schedule}"
         ax.plot([step / per_epoch for step in range(n)], rates, label=name)
     ax.set(xlabel="epochs of the stage", ylabel="learning rate", yscale="log")
+    plain_numbers(ax.yaxis)
     ax.legend(fontsize=8)
     fig.tight_layout()
     return fig

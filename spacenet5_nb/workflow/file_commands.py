@@ -294,6 +294,7 @@ def _stitch_command(
     "Make one road graph of each city's chips."
     import pandas as pd
 
+    from spacenet5_nb.base.chip_ids import safe_name
     from spacenet5_nb.roads.formats import WRITERS, save
     from spacenet5_nb.roads.stitch import stitch
 
@@ -313,7 +314,8 @@ def _stitch_command(
             "Run 06_vectorize first, or name another --city.",
         )
     for name, part in chips.groupby("city"):
-        path = Path(out or r.folder / "cities") / f"{name}.{kind}"
+        file = safe_name(str(name), others=" .-'")
+        path = Path(out or r.folder / "cities") / f"{file}.{kind}"
         check_place(path)
         if dry_run:
             say(

@@ -20,11 +20,11 @@ __all__ = ['Job', 'TABLE', 'PREVIEW', 'WIDTHS_M', 'Checked', 'check_pair', 'Plan
            'plot_labels', 'say_found']
 
 # %% ../../nbs/workflow/mask_labels.ipynb #7ff854fe
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import shapely
 
+from ..base.pyplot import caption, plt
 from .. import raster
 from ..acquire.mask_pairs import Found, Pair, chip_names, find_pairs
 from spacenet5_nb.acquire.mask_values import (
@@ -415,7 +415,7 @@ def _plot_chip(folder: Path, row: Any, ax: plt.Axes) -> None:
     ax.set_xlim(0, grid.shape[1])
     ax.set_ylim(grid.shape[0], 0)
     ax.set_aspect(row.gsd_y_m / row.gsd_x_m)
-    ax.set_title(f"{row.chip}\n{row.road_km:.2f} km", fontsize=8)
+    ax.set_title(f"{caption(row.chip, 40)}\n{row.road_km:.2f} km", fontsize=8)
 
 # %% ../../nbs/workflow/mask_labels.ipynb #9a0a7e64
 def say_found(
