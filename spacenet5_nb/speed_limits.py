@@ -18,7 +18,8 @@ from .core import Channels, DataError, read_bins, write_text
 from spacenet5_nb.base.road_columns import (
     all_said,
     columns_of,
-    is_yes,
+    affirms,
+    is_idle,
     number,
     Said,
     road_table,
@@ -36,10 +37,10 @@ import pandas as pd
 
 # %% auto #0
 __all__ = ['MPH_TO_MPS', 'MPH_TO_KPH', 'ROAD_TYPES', 'SPEED_TABLE_MPH', 'UNPAVED_FACTOR', 'FALLBACK_MPH', 'HIGHWAYS',
-           'NOT_FOR_CARS', 'LEGAL_SPEEDS', 'Limits', 'WALK_KPH', 'ZONE_TAGS', 'MAX_MPH', 'legal_limits', 'find_country',
-           'Limit', 'read_limit', 'posted_limit', 'Speed', 'is_bridge', 'is_tunnel', 'level_of', 'existing_speed',
-           'speed_of', 'road_class', 'add_speeds', 'Heard', 'hear', 'add_heard', 'check_heard', 'bin_table',
-           'equal_frequency_edges', 'write_bin_csv', 'read_bin_csv']
+           'NOT_FOR_CARS', 'LEGAL_SPEEDS', 'Limits', 'WALK_KPH', 'MOST_POSTED_MPH', 'ZONE_TAGS', 'MAX_MPH',
+           'legal_limits', 'find_country', 'Limit', 'read_limit', 'posted_limit', 'Speed', 'is_bridge', 'is_tunnel',
+           'level_of', 'existing_speed', 'speed_of', 'road_class', 'add_speeds', 'Heard', 'hear', 'add_heard',
+           'check_heard', 'bin_table', 'equal_frequency_edges', 'write_bin_csv', 'read_bin_csv']
 
 # %% ../nbs/00c_speed_limits.ipynb #fa443f4b
 MPH_TO_MPS = 0.44704
@@ -95,6 +96,9 @@ LEGAL_SPEEDS = {  # km/h unless they say mph; general knowledge of the law, not 
         "motorroad": "100",
         "motorway": "130",
     },
+    "BE": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "120"},
+    "BG": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "140"},
+    "BY": {"living_street": "20", "urban": "60", "rural": "90", "motorway": "110"},
     "CH": {
         "living_street": "20",
         "urban": "50",
@@ -103,8 +107,12 @@ LEGAL_SPEEDS = {  # km/h unless they say mph; general knowledge of the law, not 
         "motorway": "120",
     },
     "CN": {"urban": "50", "rural": "70", "motorway": "120"},
+    "CZ": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "130"},
     "DE": {"living_street": "walk", "urban": "50", "rural": "100", "motorway": "advisory 130"},
+    "DK": {"living_street": "15", "urban": "50", "rural": "80", "motorway": "130"},
+    "EE": {"living_street": "20", "urban": "50", "rural": "90"},
     "ES": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "120"},
+    "FI": {"living_street": "20", "urban": "50", "rural": "80", "motorway": "120"},
     "FR": {
         "living_street": "20",
         "urban": "50",
@@ -118,9 +126,20 @@ LEGAL_SPEEDS = {  # km/h unless they say mph; general knowledge of the law, not 
         "dual_carriageway": "70 mph",
         "motorway": "70 mph",
     },
+    "GR": {"urban": "50", "rural": "90", "motorway": "130"},
+    "HR": {"urban": "50", "rural": "90", "motorroad": "110", "motorway": "130"},
+    "HU": {
+        "living_street": "20",
+        "urban": "50",
+        "rural": "90",
+        "motorroad": "110",
+        "motorway": "130",
+    },
     "IN": {"urban": "70", "rural": "70", "motorway": "120"},
     "IT": {"urban": "50", "rural": "90", "motorroad": "110", "motorway": "130"},
     "JP": {"urban": "60", "rural": "60", "motorway": "100"},
+    "LT": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "130"},
+    "LV": {"living_street": "20", "urban": "50", "rural": "90"},
     "NL": {
         "living_street": "15",
         "urban": "50",
@@ -128,6 +147,7 @@ LEGAL_SPEEDS = {  # km/h unless they say mph; general knowledge of the law, not 
         "motorroad": "100",
         "motorway": "130",
     },
+    "NO": {"urban": "50", "rural": "80"},
     "PL": {
         "living_street": "20",
         "urban": "50",
@@ -136,8 +156,14 @@ LEGAL_SPEEDS = {  # km/h unless they say mph; general knowledge of the law, not 
         "motorway": "140",
     },
     "PR": {"urban": "25 mph", "rural": "45 mph", "motorway": "65 mph"},
+    "PT": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "120"},
+    "RO": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "130"},
+    "RS": {"urban": "50", "rural": "80", "motorway": "130"},
     "RU": {"living_street": "20", "urban": "60", "rural": "90", "motorway": "110"},
     "SD": {"urban": "50"},
+    "SE": {"urban": "50", "rural": "70", "motorway": "110"},
+    "SI": {"urban": "50", "rural": "90", "motorroad": "110", "motorway": "130"},
+    "SK": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "130"},
     "TZ": {"urban": "50"},
     "UA": {"living_street": "20", "urban": "50", "rural": "90", "motorway": "130"},
     "US": {},
@@ -244,12 +270,17 @@ def find_country(
 # %% ../nbs/00c_speed_limits.ipynb #970bc981
 WALK_KPH = 7.0
 _UNITS_MPH = {
-    "mph": 1.0,
     "knots": 1.852 / MPH_TO_KPH,
     "knot": 1.852 / MPH_TO_KPH,
 }  # others are km/h
-_POSTED = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*(mph|km/?h|kmph|kph|knots?)?", re.ASCII)
+_POSTED = re.compile(
+    r"(\d{1,4}(?:[.,]\d{1,6})?)\s*"
+    r"(mph|mi/?h|miles/h(?:our)?|miles per hour|km/?h|kmph|kph|kmh|km/hr|knots?)?",
+    re.ASCII,
+)
 _ZONE = re.compile(r"([a-z]{2}(?:-[a-z0-9]{1,3})?):(?:zone:?)?([a-z0-9_]+)", re.ASCII)
+_BARE_ZONE = re.compile(r"(?:zone[: ]?)(\d{2,3})", re.ASCII)
+MOST_POSTED_MPH = 85.0  # in Texas; codes such as 99 stand for an unknown limit
 ZONE_TAGS = ("maxspeed:type", "source:maxspeed", "zone:maxspeed", "zone:traffic")
 
 
@@ -268,22 +299,27 @@ def read_limit(
     "One speed limit as OSM writes it, in mph."
     low = text.lower()
     if found := _POSTED.fullmatch(low):
-        mph = float(found[1]) * _UNITS_MPH.get(found[2], 1 / MPH_TO_KPH)
-        return (
-            Limit(mph)
-            if 1 <= mph * MPH_TO_KPH <= 161
-            else Limit(math.nan, problem="is out of range 1-160 km/h, ignored")
-        )
+        miles = (found[2] or "").startswith("mi") or found[2] == "mph"
+        mph = float(found[1].replace(",", "."))
+        mph *= 1 if miles else _UNITS_MPH.get(found[2], 1 / MPH_TO_KPH)
+        if miles and mph > MOST_POSTED_MPH:
+            problem = f"is out of range 1-{MOST_POSTED_MPH:g} mph, ignored"
+            return Limit(math.nan, problem=problem)
+        if 1 <= mph * MPH_TO_KPH <= 161:
+            return Limit(mph)
+        return Limit(math.nan, problem="is out of range 1-160 km/h, ignored")
     if text == "none":
         return Limit(math.inf, "no limit")
     if low == "walk":
         return Limit(WALK_KPH / MPH_TO_KPH, f"walk, taken as {WALK_KPH:g} km/h")
     if low in ("signals", "variable"):
         return Limit(math.nan, problem="says no number")
+    if bare := _BARE_ZONE.fullmatch(low):
+        return read_limit(bare[1])
     if not (zone := _ZONE.fullmatch(low)):
         return Limit(math.nan, problem="is not understood, ignored")
-    if zone[2].isdecimal():
-        return read_limit(zone[2])
+    if number_in := re.fullmatch(r"(?:zone_?)?(\d+)", zone[2]):
+        return read_limit(number_in[1])
     code = {"UK": "GB"}.get(zone[1].upper(), zone[1].upper())
     found = _legal(zone[2], limits.get(code) or limits.get(code.split("-")[0], {}))
     return Limit(found.mph, f"{code}: {zone[2]} {found.note}", found.problem)
@@ -311,7 +347,8 @@ def _values(value: Any) -> list[str]:
     parts = [
         part.strip(" '\"\t\n")
         for part in re.split(
-            r"[;|,]", text_of(value) if not isinstance(value, str) else value.strip("[] \t\n")
+            r"[;|]|,(?!\d(?!\d)|0+$)",  # 48,5 and 50,00 are one number
+            text_of(value) if not isinstance(value, str) else value.strip("[]{} \t\n"),
         )
     ]
     return [part for part in parts if part == "none" or part.lower() not in _NOTHING]
@@ -322,8 +359,9 @@ _NOTHING = frozenset(road_table()["nothing"])
 
 def _limit_groups(tags: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
     "Columns of limits with their units: one for both directions, those of one direction, zones."
-    columns = columns_of(tuple(tags)).get("limit", ())
-    ways = [c for c in columns if c[0].lower().endswith(("forward", "backward"))]
+    found = columns_of(tuple(tags)).get("limit", ())
+    columns = [(name, _unit(tags, unit)) for name, unit in found]
+    ways = [c for c in columns if "each way" in c[1]]
     zones = [(name, "zone") for name in ZONE_TAGS if name in tags]
     return [*([c] for c in columns if c not in ways), ways, *([zone] for zone in zones)]
 
@@ -333,10 +371,16 @@ def _limit_texts(value: Any, unit: str) -> list[str]:
     texts = _values(value)
     if unit == "zone":
         return [text for text in texts if _ZONE.fullmatch(text.lower())]
-    if unit.endswith("0 unknown"):
+    if "0 unknown" in unit:
         texts = [text for text in texts if number(text) != 0]
     mph = unit.startswith("mph")
     return [f"{text} mph" if mph and text[-1:].isdecimal() else text for text in texts]
+
+
+def _unit(tags: Mapping[str, Any], unit: str) -> str:
+    "A column's unit; of a usual one, which may be wrong, the one that its file was found to have."
+    usual, mark, rest = unit.partition("?")
+    return (said(tags, "bare_unit").text or usual) + rest if mark else unit
 
 
 def posted_limit(
@@ -384,18 +428,14 @@ def is_bridge(
     tags: Mapping[str, Any],
 ) -> bool:
     "Whether a label lies over others: SpaceNet 3's `bridge_typ` 1, a `bridge`, a positive layer."
-    return (
-        said(tags, "bridge_code").text == "1"
-        or is_yes(said(tags, "bridge").text, *road_table()["not_a_bridge"])
-        or _layer(tags) > 0
-    )
+    return said(tags, "bridge_code").text == "1" or affirms(tags, "bridge") or _layer(tags) > 0
 
 
 def is_tunnel(
     tags: Mapping[str, Any],
 ) -> bool:
     "Whether a label runs underground; a passage through a building and a culvert do not count."
-    return is_yes(said(tags, "tunnel").text, *road_table()["not_a_tunnel"])
+    return affirms(tags, "tunnel")
 
 
 def _layer(tags: Mapping[str, Any]) -> float:
@@ -441,16 +481,17 @@ _YES_PAVED, _NOT_PAVED = (
 def level_of(
     tags: Mapping[str, Any],
 ) -> int:  # 0 on the ground; a road of a higher level passes over one of a lower
-    """The level a road runs on: A road's level: its layer where that is a number, else 1 for a
-    bridge, -1 for a tunnel."""
+    """The level a road runs on: its layer, else 1 for a bridge, -1 for a tunnel. Many programs
+    write layer 0 where nothing is said, on bridges too."""
     layer = _layer(tags)
-    if not math.isnan(layer):
+    if not math.isnan(layer) and round(layer):
         return round(layer)
     return 1 if is_bridge(tags) else -1 if is_tunnel(tags) else 0
 
 # %% ../nbs/00c_speed_limits.ipynb #21107ebd
 _FACTORS = {"mph": 1.0, "km/h": 1 / MPH_TO_KPH, "m/s": 1 / MPH_TO_MPS}
 _UNIT = re.compile(r"[\d.,\s]+(mph|km/?h|kmph|kph|m/s|mps)", re.ASCII)
+_SECONDS, _METRES = {"min": 60.0, "h": 3600.0}, {"km": 1000.0, "mi": 1609.344, "ft": 0.3048}
 _UNIT_WORDS = {"mph": "mph", "m/s": "m/s", "mps": "m/s"}  # others are km/h
 MAX_MPH = 200.0  # a written speed beyond it is a mistake
 
@@ -473,7 +514,9 @@ def _written_mph(text: str, unit: str) -> float:
 
 def _timed_mph(tags: Mapping[str, Any]) -> float:
     "The speed of a road that says its length and how long that takes; nan where it does not."
-    seconds, metres = (number(said(tags, what).text) for what in ("travel_time", "length"))
+    time, length = said(tags, "travel_time"), said(tags, "length")
+    seconds = number(time.text) * _SECONDS.get(time.unit, 1.0)
+    metres = number(length.text) * _METRES.get(length.unit, 1.0)
     return round(metres / seconds / MPH_TO_MPS, 9) if seconds > 0 and metres > 0 else math.nan
 
 
@@ -483,9 +526,10 @@ def _existing(tags: Mapping[str, Any], limits: Limits) -> tuple[Speed, str]:
     Every value that is no use is its problem."""
     problems = []
     for name, unit, text in all_said(tags, "speed"):
-        mph = _written_mph(text, unit)
+        mph = _written_mph(text, _unit(tags, unit).split(",")[0])
         if 0 < mph <= MAX_MPH:
-            return Speed(mph, f"label: {name}", "; ".join(problems)), ""
+            note = ", ".join(filter(None, (f"label: {name}", _assumed(tags, name, "speed"))))
+            return Speed(mph, note, "; ".join(problems)), ""
         problems.append(f"{name} '{text:.20}' is no speed, ignored")
     if (time := said(tags, "travel_time")).text:
         if 0 < (mph := _timed_mph(tags)) <= MAX_MPH:
@@ -495,15 +539,15 @@ def _existing(tags: Mapping[str, Any], limits: Limits) -> tuple[Speed, str]:
     problems += [posted.problem] if posted.problem else []
     if not math.isfinite(posted.mph):
         return Speed(math.nan, "", "; ".join(problems)), posted.note
-    note = "".join(f", {part}" for part in (posted.note, _assumed(tags, name)) if part)
+    note = "".join(f", {part}" for part in (posted.note, _assumed(tags, name, "limit")) if part)
     return Speed(round(posted.mph, 9), f"label: {name}{note}", "; ".join(problems)), ""
 
 
-def _assumed(tags: Mapping[str, Any], column: str) -> str:
+def _assumed(tags: Mapping[str, Any], column: str, meaning: str) -> str:
     "The unit that a column of bare numbers is taken to have, where its name does not say it."
-    unit = dict(columns_of(tuple(tags)).get("limit", ())).get(column, "")
-    bare = unit.endswith("?") and text_of(tags.get(column))[-1:].isdecimal()
-    return f"taken as {unit[:-1]}" if bare else ""
+    unit = dict(columns_of(tuple(tags)).get(meaning, ())).get(column, "")
+    bare = "?" in unit and text_of(tags.get(column))[-1:].isdecimal()
+    return f"taken as {_unit(tags, unit).split(',')[0]}" if bare else ""
 
 # %% ../nbs/00c_speed_limits.ipynb #bae19926
 def speed_of(
@@ -743,13 +787,10 @@ def _ignored(tags: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     "Columns that say something, mean nothing here, and are no numbers or names of rows."
     columns = dict.fromkeys(c for t in tags[:1000] for c in t)
     known = {c for pairs in columns_of(tuple(columns)).values() for c, _ in pairs}
-    idle = frozenset(road_table()["idle"])
     return tuple(
         str(c)
         for c in columns
-        if c not in known
-        and str(c).lower() not in idle
-        and any(tag(t, c) for t in tags[:1000] if c in t)
+        if c not in known and not is_idle(c) and any(tag(t, c) for t in tags[:1000] if c in t)
     )
 
 

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from ..core import DataError, load_settings
 from .path_options import columns_named, file_of, ring_of, split_source
-from .road_columns import columns_of, spread, tag
+from .road_columns import columns_of, road_table, spread, tag
 from .road_files import lines_of, read_lines, road_kind
+from .speed_units import bare_unit
 
 # isort: split
 import geopandas as gpd
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 import shapely
 from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 from shapely.geometry import LineString
 from shapely.ops import substring
 
@@ -75,6 +76,8 @@ def read_rows(
 ) -> Rows:
     "Read the road lines of a file of any kind that `base/road_files` knows."
     file, ring = file_of(path), ring_of(path)
+    if file.suffix.lower() == ".gdb" and file.is_dir():
+        road_kind(file)  # which says what to do with it
     if not file.is_file():
         raise DataError(file, "no such label file", "Check the path.")
     stat, said = file.stat(), split_source(path)[1]
@@ -100,7 +103,12 @@ def _parsed(path: Path, layer: str, names: tuple[tuple[str, str], ...] | None) -
     json_like = road_kind(path) == "geojson"
     lines, tags, crs, problems = _parsed_json(path) if json_like else read_lines(path, layer)
     _check_lines(path, len(lines), problems)
-    moved = move_lines(np.array(lines, object), crs, "EPSG:4326")
+    try:
+        moved = move_lines(np.array(lines, object), crs, "EPSG:4326")
+    except ProjError as e:
+        raise DataError(
+            path, f"has a CRS that leads nowhere ({e})", "Set its CRS in a GIS and export it again."
+        ) from e
     if len(lines) and not (np.abs(shapely.total_bounds(moved)) <= (180, 90, 180, 90)).all():
         raise DataError(
             path,
@@ -146,6 +154,8 @@ def _understood(
         out += [line] if len(parts) == 1 else [_stretch(line, *share) for share, _ in parts]
         kept += [said for _, said in parts]
     _add_lengths(out, kept)
+    if unit := bare_unit(kept, lines):
+        kept = [t | {"bare_speeds_are": unit} for t in kept]
     return Rows(
         np.array(out, object), kept, [f"{n} {what}" for what, n in sorted(problems.items()) if n]
     )
@@ -154,6 +164,9 @@ def _understood(
 def _no_road(tags: dict[str, Any]) -> str:
     "What a line is that says what it is, and no class of road: a river, a railway."
     meanings = columns_of(tuple(tags))
+    for column, words in road_table()["no_roads"].items():
+        if tag(tags, column) in words:
+            return f"{column} {tag(tags, column)}"
     if "other" not in meanings or "class" not in meanings:
         return ""
     if any(tag(tags, column) for column, _ in meanings["class"] if column.lower() != "subtype"):
@@ -219,14 +232,7 @@ def _features(path: Path) -> tuple[list, str]:
     text = path.read_bytes()
     if not text.strip():
         return [], "EPSG:4326"
-    try:
-        data = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as e:
-        raise DataError(
-            path,
-            f"is not valid GeoJSON ({e})",
-            "Download it again, or remove it: a chip without label becomes a test chip.",
-        ) from e
+    data = _json(path, text)
     if isinstance(data, dict) and "stac_version" in data:
         raise DataError(
             path,
@@ -243,6 +249,31 @@ def _features(path: Path) -> tuple[list, str]:
     return features, _crs_member(path, data.get("crs"))
 
 
+def _json(path: Path, text: bytes) -> Any:
+    "A JSON value, or a collection of features that stand one a line."
+    try:
+        decoded = text.decode("utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except ValueError as e:
+        raise DataError(
+            path, f"is not written in UTF-8 ({e})", "Save it again as UTF-8, as GeoJSON must be."
+        ) from e
+    try:
+        return json.loads(decoded)
+    except (ValueError, RecursionError) as e:
+        lines = [line.strip("\x1e \t\r") for line in decoded.split("\n")]
+        try:
+            features = [json.loads(line) for line in lines if line]
+        except (ValueError, RecursionError):
+            features = []
+        if len(features) > 1:
+            return {"type": "FeatureCollection", "features": features}
+        raise DataError(
+            path,
+            f"is not valid GeoJSON ({e})",
+            "Download it again, or remove it: a chip without label becomes a test chip.",
+        ) from e
+
+
 def _crs_member(path: Path, member: Any) -> str:
     "The CRS that a `crs` member names; longitude and latitude where there is none."
     if member is None:
@@ -256,11 +287,11 @@ def _crs_member(path: Path, member: Any) -> str:
         f"has a crs member that is not understood ({name or member})",
         "Use 'urn:ogc:def:crs:EPSG::<code>', or remove it for lon/lat.",
     )
-    m = re.fullmatch(r"(?:.*EPSG:(?:[\d.]*:)?|.*/EPSG/[\d.]+/)?(\d{4,6})", name)
+    m = re.fullmatch(r"(?:.*(EPSG|ESRI):(?:[\d.]*:)?|.*/(EPSG|ESRI)/[\d.]+/)?(\d{4,6})", name)
     if not m:
         raise strange
     try:
-        return crs_text(int(m[1]))
+        return crs_text(f"{m[1] or m[2] or 'EPSG'}:{m[3]}")
     except CRSError as e:
         raise strange from e
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/base/road_columns.ipynb #735bbf2e
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -19,8 +20,8 @@ import yaml
 import numpy as np
 
 # %% auto #0
-__all__ = ['road_table', 'text_of', 'tag', 'number', 'Column', 'known_columns', 'columns_of', 'Said', 'all_said', 'said',
-           'is_yes', 'road_word', 'bag_of', 'spread', 'columns_markdown', 'words_markdown']
+__all__ = ['road_table', 'text_of', 'tag', 'number', 'Column', 'known_columns', 'is_idle', 'columns_of', 'Said', 'all_said',
+           'said', 'is_yes', 'affirms', 'road_word', 'bag_of', 'spread', 'columns_markdown', 'words_markdown']
 
 # %% ../../nbs/base/road_columns.ipynb #4e89240a
 @lru_cache(maxsize=1)
@@ -68,12 +69,20 @@ def tag(
 def number(
     text: str,  # `3`, `30 mph`, `50`
 ) -> float:  # nan where there is no finite number
-    "The number that a text begins with."
+    "The number that a text begins with; its point may be a comma."
+    found = _NUMBER.fullmatch(text.strip())
+    digits = found[1] if found else ""
+    if "," in digits:
+        grouped, point = (",", ".") if digits.rfind(".") > digits.rfind(",") else (".", ",")
+        digits = digits.replace(grouped, "").replace(point, ".")
     try:
-        value = float(text.split()[0].rstrip("mphk/")) if text and not text.isspace() else math.nan
+        value = float(digits)
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan
+
+
+_NUMBER = re.compile(r"([+-]?[\d.,]+(?:e[+-]?\d+)?)(?:\s.*|[mphks/]*)", re.DOTALL)
 
 # %% ../../nbs/base/road_columns.ipynb #f6902048
 class Column(NamedTuple):
@@ -84,6 +93,7 @@ class Column(NamedTuple):
     unit: str  # or the scheme of its values
     source: str  # whose files have it
     when: str = ""  # only in files that have this column too
+    pattern: str = ""  # that other names match, without separators; `names` are examples
 
 
 @lru_cache(maxsize=1)
@@ -93,12 +103,24 @@ def known_columns() -> tuple[Column, ...]:
         Column(meaning, tuple(map(str, names)), *map(str, rest))
         for meaning, names, *rest in road_table()["columns"]
     ]
+    rows += [
+        Column(meaning, tuple(names), unit, source, "", pattern)
+        for meaning, pattern, unit, source, names in road_table()["patterns"]
+    ]
     return tuple(sorted(rows, key=lambda row: not row.when))
 
 
 def _plain(name: Any) -> str:
-    "A column's name as the table spells it."
-    return str(name).strip().lower().replace(" ", "_").replace("-", "_")
+    "A column's name in small letters, without what separates its words."
+    return re.sub(r"[\s_:.()\[\]-]+", "", str(name).lower())
+
+
+def is_idle(name: Any) -> bool:
+    "Whether a column names or counts rows, so that nobody asks what it means."
+    return _plain(name) in _IDLE
+
+
+_IDLE = frozenset(map(_plain, road_table()["idle"]))
 
 
 @lru_cache(maxsize=4096)
@@ -109,15 +131,35 @@ def columns_of(
     own: dict[str, str] = {}
     for name in names:
         own.setdefault(_plain(name), name)
+    rows = [row for row in known_columns() if not row.when or _plain(row.when) in own]
     found: dict[str, dict[str, str]] = {}
-    for row in known_columns():
-        if row.when and row.when not in own:
-            continue
-        for name in row.names:
-            here = own.get(name) or (own.get(name[:10]) if len(name) > 10 else None)
-            if here is not None:
-                found.setdefault(row.meaning, {}).setdefault(here, row.unit)
+    for row in rows:
+        for here in _exactly(row, own):
+            found.setdefault(row.meaning, {}).setdefault(here, row.unit)
+    taken = {column for pairs in found.values() for column in pairs}
+    left = {p: c for p, c in own.items() if c not in taken}
+    cut = {p: c for p, c in left.items() if len(str(c)) == 10}
+    for row in sorted(rows, key=lambda row: "?" not in row.unit):  # which unit, the cut hides
+        for here in _matched(row, left) if row.pattern else _cut_short(row, cut):
+            found.setdefault(row.meaning, {}).setdefault(here, row.unit)
     return {meaning: tuple(pairs.items()) for meaning, pairs in found.items()}
+
+
+def _exactly(row: Column, own: Mapping[str, str]) -> list[str]:
+    "Columns that have one of a row's names."
+    names = () if row.pattern else map(_plain, row.names)
+    return [own[name] for name in names if name in own]
+
+
+def _matched(row: Column, own: Mapping[str, str]) -> list[str]:
+    "Columns whose name matches a row's pattern."
+    return [column for name, column in own.items() if re.fullmatch(row.pattern, name)]
+
+
+def _cut_short(row: Column, own: Mapping[str, str]) -> list[str]:
+    "Columns of ten letters with which one of a row's names begins."
+    wanted = [_plain(name) for name in row.names]
+    return [c for p, c in own.items() if any(w.startswith(p) and w != p for w in wanted)]
 
 # %% ../../nbs/base/road_columns.ipynb #f7abb0e2
 class Said(NamedTuple):
@@ -132,7 +174,7 @@ def all_said(tags: Mapping[str, Any], meaning: str) -> Iterator[Said]:
     "All that a road says on a subject, in order of preference."
     for column, unit in columns_of(tuple(tags)).get(meaning, ()):
         text = tag(tags, column)
-        if text and not (unit.endswith("0 unknown") and number(text) == 0):
+        if text and not ("0 unknown" in unit and number(text) == 0):
             yield Said(column, unit, text)
 
 
@@ -149,6 +191,17 @@ def is_yes(text: str, *but: str) -> bool:
 
 _NO = frozenset(road_table()["no"])
 
+
+def affirms(
+    tags: Mapping[str, Any],
+    what: str,  # `bridge` or `tunnel`
+) -> bool:
+    "Whether a road says that it is a bridge or a tunnel, by a yes or by naming it."
+    own = said(tags, what)
+    if own.unit == "names it":
+        return any(word in own.text for word in road_table()[f"{what}_words"])
+    return is_yes(own.text, *road_table()[f"not_a_{what}"])
+
 # %% ../../nbs/base/road_columns.ipynb #99a4086d
 def road_word(
     tags: Mapping[str, Any],
@@ -159,11 +212,10 @@ def road_word(
     for column, scheme, text in all_said(tags, "class"):
         if scheme == "spacenet" and not math.isnan(number(text)):
             continue  # its codes are the caller's affair
-        codes = road_table()["classes"].get(scheme.removesuffix(" only"), _OSM)
-        word = codes.get(text) or codes.get(text.upper()) or _OSM.get(text, text)
+        word = _coded(scheme.removesuffix(" only"), text)
         if word.removesuffix("_link") in known:
             return word + "_link" * _is_link(tags, word), column
-        if scheme not in ("osm only", "spacenet"):
+        if not scheme.endswith((" only", "spacenet")):
             strange = strange if strange[0] else (word, column)
     return strange
 
@@ -171,12 +223,33 @@ def road_word(
 _OSM = road_table()["classes"]["osm"]
 
 
+def _coded(scheme: str, text: str) -> str:
+    "A class in OpenStreetMap's words: by its code, its words, or either of `4 - minor arterial`."
+    codes = road_table()["classes"].get(scheme, _OSM)
+    tries = [text, text.upper()]
+    if codes is not _OSM and (found := re.fullmatch(r"(\d+)\W+(\w.*)", text)):
+        tries += [found[2], found[1]]
+    tries += [text[:2].upper()] * (scheme == "cfcc")  # A41 and A45 are streets
+    return next((codes[t] for t in tries if t in codes), _OSM.get(text, text))
+
+
 def _is_link(tags: Mapping[str, Any], word: str) -> bool:
     "Whether Overture's subclass says that a road is a ramp."
     return not word.endswith("_link") and said(tags, "link").text == "link"
 
 # %% ../../nbs/base/road_columns.ipynb #0043e7b8
+_PAIRS = re.compile(r"(?:[\w:]+=[^;=]+;)*[\w:]+=[^;=]+;?")  # bridge=yes;layer=1
 _HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*"((?:[^"\\]|\\.)*)"')
+
+
+def _literal(text: str) -> Any:
+    "Nested values written as JSON, or as Python prints them; None where it is neither."
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return None
 
 
 def bag_of(value: Any) -> dict[str, Any]:
@@ -186,10 +259,9 @@ def bag_of(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         text = value.strip()
         if text[:1] in "{[" and text:
-            try:
-                value = json.loads(text)
-            except (ValueError, RecursionError):
-                return {}
+            value = _literal(text)
+        elif _PAIRS.fullmatch(text):
+            return dict(pair.split("=", 1) for pair in text.strip(";").split(";"))
         else:
             unquoted = re.compile(r'\\(["\\])')
             return {k: unquoted.sub(r"\1", v) for k, v in _HSTORE.findall(text)}
@@ -202,11 +274,7 @@ def _entries(value: Any) -> list[dict]:
     "The entries of one of Overture's lists, as a list or as its JSON."
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return []
+    value = _literal(value) if isinstance(value, str) else value
     return [e for e in value if isinstance(e, dict)] if isinstance(value, list) else []
 
 
@@ -221,21 +289,30 @@ def _share(entry: Mapping) -> tuple[float, float]:
     return max(0.0, low), min(1.0, high)
 
 
+def _limit_key(entry: Mapping) -> str:
+    "The tag of a limit: of one direction, of both, or none where it holds for some only."
+    when = entry.get("when")
+    said = {k: v for k, v in when.items() if v is not None} if isinstance(when, dict) else {}
+    heading = {"forward": ":forward", "backward": ":backward"}.get(said.pop("heading", ""), "")
+    return "" if said else f"maxspeed{heading}"
+
+
 def _overture(tags: Mapping[str, Any]) -> list[tuple[tuple[float, float], dict[str, Any]]]:
     "What Overture's lists say, each with the part of the road for which it holds."
     get = {_plain(k): v for k, v in tags.items()}.get
     out: list[tuple[tuple[float, float], dict[str, Any]]] = []
-    for e in _entries(get("speed_limits")):
+    for e in _entries(get(_plain("speed_limits"))):
         most = e.get("max_speed")
-        if isinstance(most, dict) and most.get("value") and not e.get("when"):
-            out.append((_share(e), {"maxspeed": f"{most['value']} {most.get('unit') or 'km/h'}"}))
-    for e in _entries(get("road_surface")):
+        key = _limit_key(e)
+        if isinstance(most, dict) and most.get("value") and key:
+            out.append((_share(e), {key: f"{most['value']} {most.get('unit') or 'km/h'}"}))
+    for e in _entries(get(_plain("road_surface"))):
         if e.get("value"):
             out.append((_share(e), {"surface": e["value"]}))
-    for e in _entries(get("level_rules")):
+    for e in _entries(get(_plain("level_rules"))):
         if e.get("value") is not None:
             out.append((_share(e), {"layer": e["value"]}))
-    for e in _entries(get("road_flags")):
+    for e in _entries(get(_plain("road_flags"))):
         flags = set(np.asarray(e.get("values") if e.get("values") is not None else []).tolist())
         for flag in ("bridge", "tunnel"):
             if f"is_{flag}" in flags:
@@ -282,6 +359,7 @@ _MEANINGS = {
     "layer": "level",
     "oneway": "one-way (read, not used: graphs are undirected)",
     "name": "name",
+    "bare_unit": "unit of bare numbers in columns whose unit has a question mark",
     "other": "says that a line without a class is no road",
     "bag": "tags inside a column",
     "overture": "lists along the road",
@@ -296,6 +374,7 @@ def columns_markdown() -> str:
             if c.meaning == meaning:
                 names = ", ".join(f"`{n}`" for n in c.names)
                 names += f" (in files with `{c.when}`)" if c.when else ""
+                names += " and alike" if c.pattern else ""
                 lines.append(f"| {_MEANINGS[meaning]} | {names} | {c.unit} | {c.source} |")
     return "\n".join(lines)
 
@@ -309,6 +388,8 @@ def words_markdown() -> str:
         ("no", "no"),
         ("no tunnel", "not_a_tunnel"),
         ("no bridge", "not_a_bridge"),
+        ("a bridge, among them, in columns that name what a road runs on", "bridge_words"),
+        ("a tunnel, likewise", "tunnel_words"),
         ("paved", "paved"),
         ("not paved", "unpaved"),
     ):

@@ -36,6 +36,9 @@ __all__ = ['KINDS', 'LABEL_KINDS', 'road_kind', 'check_kind', 'may_be_label', 'i
 KINDS = {
     ".geojson": "geojson",
     ".json": "geojson",
+    ".geojsonl": "geojson",
+    ".geojsons": "geojson",
+    ".ndjson": "geojson",
     ".gpkg": "gpkg",
     ".shp": "shp",
     ".parquet": "parquet",
@@ -64,6 +67,19 @@ _NAMES = {
     "geojson": "GeoJSON",
 }
 _ENDINGS = ", ".join(KINDS)
+_OTHERS = (
+    ".kml",
+    ".gml",
+    ".gdb",
+    ".csv",
+    ".dxf",
+    ".topojson",
+    ".tab",
+    ".mif",
+    ".sqlite",
+    ".xml",
+    ".gpx",
+)
 
 
 def road_kind(
@@ -74,8 +90,16 @@ def road_kind(
     found = [kind for ending, kind in KINDS.items() if low.endswith(ending)]
     if found:
         return found[0]
-    cure = "the .shp beside it" if low.endswith((".dbf", ".shx", ".prj")) else _ENDINGS
-    raise DataError(path, "is no kind of road file that is read", f"Give {cure}.")
+    if low.endswith((".dbf", ".shx", ".prj", ".cpg")):
+        cure = "Give the .shp beside it."
+    elif low.endswith((".zip", ".7z", ".tar.gz", ".kmz")):
+        cure = f"Unpack it first, and give the road file in it ({_ENDINGS})."
+    elif low.endswith(_OTHERS):
+        name = Path(path).name
+        cure = f"GDAL's `ogr2ogr {Path(name).stem}.gpkg {name}`, or a GIS, converts it."
+    else:
+        cure = f"Give {_ENDINGS}."
+    raise DataError(path, "is no kind of road file that is read", cure)
 
 
 def check_kind(path: Path) -> str:
@@ -196,7 +220,7 @@ def choose_layer(
             path, f"has no layer '{wanted}'", f"It has {', '.join(layers)}: {path}#layer=NAME."
         )
     lines = [n for n, kind in layers.items() if not _no_lines(kind)]
-    known = [n for n in _LAYERS if n in lines]
+    known = [n for wanted in _LAYERS for n in lines if n.lower().startswith(wanted)]
     if len(lines) == 1 or known:
         return known[0] if known else lines[0]
     raise DataError(
@@ -258,11 +282,25 @@ def _read_parquet(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.n
     import geopandas as gpd
 
     try:
+        if not is_geoparquet(path):
+            return *_bare_parquet(path), None
         frame = gpd.read_parquet(path)
     except Exception as e:  # pyarrow's and geopandas' own classes, and ValueErrors
         raise _unreadable(path, kind, e) from e
     shapes = frame.geometry.to_numpy()
     return frame.drop(columns=frame.geometry.name), shapes, frame.crs or "EPSG:4326"
+
+
+def _bare_parquet(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    "Attributes and geometries of a table that DuckDB or pandas wrote, as WKB or WKT in a column."
+    frame = pd.read_parquet(path)
+    names = [c for c in frame if str(c).lower() in ("geometry", "geom", "wkb_geometry", "wkt")]
+    if not names:
+        raise ValueError("none of its columns is a geometry")
+    column = frame.pop(names[0])
+    texts = column.map(lambda v: isinstance(v, str)).any()
+    shapes = (shapely.from_wkt if texts else shapely.from_wkb)(column.to_numpy(object))
+    return frame, shapes
 
 # %% ../../nbs/base/road_files.ipynb #9cdbc724
 def _read_graphml(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndarray, Any]:
