@@ -110,6 +110,13 @@ def _without_place(source: DatasetReader, file: Path) -> DataError:
             f"Warp it: `rio warp {file.name} placed.tif --dst-crs "
             f"{crs.to_string() if crs else 'EPSG:...'}`.",
         )
+    if source.rpcs:
+        return DataError(
+            file,
+            "is placed by a sensor's coefficients (RPC), which need the heights of the ground",
+            f"Make a map of it: `gdalwarp -rpc -t_srs EPSG:... {file.name} placed.tif`, with "
+            "`-to RPC_DEM=dem.tif` for a model of the heights.",
+        )
     problem = "has no coordinate reference system or no geotransform"
     if found := _world_file(file):
         numbers, name = found

@@ -39,7 +39,7 @@ def role_of(
     name: str,  # a band's description
 ) -> str:  # `red`, `nir`, ...; "" where the name says nothing
     "What a band shows, by its name or wavelength."
-    low = re.sub(r"[\s_-]+", " ", name.strip().lower())
+    low = re.sub(r"[\s_-]+", " ", name.strip().lower()).removeprefix("band ")
     if low.replace(" ", "") in _words():
         return _words()[low.replace(" ", "")]
     if found := re.search(r"(\d+(?:\.\d+)?)\s*(nm|nanom|um|µm|microm)", low):
@@ -56,13 +56,33 @@ def role_of(
     return "coastal" if "coastal" in colours else colours[0] if len(set(colours)) == 1 else ""
 
 
-def _by_sensor(names: Sequence[str]) -> list[str]:
-    "Roles by a sensor's own numbers; all empty where no sensor is known by them."
-    low = [re.sub(r"^(?:band[ _]?|b)0?(\d+a?)$", r"b\1", n.strip().lower()) for n in names]
-    raw = [n.strip().lower() for n in names]
+def _numbered(name: str) -> str:
+    "A sensor's number of a band, `b4`, in a name: of `B04_10m`, `T36UXA_20200101_B04`, `SR_B4`."
+    low = name.strip().lower()
+    found = re.search(r"(?:^|[\W_])((?:sr_|sur_refl_)?b(?:and[ _])?)0?(\d{1,2}a?)(?![a-z0-9])", low)
+    return found[1].replace("and", "").strip(" _") + found[2] if found else low
+
+
+def _by_sensor(names: Sequence[str]) -> tuple[list[str], str]:
+    "Roles by a sensor's own numbers, and its name; all empty where no sensor is known by them."
+    numbers = [_numbered(n) for n in names]
+    own = [n for n, name in zip(numbers, names, strict=True) if "band" not in name.lower()]
     for sensor in band_table()["sensors"]:
-        if any(n in sensor["known_by"] for n in (*raw, *low) if not n.startswith("band")):
-            return [sensor["bands"].get(n, "") for n in low]
+        alone = set(numbers) == set(sensor.get("alone", ()))
+        if alone or set(own) & set(sensor["known_by"]):
+            return [sensor["bands"].get(n, "") for n in numbers], sensor["name"]
+    return [""] * len(names), ""
+
+
+def _by_wavelength(names: Sequence[str]) -> list[str]:
+    "Roles of bands whose names are bare numbers, of nanometres or micrometres."
+    try:
+        values = [float(n) for n in names]
+    except ValueError:
+        return [""] * len(names)
+    for low, high, unit in ((0.35, 2.6, "um"), (350, 2600, "nm")):
+        if all(low <= v <= high for v in values):
+            return [role_of(f"{v} {unit}") for v in values]
     return [""] * len(names)
 
 # %% ../../nbs/base/band_roles.ipynb #ddc4a580
@@ -96,16 +116,23 @@ def colours_of(source: Any) -> list[Any]:
         return list(source.colorinterp)
 
 
+def _names(source: Any) -> list[str]:
+    "What a file calls its bands; a, b, c ... are no colours, r, g and b together are."
+    names = [re.sub(r"(?i)^band[_ ](?=[a-z])", "", d or "") for d in source.descriptions]
+    together = {"r", "g", "b"} <= {n.lower() for n in names}
+    latin = re.compile(r"[A-Za-z]")
+    return [n if together or not latin.fullmatch(n) else "" for n in names]
+
+
 def roles_of(
     source: Any,  # an open raster: count, descriptions, colorinterp
 ) -> list[str]:  # one a band; "" where nothing is said
     "What each band shows, as far as the file says."
-    names = [d or "" for d in source.descriptions]
-    if not {"r", "g", "b"} <= {n.lower() for n in names}:
-        names = [n if len(n) > 1 else "" for n in names]  # a, b, c ... are no colours
+    names = _names(source)
     named = [role_of(n) for n in names]
     if not {"red", "green", "blue"} & set(named):
-        named = [a or b for a, b in zip(_by_sensor(names), named, strict=True)]
+        numbered = zip(_by_sensor(names)[0], _by_wavelength(names), named, strict=True)
+        named = [a or b or c for a, b, c in numbered]
     colours = [getattr(c, "name", str(c)).lower() for c in colours_of(source)]
     known = [c if c in ("red", "green", "blue", "alpha", "palette") else "" for c in colours]
     if {"red", "green", "blue"} & set(named):
@@ -137,13 +164,22 @@ def choose_bands(
     roles = roles_of(source)
     wanted = _EIGHT[:n] if n in (3, 8) else ()
     if wanted and all(roles.count(role) == 1 for role in wanted):
-        return Bands(tuple(roles.index(role) + 1 for role in wanted))
+        return Bands(tuple(roles.index(role) + 1 for role in wanted), _of_sensor(source))
     colours = [r for r in roles if r not in ("", "alpha", "palette")]
     by_number = _by_number(len(roles) - roles.count("alpha"), n)
     worldview = [roles[k - 1] for k in _WORLDVIEW[:3]] if len(roles) == 8 else []
     if by_number and (not colours or (n == 8 and worldview == colours == list(_EIGHT[:3]))):
         return Bands(by_number, _said(source, n, by_number))
     raise _no_bands(source, roles, n, name)
+
+
+def _of_sensor(source: Any) -> str:
+    "What to say of bands known by a sensor's numbers alone, where two sensors have the same."
+    names = _names(source)
+    sensor = _by_sensor(names)[1]
+    if " or " not in sensor or {"red", "green", "blue"} & {role_of(n) for n in names}:
+        return ""
+    return f"bands {', '.join(names)} are taken as those of {sensor}; --bands names others"
 
 
 def _by_number(count: int, n: int) -> tuple[int, ...]:
@@ -154,13 +190,18 @@ def _by_number(count: int, n: int) -> tuple[int, ...]:
 
 def _said(source: Any, n: int, order: tuple[int, ...]) -> str:
     "What to say of bands taken by number."
-    if source.count == 3:
+    called = [n for n in _names(source) if n and not _COUNTED.fullmatch(n)]
+    if source.count == 3 and not called:
         return ""
     first = ", ".join(map(str, order[:3]))
+    names = f" (it calls them {', '.join(called)})" if called else ""
     return (
-        f"the file does not say what its {source.count} bands are: {first} are taken as red, "
-        f"green, blue; '#bands={first.replace(' ', '')}' after its name, or --bands, says so"
+        f"the file does not say what its {source.count} bands are{names}: {first} are taken as "
+        f"red, green, blue; '#bands={first.replace(' ', '')}' after its name, or --bands, says so"
     )
+
+
+_COUNTED = re.compile(r"(?i)(?:band|layer|channel)?[\s_-]*\d*")  # names that a program makes up
 
 
 def _asked(source: Any, n: int, asked: str, name: object) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from .band_roles import colours_of, role_of
 
 # isort: split
 import numpy as np
-from rasterio.enums import ColorInterp, MaskFlags
+import rasterio
+from rasterio.enums import ColorInterp, Compression, MaskFlags
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -32,6 +33,8 @@ class Empty(NamedTuple):
     mask: bool = False  # the file has a mask of its own
     collar: tuple[float, ...] = ()  # colour of a collar, one value a band
     note: str = ""  # what a person should know
+    near: float = 0  # by how much lossy compression may have changed that colour
+    beside: str = ""  # a mask in a file of its own, `scene.tif.msk`
 
 
 _LOOK = 256  # pixels, the longer side of the small picture that is looked at
@@ -65,12 +68,28 @@ def _look(source: Any, collars: bool) -> Empty:
     alpha, note = _alpha(source)
     mask = not alpha and MaskFlags.per_dataset in source.mask_flag_enums[0]
     mask = mask and MaskFlags.alpha not in source.mask_flag_enums[0]
-    collar = () if not collars else _collar(source, alpha)
+    collar, near = ((), 0.0) if not collars else _collar(source, alpha)
+    beside = "" if alpha or mask else _mask_file(source)
     if collar:
         seen = ", ".join(f"{v:g}" for b, v in enumerate(collar, 1) if b != alpha)
         text = f"pixels of colour {seen} that touch the edge are taken as no data"
         note = "; ".join(filter(None, (note, f"{text}; '#nodata=none' after its name keeps them")))
-    return Empty(alpha, mask, collar, note)
+    return Empty(alpha, mask, collar, note, near, beside)
+
+
+def _mask_file(source: Any) -> str:
+    "The mask that GDAL writes beside a file, where it fits the file."
+    path = f"{source.name}.msk"
+    if not os.path.isfile(path):
+        return ""
+    with rasterio.open(path, driver="GTiff", sharing=False) as mask:
+        return path if (mask.shape, mask.count) == (source.shape, 1) else ""
+
+
+def _mask_pixels(path: str, window: Window | None) -> np.ndarray:
+    "A mask beside a file."
+    with rasterio.open(path, driver="GTiff", sharing=False) as mask:
+        return mask.read(1, window=window)
 
 
 def _small(source: Any, bands: Sequence[int]) -> np.ndarray:
@@ -84,7 +103,7 @@ def _alpha(source: Any) -> tuple[int, str]:
     "The band that is alpha, and what to say where one is called so and is none."
     colours = colours_of(source)
     if ColorInterp.alpha not in colours or source.count < 2:
-        return 0, ""
+        return _unnamed_alpha(source)
     band = colours.index(ColorInterp.alpha) + 1
     name = role_of(source.descriptions[band - 1] or "")
     values = _small(source, [band])[0]
@@ -93,24 +112,56 @@ def _alpha(source: Any) -> tuple[int, str]:
         return band, ""
     return 0, f"band {band} is declared alpha but holds a picture: it is read as a band like others"
 
+
+def _unnamed_alpha(source: Any) -> tuple[int, str]:
+    "A last band of which nothing is said, or that it is a mask, and that holds two values, one 0."
+    name = source.descriptions[-1] or ""
+    said = role_of(name) if name else ""
+    if source.count < 4 or said not in ("", "alpha") or (name and not said):
+        return 0, ""
+    values = np.unique(_small(source, [source.count]))
+    if len(values) != 2 or values[0] != 0 or values[1] not in (1, 255, 65535):
+        return 0, ""
+    note = f"band {source.count} holds nothing but 0 and {values[1]:g}: it is taken as alpha"
+    return source.count, note
+
 # %% ../../nbs/base/known_pixels.ipynb #aea34181
-def _collar(source: Any, alpha: int) -> tuple[float, ...]:
-    "The colour of a collar at a corner of the image; () where there is none."
+def _collar(source: Any, alpha: int) -> tuple[tuple[float, ...], float]:
+    "The colour of a collar at a corner of the image, () where there is none, and its blur."
     h, w = source.height, source.width
     bands = [b for b in source.indexes if b != alpha]
     if min(h, w) < 4 * _CORNER or alpha:
-        return ()
+        return (), 0
+    lossy = source.dtypes[0] == "uint8" and source.compression in _LOSSY
     for row, column in ((0, 0), (0, w - _CORNER), (h - _CORNER, 0), (h - _CORNER, w - _CORNER)):
         patch = source.read(bands, window=Window(column, row, _CORNER, _CORNER))
-        colour = patch[:, 0, 0]
-        if not (patch == colour[:, None, None]).all() or not colour.any():
+        colour, near = patch[:, 0, 0], 0
+        if lossy and _is_extreme(patch):
+            colour, near = np.median(patch, (1, 2)).round().astype("uint8"), _BLUR
+        elif not (patch == colour[:, None, None]).all() or not colour.any():
             continue
         if source.nodata is not None and (colour == source.nodata).all():
             continue
-        share = (_small(source, bands) == colour[:, None, None]).all(0).mean()
+        share = _like(_small(source, bands), colour, near).mean()
         if 0.01 <= share <= 0.95:
-            return tuple(colour.tolist())
-    return ()
+            return tuple(colour.tolist()), near
+    return (), 0
+
+
+_LOSSY = (Compression.jpeg, Compression.webp, Compression.jpeg2000, Compression.lerc)
+_BLUR = 12  # grey values by which JPEG moves black and white
+
+
+def _is_extreme(patch: np.ndarray) -> bool:
+    "Whether a corner is as black or as white as compression leaves it."
+    return bool((patch <= _BLUR).all() or (patch >= 255 - _BLUR).all())
+
+
+def _like(image: np.ndarray, colour: np.ndarray, near: float) -> np.ndarray:
+    "Where pixels have a colour."
+    if not near:
+        return (image == colour[:, None, None]).all(0)
+    return (np.abs(image.astype("int16") - colour[:, None, None]) <= near).all(0)
 
 
 def _touching(same: np.ndarray) -> np.ndarray:
@@ -150,9 +201,11 @@ class Shown:
         gone = None
         if e.mask:
             gone = self._source.dataset_mask(window=window) == 0
+        if e.beside:
+            gone = _mask_pixels(e.beside, window) == 0
         if e.collar:
-            colour = np.array([e.collar[b - 1] for b in bands])[:, None, None]
-            same = (image == colour).all(0)
+            colour = np.array([e.collar[b - 1] for b in bands])
+            same = _like(image, colour, e.near)
             if same.any():
                 gone = _touching(same) if gone is None else gone | _touching(same)
         return gone
