@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,12 +19,12 @@ import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, Compression, MaskFlags
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from scipy import ndimage
 
 # %% auto #0
-__all__ = ['Empty', 'how_empty', 'Shown', 'Palette', 'shown']
+__all__ = ['Empty', 'how_empty', 'mask_file', 'mask_pixels', 'Shown', 'Palette', 'shown']
 
 # %% ../../nbs/base/known_pixels.ipynb #b9457273
 class Empty(NamedTuple):
@@ -69,7 +70,7 @@ def _look(source: Any, collars: bool) -> Empty:
     mask = not alpha and MaskFlags.per_dataset in source.mask_flag_enums[0]
     mask = mask and MaskFlags.alpha not in source.mask_flag_enums[0]
     collar, near = ((), 0.0) if not collars else _collar(source, alpha)
-    beside = "" if alpha or mask else _mask_file(source)
+    beside = "" if alpha or mask else mask_file(source)
     if collar:
         seen = ", ".join(f"{v:g}" for b, v in enumerate(collar, 1) if b != alpha)
         text = f"pixels of colour {seen} that touch the edge are taken as no data"
@@ -77,19 +78,26 @@ def _look(source: Any, collars: bool) -> Empty:
     return Empty(alpha, mask, collar, note, near, beside)
 
 
-def _mask_file(source: Any) -> str:
+def mask_file(source: Any) -> str:
     "The mask that GDAL writes beside a file, where it fits the file."
     path = f"{source.name}.msk"
     if not os.path.isfile(path):
         return ""
-    with rasterio.open(path, driver="GTiff", sharing=False) as mask:
+    with _open_mask(path) as mask:
         return path if (mask.shape, mask.count) == (source.shape, 1) else ""
 
 
-def _mask_pixels(path: str, window: Window | None) -> np.ndarray:
+def mask_pixels(path: str, window: Window | None) -> np.ndarray:
     "A mask beside a file."
-    with rasterio.open(path, driver="GTiff", sharing=False) as mask:
+    with _open_mask(path) as mask:
         return mask.read(1, window=window)
+
+
+def _open_mask(path: str) -> Any:
+    "A mask, which has no place of its own."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, driver="GTiff", sharing=False)
 
 
 def _small(source: Any, bands: Sequence[int]) -> np.ndarray:
@@ -202,7 +210,7 @@ class Shown:
         if e.mask:
             gone = self._source.dataset_mask(window=window) == 0
         if e.beside:
-            gone = _mask_pixels(e.beside, window) == 0
+            gone = mask_pixels(e.beside, window) == 0
         if e.collar:
             colour = np.array([e.collar[b - 1] for b in bands])
             same = _like(image, colour, e.near)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,9 @@ def check_probs(
             name,
             f"has shape {probs.shape}, but the channels are {len(channels)} bands "
             f"({', '.join(channels.names)})",
-            "Name its bands as `spacenet5 extract` does, or give the preset whose channels they "
-            "are (--preset, in Python channels=); one band alone is taken as road.",
+            "Give the preset whose channels they are (--preset, in Python channels=), or name its "
+            "bands so. One band alone is taken as road: "
+            f"`rio stack {Path(name).name} road.tif --bidx 1` makes a file of the first.",
         )
     return check_values(probs, name)
 
@@ -45,25 +47,42 @@ def check_values(
     "Refuse another type or range than uint8 0-255 or float 0-1, and NaN."
     if probs.dtype == np.uint8:
         return probs
-    if probs.dtype.kind != "f":
+    low, high = (float(probs.min()), float(probs.max())) if probs.size else (0.0, 0.0)
+    file = Path(name).name
+    if np.isnan(low) or np.isnan(high):
         raise DataError(
             name,
-            f"is {probs.dtype}",
-            "Give uint8 (0-255) or float (0-1): `rio convert in.tif out.tif --dtype uint8`.",
+            "contains NaN",
+            f"Where NaN stands for no data, say so: `rio edit-info {file} --nodata nan`. Else find "
+            "where the network's output became NaN.",
         )
-    low, high = (float(probs.min()), float(probs.max())) if probs.size else (0.0, 0.0)
-    if np.isnan(low) or np.isnan(high):
-        raise DataError(name, "contains NaN", "Find where the network's output became NaN.")
+    if low <= -100 or (low < 0 and probs.dtype.kind != "f"):
+        raise DataError(
+            name,
+            f"has values {low:g} to {high:g}",
+            f"Where {low:g} stands for no data, say so: `rio edit-info {file} --nodata {low:g}`.",
+        )
+    if probs.dtype.kind != "f":
+        ratio = 255 if high <= 1 else 2.55 if high <= 100 else 1 if high <= 255 else 255 / high
+        raise DataError(
+            name,
+            f"is {probs.dtype}, with values to {high:g}",
+            f"Make bytes of it: `rio convert {file} bytes.tif --dtype uint8 --scale-ratio "
+            f"{ratio:.6g}`.",
+        )
     if low < -1e-6:
         raise DataError(
-            name, f"has floats {low:g} to {high:g}", "Apply the sigmoid once, or give uint8."
+            name,
+            f"has floats {low:g} to {high:g}, which look like logits",
+            'Apply the sigmoid once: `rio calc --not-masked "(/ 1 (+ 1 (exp (* -1 (read 1)))))" '
+            f"{file} probabilities.tif`.",
         )
     if high > 1 + 1e-6:
         scale = f"--scale-ratio {1 / (100 if high <= 100 else 255):.6g}"
         raise DataError(
             name,
             f"has floats {low:g} to {high:g}; probabilities are 0 to 1",
-            f"Scale them: `rio convert in.tif out.tif {scale}`; logits want a sigmoid.",
+            f"Scale them: `rio convert {file} scaled.tif {scale}`; logits want a sigmoid.",
         )
     return probs
 

@@ -23,6 +23,7 @@ from rasterio.windows import Window
 
 from .. import graph
 from ..base.cluster import on_cluster
+from ..base.known_pixels import mask_file, mask_pixels
 from spacenet5_nb.core import (
     Channels,
     DataError,
@@ -64,6 +65,7 @@ class DiskStack:
             self.nodata = source.nodata
             flags = source.mask_flag_enums[0]  # four bands of 8 bits are called alpha by default
             self.masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+            self.mask = "" if self.masked else mask_file(source)  # in a file of its own
             self.bands, self.dtype = (
                 list(range(source.count) if bands is None else bands),
                 np.dtype(source.dtypes[0]),
@@ -103,6 +105,8 @@ class DiskStack:
             pixels[here] = 0
         if self.masked:
             pixels[:, source.dataset_mask(window=window) == 0] = 0
+        if self.mask:
+            pixels[:, mask_pixels(self.mask, window) == 0] = 0
         return pixels
 
     def _pixels(self, rows: np.ndarray, columns: np.ndarray, side: int = 2048) -> np.ndarray:
@@ -300,10 +304,13 @@ def finish_roads(g: nx.MultiGraph, frame: Frame, config: VectorizeConfig) -> nx.
 def check_scale(
     top: int,  # largest value of the road band
     name: str,
-) -> None:
+) -> str:  # what to say of another scale; "" where there is nothing to say
     "Refuse bytes that look like masks of 0 and 1, or like percentages; for rasters from elsewhere."
     if top not in (1, 100):
-        return
+        ratio = 2.55 if top > 10 else 255 / max(top, 1)
+        scale = f"`rio convert {Path(name).name} scaled.tif --scale-ratio {ratio:g}`"
+        said = f"its roads reach {top} of 255 at most; where its scale is another one: {scale}"
+        return said if 1 < top < 100 else ""
     what = "a mask of 0 and 1" if top == 1 else f"values of 0 to {top}, perhaps per cent"
     scale = 255 if top == 1 else 2.55
     raise DataError(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -247,7 +248,8 @@ def _vectorize_command(
     channels, bands = _channels_of(names, p.channels)
     timed, stack = len(names) > 1, DiskStack(raster, bands=bands)
     if stack.dtype == np.uint8 and len(stack) == len(channels):
-        check_scale(int(stack[channels.road].max()), raster)
+        if low := check_scale(int(stack[channels.road].max()), raster):
+            say(f"{raster}: {low}")
     g = vectorize_windows(
         raster,
         config=p.vectorize,
@@ -270,8 +272,9 @@ def _channels_of(names: list[str | None], own: Any) -> tuple[Any, list[int] | No
     known = (own, Channels.best(), Channels.selim_sef(), Channels.cresi())
     if len(names) == 1:  # a mask, or one network's roads: read as road and as its only speed
         return Channels.bins((25.0,), has_junction=False), [0, 0]
+    names = [re.sub(r"[\s-]+", "_", (name or "").strip().lower()) for name in names]
     for channels in known:
-        if sorted(map(str, names)) == sorted(channels.names):
+        if sorted(names) == sorted(channels.names):
             order = [names.index(name) for name in channels.names]
             return channels, None if order == sorted(order) else order
     return own, None
