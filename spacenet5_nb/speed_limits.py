@@ -28,6 +28,7 @@ from spacenet5_nb.base.road_columns import (
     spread,
     tag,
     text_of,
+    values_of,
 )
 
 # isort: split
@@ -336,27 +337,6 @@ def _legal(zone: str, country: Mapping[str, str]) -> Limit:
     return Limit(found.mph, text if found.note or not text[-1].isdecimal() else f"{text} km/h")
 
 # %% ../nbs/00c_speed_limits.ipynb #0d5b62d1
-def _values(value: Any) -> list[str]:
-    "All that one attribute says: `30;50`, a list, a list as text; nothing where it is missing."
-    if value is None:
-        return []
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [text for part in value for text in _values(part)]
-    parts = [
-        part.strip(" '\"\t\n")
-        for part in re.split(
-            r"[;|]|,(?!\d(?!\d)|0+$)",  # 48,5 and 50,00 are one number
-            text_of(value) if not isinstance(value, str) else value.strip("[]{} \t\n"),
-        )
-    ]
-    return [part for part in parts if part == "none" or part.lower() not in _NOTHING]
-
-
-_NOTHING = frozenset(road_table()["nothing"])
-
-
 def _limit_groups(tags: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
     "Columns of limits with their units: one for both directions, those of one direction, zones."
     found = columns_of(tuple(tags)).get("limit", ())
@@ -368,7 +348,7 @@ def _limit_groups(tags: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
 
 def _limit_texts(value: Any, unit: str) -> list[str]:
     "What one column says about a limit, with the column's unit where the value has none."
-    texts = _values(value)
+    texts = values_of(value)
     if unit == "zone":
         return [text for text in texts if _ZONE.fullmatch(text.lower())]
     if "0 unknown" in unit:

@@ -20,8 +20,9 @@ import yaml
 import numpy as np
 
 # %% auto #0
-__all__ = ['road_table', 'text_of', 'tag', 'number', 'Column', 'known_columns', 'is_idle', 'columns_of', 'Said', 'all_said',
-           'said', 'is_yes', 'affirms', 'road_word', 'bag_of', 'spread', 'columns_markdown', 'words_markdown']
+__all__ = ['road_table', 'text_of', 'tag', 'number', 'values_of', 'Column', 'known_columns', 'is_idle', 'columns_of', 'Said',
+           'all_said', 'said', 'is_yes', 'affirms', 'road_word', 'bag_of', 'spread', 'columns_markdown',
+           'words_markdown']
 
 # %% ../../nbs/base/road_columns.ipynb #4e89240a
 @lru_cache(maxsize=1)
@@ -83,6 +84,24 @@ def number(
 
 
 _NUMBER = re.compile(r"([+-]?[\d.,]+(?:e[+-]?\d+)?)(?:\s.*|[mphks/]*)", re.DOTALL)
+
+
+def values_of(value: Any) -> list[str]:
+    "All that one attribute says: `30;50`, a list, a list as text; nothing where it is missing."
+    if value is None:
+        return []
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [text for part in value for text in values_of(part)]
+    parts = [
+        part.strip(" '\"\t\n")
+        for part in re.split(
+            r"[;|]|,(?!\d(?!\d)|0+$)",  # 48,5 and 50,00 are one number
+            text_of(value) if not isinstance(value, str) else value.strip("[]{} \t\n"),
+        )
+    ]
+    return [part for part in parts if part == "none" or part.lower() not in _NOTHING]
 
 # %% ../../nbs/base/road_columns.ipynb #f6902048
 class Column(NamedTuple):
