@@ -39,6 +39,7 @@ from .mapping.image_overlays import Overlay, warp_rgb
 from .networks.training_profile import strange
 from .acquire.street_topology import node_file
 from .base.chip_ids import safe_name
+from .base.local_grid import DRIVERS, is_local, place_problem, placed
 from .base.path_options import file_of, join_source, split_source
 from .base.road_files import road_kind
 from .inference.sliding_windows import Scene, Span, open_scene, read_window
@@ -46,8 +47,8 @@ from .roads.windowed_tracing import vectorize_windows
 
 # %% auto #0
 __all__ = ['WORLD', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names',
-           'probs_path', 'band_count', 'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map',
-           'begun_preset', 'name_of', 'train_own', 'own_folder', 'is_older']
+           'probs_path', 'image_path', 'say_place', 'band_count', 'bands_to_give', 'preset_of', 'roads_of', 'cell_of',
+           'picture', 'write_map', 'begun_preset', 'name_of', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 WORLD = "world"  # the members that come with the workspace
@@ -167,10 +168,12 @@ FEW = 0.5  # kilometres of road in a square kilometre; a village has five
 
 
 def extract(
-    image: str | Path,  # GeoTIFF, or VRT of GeoTIFFs, of any size
+    # GeoTIFF, or VRT of GeoTIFFs, of any size; with `gsd` a picture without georeference
+    image: str | Path,
     members: str | Path | Sequence[str | Path],  # see find_members
     out: str | Path,  # .gpkg, .graphml, .geojson or .osm
     *,
+    gsd: str = "",  # pixels of such a picture, in metres: 0.5, or 0.6x0.76 (across x down)
     tta: str = "",  # empty: the preset's
     preset: str | Preset = "",  # how probabilities become roads; empty: the members' own, else best
     stretch: str = "",  # see tiles.open_scene; empty: as the members were trained
@@ -185,11 +188,14 @@ def extract(
     html: bool = True,  # a map beside the roads
     say: Callable[[str], None] = print,
 ) -> Extraction:
-    "Probabilities, road graph with speeds, map: `<out>`, `<stem>_probs.tif`, `<stem>.html`."
-    out, image = Path(out), str(image)
+    """Probabilities, road graph with speeds, map: `<out>`, `<stem>_probs.tif`, `<stem>.html`; of a
+    picture without georeference also `<stem>_image.tif`, on the roads' local grid."""
+    out, given = Path(out), str(image)
     set_threads()
     keep_memory()
-    check_names(out, image)
+    check_names(out, given)
+    image = str(placed(given, gsd, image_path(out)))
+    say_place(given, image, gsd, say)
     count, most, taken = bands_to_give(image)
     paths, notes = fitting(find_members(members), count, image, most)
     notes += taken
@@ -251,6 +257,27 @@ def check_names(out: Path, image: str) -> None:
 
 def probs_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_probs.tif")
+
+
+def image_path(out: Path) -> Path:
+    "Where a picture without georeference lies on its local grid."
+    return out.with_name(f"{out.stem}_image.tif")
+
+
+def say_place(given: str, image: str, gsd: str, say: Callable[[str], None]) -> None:
+    "What coordinates mean, where they say no place on Earth; or that --gsd was not needed."
+    name = file_of(given).name
+    if image == given:
+        if gsd:
+            say(f"warning: {name}: it has a georeference; its own pixel size is used, not --gsd")
+        return
+    grid = raster.grid_of(image)
+    y_m, x_m = raster.ground_size(grid)
+    say(
+        f"{name}: no georeference; with pixels of {x_m:.3g} x {y_m:.3g} m it lies on a local grid. "
+        f"Coordinates are metres of that grid ({grid.crs}), no place on Earth; {file_of(image)} is "
+        "the picture on it"
+    )
 
 
 def band_count(image: str | Path) -> int:
@@ -382,8 +409,9 @@ def write_map(
 ) -> Path:
     "The roads over the image as one HTML file."
     name = file_of(scene.path).stem
+    title = f"Roads of {name}" + " (a local grid, no place on Earth)" * is_local(scene.grid)
     path = maps.save(
-        maps.speed_map({name: g}, imagery={name: picture(scene)}, title=f"Roads of {name}"),
+        maps.speed_map({name: g}, imagery={name: picture(scene)}, title=title),
         out.with_suffix(".html"),
     )
     say(f"map: {path}")
@@ -479,6 +507,7 @@ def train_own(
             "city.tif`), or put the tiles into a folder "
             "and run `spacenet5 pipeline`.",
         )
+    check_map_fits(image)
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
     if begin_with:
@@ -503,6 +532,20 @@ def train_own(
         devices=devices or "auto",
         say=say,
     )
+
+
+def check_map_fits(image: str | Path) -> None:
+    "Refuse a picture without georeference: no street map lies on it."
+    file = file_of(image)
+    is_picture = file.suffix.lower() in DRIVERS and file.is_file()
+    if problem := place_problem(file) if is_picture else None:
+        raise DataError(
+            file,
+            f"{problem.problem}, so no street map lies on it",
+            "Give it one with rasterio's `rio edit-info`. Where its roads are a mask of its size, "
+            "put images and masks into a folder: spacenet5 pipeline --preset small --data-root "
+            "FOLDER --gsd 0.5.",
+        )
 
 
 def own_folder(
