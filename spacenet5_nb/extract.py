@@ -36,19 +36,20 @@ from .model import info_channels, keep_memory, read_info, set_threads
 from .inference.vrt_mosaic import is_mosaic, open_mosaic
 from .acquire.osm import make_labels
 from .mapping.image_overlays import Overlay, warp_rgb
-from .networks.training_profile import strange
+from .networks.training_profile import looks_of, strange
 from .acquire.street_topology import node_file
 from .base.chip_ids import safe_name
 from .base.local_grid import DRIVERS, is_local, place_problem, placed
 from .base.path_options import file_of, join_source, split_source
 from .base.road_files import road_kind
-from .inference.sliding_windows import Scene, Span, open_scene, read_window
+from .inference.sliding_windows import Scene, Span, blocks, open_scene, read_window
 from .roads.windowed_tracing import vectorize_windows
 
 # %% auto #0
-__all__ = ['WORLD', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names',
-           'probs_path', 'image_path', 'say_place', 'band_count', 'bands_to_give', 'preset_of', 'roads_of', 'cell_of',
-           'picture', 'write_map', 'begun_preset', 'name_of', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
+__all__ = ['WORLD', 'TOO_COARSE', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_scale', 'check_image', 'look_at',
+           'assumed', 'Extraction', 'extract', 'check_names', 'probs_path', 'image_path', 'say_place', 'band_count',
+           'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'credit_of', 'begun_preset',
+           'name_of', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 WORLD = "world"  # the members that come with the workspace
@@ -111,18 +112,38 @@ def fitting(
     return kept, [note] * bool(lost)
 
 # %% ../nbs/08c_extract.ipynb #e9e1150e
+TOO_COARSE = 5.0  # times the largest pixel that members know: a street is no pixel wide
+
+
+def check_scale(gsd_m: float, info: dict[str, Any], image: object) -> None:
+    "Refuse pixels in which members cannot see a road at all."
+    known = info["trained_on"]["gsd_m"][2] if info.get("trained_on") else info.get("gsd_m")
+    if known and gsd_m > TOO_COARSE * known:
+        raise DataError(
+            image,
+            f"has pixels of {gsd_m:.3g} m; the members know roads in pixels of up to {known:.2g} m",
+            f"Give an image of at most {TOO_COARSE * known:.2g} m, check its georeference, or name "
+            "members that were trained on such pixels.",
+        )
+
+
 def check_image(
     scene: Scene,
     infos: Sequence[dict[str, Any]],  # of the members' headers
 ) -> list[str]:  # sentences
-    "How an image differs from what the members were trained on, as far as their headers tell."
+    """How an image differs from what the members were trained on, as far as their headers tell,
+    and where it has no data."""
     info, gsd_m = infos[0], raster.gsd_of(scene.grid)
+    check_scale(gsd_m, info, scene.path)
+    looks, filled = look_at(scene)
     flat = [
         str(b)
         for b, (low, high) in zip(scene.bands, scene.limits, strict=True)
         if _is_flat(low, high, scene.dtype)
     ]
     notes = [f"bands {', '.join(flat)} have nearly no contrast"] if flat else []
+    if filled < 0.7:
+        notes.append(f"about {100 * (1 - filled):.0f} % of it has no data: no road is drawn there")
     seen = info.get("trained_on")
     if seen:
         known = dict(
@@ -137,6 +158,7 @@ def check_image(
             dtype=scene.dtype,
             limits=scene.limits,
             resampled=info.get("gsd_m") is not None,
+            looks=looks,
         )
     if info.get("gsd_m") and gsd_m > 1.5 * info["gsd_m"]:
         notes.append(
@@ -144,6 +166,32 @@ def check_image(
             f"{info['gsd_m']:.2g} m: fine detail that they look for is not there"
         )
     return notes
+
+
+def look_at(
+    scene: Scene,
+    most: int = 2_000_000,  # pixels, in squares all over it
+) -> tuple[dict[str, float], float]:  # of looks_of; share of pixels that have data
+    "How an image looks, and how much of it there is."
+    pixels, known = [], []
+    for window in blocks(scene.grid.shape, most):
+        image = scene.read(scene.bands[:3], window)
+        known.append(raster.valid_pixels(image, scene.nodata).ravel())
+        pixels.append(image.reshape(len(image), -1))
+    valid = np.concatenate(known)
+    return looks_of(np.concatenate(pixels, axis=1), valid), float(valid.mean())
+
+
+def assumed(scene: Scene) -> str:
+    "What was taken for granted of an image, in one line."
+    bands, gsd = ", ".join(map(str, scene.bands)), raster.gsd_of(scene.grid)
+    first = ", ".join(f"{low:.4g} to {high:.4g}" for low, high in scene.limits[:3])
+    nothing = "" if scene.nodata is None else f" and {scene.nodata:g}"
+    return (
+        f"bands {bands} are read as red, green, blue{', ...' * (len(scene.bands) > 3)}; values "
+        f"{first} become 0 to 255; 0{nothing} is no data; pixels of {gsd:.2g} m become "
+        f"{raster.gsd_of(scene.target):.2g} m"
+    )
 
 
 def _is_flat(low: float, high: float, dtype: str) -> bool:
@@ -210,6 +258,7 @@ def extract(
         stretch=stretch or ("fixed" if infos[0].get("stretch") == "fixed" else ""),
         most=4_000_000,
     )
+    say(f"{file_of(image).name}: {assumed(scene)}")
     notes += check_image(scene, infos)
     for note in notes:
         say(f"warning: {file_of(image).name}: {note}")
@@ -410,12 +459,20 @@ def write_map(
     "The roads over the image as one HTML file."
     name = file_of(scene.path).stem
     title = f"Roads of {name}" + " (a local grid, no place on Earth)" * is_local(scene.grid)
-    path = maps.save(
-        maps.speed_map({name: g}, imagery={name: picture(scene)}, title=title),
-        out.with_suffix(".html"),
+    page = maps.speed_map(
+        {name: g}, imagery={name: picture(scene)}, title=title, attribution=credit_of(scene.path)
     )
+    path = maps.save(page, out.with_suffix(".html"))
     say(f"map: {path}")
     return path
+
+
+def credit_of(image: str | Path) -> str:
+    "Whose picture it is, where a GeoTIFF's copyright tag says so."
+    if is_mosaic(image):
+        return ""
+    with raster.open_raster(image) as source:
+        return source.tags().get("TIFFTAG_COPYRIGHT", "")
 
 # %% ../nbs/08c_extract.ipynb #08cb0001
 def begun_preset(

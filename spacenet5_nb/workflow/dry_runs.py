@@ -127,7 +127,7 @@ def plan_extract(
 ) -> None:
     "What `extract` would do."
     from spacenet5_nb import raster
-    from spacenet5_nb.extract import check_names, find_members, fitting, image_path
+    from spacenet5_nb.extract import check_names, check_scale, find_members, fitting, image_path
     from spacenet5_nb.extract import preset_of, probs_path
     from spacenet5_nb.model import read_info
 
@@ -137,6 +137,7 @@ def plan_extract(
     paths, notes = fitting(find_members(members), count, image, most)
     notes += taken
     p = preset_of(read_info(paths[0]), preset, say)
+    check_scale(raster.gsd_of(grid), read_info(paths[0]), image)
     how = measure(
         paths, tta or p.ensemble.tta, "auto" if devices in ("", "auto") else devices.split(",")[0]
     )
