@@ -462,3 +462,26 @@ def test_lines_of_real_masks_lie_in_their_masks_and_cover_them(real):
         with rasterio.open(row.mask) as source:
             road = source.read(1) > 127
         assert road[band].mean() > 0.97, f"{row.chip}: lines leave their mask"
+
+
+def test_targets_may_be_the_masks_own_surface(tmp_path):
+    "`masks.surface`: the road band is the mask; junctions, and chips with lines, stay as they are."
+    write_set(tmp_path / "set", 1)
+    said_by(tmp_path / "set", tmp_path / "chips", gsd="1")
+    chip, best = explore.find_chips(tmp_path / "chips").iloc[0], Channels.best()
+    made = {}
+    for surface in (False, True):
+        target = tmp_path / f"{surface}.tif"
+        config = masks.MasksConfig(surface=surface)
+        masks.make_chip_mask((chip.image, chip.label, str(target), None, best, config))
+        made[surface] = raster.read(target)
+    road = scene(0)[1]
+    assert ((made[True][best.road] > 0) == road).all(), "8 m wide, as the mask is"
+    assert (made[False][best.road] > 0).sum() < 0.6 * road.sum(), "4 m along the centre lines"
+    assert (made[True][best.junction] == made[False][best.junction]).all()
+    lines = json.loads(Path(chip.label).read_text())
+    assert all(abs(f["properties"]["width_m"] - 8) < 1 for f in lines["features"])
+    del lines["surface"]
+    Path(chip.label).write_text(json.dumps(lines))
+    with pytest.raises(DataError, match="keeps no surface.*from-masks"):
+        masks.make_chip_mask((chip.image, chip.label, str(target), None, best, config))
