@@ -445,7 +445,7 @@ def open_real(r: Run, root: str, gsd: str = "") -> pd.DataFrame:
     if not len(chips):
         raise core.DataError(root, "holds no labelled chip", "Name another folder: real_root.")
     folders = [file_of(image).parent.parent.name for image in chips.image]
-    chips = chips.assign(city=np.where(chips.aoi != "", chips.city, folders))
+    chips = chips.assign(city=np.where(chips.aoi > 0, chips.city, folders))
     part = deal_groups(chips.city, groups_of(chips.chip, gsd), r.seed)
     n = len(r.preset.folds)
     return chips.assign(split=np.where(part == 0, "test", "train"), fold=part - 1).assign(
