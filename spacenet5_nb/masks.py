@@ -20,6 +20,7 @@ from .raster import Grid, as_grid, read_valid, write
 from .speed_limits import level_of, speed_of
 from .targets import mask_files, reference_rules, target_shapes
 from .targets.mask_comparison import compare_masks, road_dice  # noqa: F401
+from .targets.mask_surface import read_surface
 from .targets.target_shapes import Canvas, Network, mark, paint, strokes_along
 
 # isort: split
@@ -145,8 +146,12 @@ def make_chip_mask(
     "Write one chip's target; the work of one process."
     image, label, path, gsd_m, channels, config = job
     grid, valid = read_valid(image, 3, gsd_m=gsd_m)
-    rows = rows_of(label)
-    masks = hide_nodata(make_masks(rows, grid, channels, **asdict(config)), valid)
+    rows, options = rows_of(label), asdict(config)
+    surface = read_surface(label, image, grid) if options.pop("surface") else None
+    masks = make_masks(rows, grid, channels, **options)
+    if surface is not None:
+        masks[channels.road] = surface
+    masks = hide_nodata(masks, valid)
     tags = known_tags(read_known(label), channels)
     masks[~np.array(is_known(tags, channels.names))] = 0
     write(path, masks, grid=grid, descriptions=channels.names, tags=tags)

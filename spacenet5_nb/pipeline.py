@@ -77,6 +77,7 @@ from spacenet5_nb.workflow.command_options import (
 from .workflow.file_commands import say, tools
 from .workflow.from_masks import Gsd, RoadValue, with_chips
 from .workflow.member_commands import check_result, members, use_cluster
+from .workflow.real_sample import extract_sample
 
 _all_ = [
     "LEFT_OUT",
@@ -139,6 +140,8 @@ def run(
     if not dry_run:
         say(f"Finished in {time.monotonic() - began:.0f} s.")
         summarize(r)
+        if r.preset.name == "demo" and stages[-1].name == list(STAGES)[-1]:
+            extract_sample(r.folder / "real", device=slots[0], say=say)
     return r
 
 # %% ../nbs/09_pipeline.ipynb #09b00001

@@ -381,3 +381,82 @@ def test_train_own_needs_one_image_and_one_street_map(workplace):
             extract.train_own(image, train=pytest.fail, preset=preset, **wrong)
     with pytest.raises(DataError, match="list of tiles"):
         extract.train_own(folder / "a.vrt", train=pytest.fail, labels="x.geojson", preset=preset)
+
+
+# --- an image without georeference
+
+
+def bare(path: Path, bands: int = 3) -> Path:
+    "A picture that says neither where it lies nor how large its pixels are."
+    import warnings
+
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    pixels = np.random.default_rng(0).integers(30, 220, (bands, 12, 16)).repeat(16, 1).repeat(16, 2)
+    driver = {".png": "PNG", ".jpg": "JPEG"}.get(path.suffix, "GTiff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver=driver, dtype="uint8", count=bands, height=192, width=256
+        ) as file:
+            file.write(pixels.astype("uint8"))
+    return path
+
+
+def asked(*arguments: object) -> tuple[int, str]:
+    "Exit code and output of the command line."
+    from typer.testing import CliRunner
+
+    from spacenet5_nb.pipeline import app
+
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    return done.exit_code, f"{done.output} {done.exception or ''}"
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_an_image_without_georeference_lies_on_a_local_grid(ending, tmp_path):
+    image, folds = bare(tmp_path / f"town.{ending}"), members(tmp_path / "folds") / "0"
+    command = ["extract", image, "--members", folds, "-o", tmp_path / "roads.gpkg", "--tta", "none"]
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, said = asked(*command, "--gsd", "0.5x0.6", "--dry-run")
+    assert code == 0 and "256 x 192 px" in said and "roads_image.tif" in said, said
+    assert sorted(p.name for p in tmp_path.iterdir()) == before, "a dry run writes nothing"
+    code, said = asked(*command, "--gsd", "0.5x0.6", "--no-map", "--devices", "cpu")
+    assert code == 0 and "no place on Earth" in said and "roads_image.tif" in said, said
+    y_m, x_m = raster.ground_size(raster.grid_of(tmp_path / "roads_image.tif"))
+    assert (round(x_m, 4), round(y_m, 4)) == (0.5, 0.6)
+    g = graph.read(tmp_path / "roads.gpkg")
+    assert str(g.graph["crs"]).upper() == "EPSG:32631"
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize(
+    ("gsd", "words"),
+    [
+        ((), ("--gsd 0.5", "town")),
+        (("--gsd", "0.01"), ("0.01 x 0.01 m", "half a metre")),
+        (("--gsd", "30"), ("30 x 30 m", "half a metre")),
+        (("--gsd", "half"), ("--gsd half", "0.6x0.76")),
+    ],
+)
+def test_a_pixel_size_that_lacks_or_cannot_be_is_an_error(gsd, words, ending, tmp_path):
+    image = bare(tmp_path / f"town.{ending}")
+    for dry in ((), ("--dry-run",)):
+        code, said = asked("extract", image, "-o", tmp_path / "roads.gpkg", *gsd, *dry)
+        assert code and all(word in said for word in words), said
+    assert [p.name for p in tmp_path.iterdir()] == [image.name]
+
+
+def test_somebody_elses_file_is_not_written_over(tmp_path):
+    image, own = bare(tmp_path / "town.png"), town(tmp_path / "roads_image.tif")
+    before = own.read_bytes()
+    code, said = asked("extract", image, "-o", tmp_path / "roads.gpkg", "--gsd", "0.5")
+    assert code and "in the way" in said and own.read_bytes() == before
+
+
+def test_no_street_map_lies_on_an_image_without_georeference(workplace):
+    folder, preset = workplace
+    image = bare(folder / "town.png")
+    with pytest.raises(DataError, match="no street map lies on it.*--gsd 0.5"):
+        extract.train_own(image, train=pytest.fail, labels="x.geojson", preset=preset)

@@ -213,6 +213,27 @@ def swapped(root):
     third.rename(b)
 
 
+def all_swapped(root):
+    (root / "images").rename(root / "third")
+    (root / "masks").rename(root / "images")
+    (root / "third").rename(root / "masks")
+
+
+def all_swapped_jpeg(root):
+    for k in range(3):
+        (root / f"masks/{k}.png").unlink()
+        picture(root / f"masks/{k}.jpg", scene(k)[1][None] * np.uint8(255), quality=60)
+    all_swapped(root)
+
+
+def three_colours_jpeg(root):
+    for k in range(3):
+        (root / f"masks/{k}.png").unlink()
+        mask = scene(k)[1][None] * np.uint8(255)
+        mask[0, :60, :60] = 128
+        picture(root / f"masks/{k}.jpg", mask, quality=60)
+
+
 def no_roads(root):
     for k in range(3):
         picture(root / f"masks/{k}.png", np.zeros((1, SIDE, SIDE), "uint8"))
@@ -247,6 +268,9 @@ WRONG = {
     "mask of another size": (small_mask, {}, ("masks/1.png", "100 x 100", "200 x 200")),
     "mask of three colours": (three_colours, {}, ("1.png", "3 colours", "128", "--road-value")),
     "image and mask swapped": (swapped, {}, ("masks/1.png", "swapped")),
+    "images and masks swapped": (all_swapped, {}, ("masks/0.png", "swapped")),
+    "images and masks of JPEG swapped": (all_swapped_jpeg, {}, ("masks/0.png", "swapped")),
+    "JPEG masks of three colours": (three_colours_jpeg, {}, ("3 colours", "--road-value")),
     "no road in any mask": (no_roads, {}, ("one colour", "no road")),
     "a probability": (probability, {}, ("masks/1.png", "picture of 256 colours")),
     "a truncated image": (truncated, {}, ("images/1.png", "truncated")),
@@ -255,6 +279,9 @@ WRONG = {
     "two colours alike": (half_white, {}, ("could both be road", "--road-value")),
     "no pixel size": (None, {"gsd": ""}, ("images/0.png", "--gsd 0.5")),
     "a pixel size far outside": (None, {"gsd": "50"}, ("50 x 50 m", "half a metre")),
+    "pixels of Landsat": (None, {"gsd": "30"}, ("30 x 30 m", "half a metre")),
+    "centimetres for metres": (None, {"gsd": "0.01"}, ("0.01 x 0.01 m", "half a metre")),
+    "pixel sizes mixed up": (None, {"gsd": "0.3x2"}, ("0.3 x 2 m", "across, then down")),
     "a pixel size that is none": (None, {"gsd": "half"}, ("--gsd half", "0.6x0.76")),
     "a table that is not there": (None, {"gsd": "none.csv"}, ("none.csv", "no such table")),
     "a road value that is none": (None, {"road_value": "red"}, ("--road-value red", "#ffff00")),
@@ -319,6 +346,22 @@ def test_labels_of_half_of_the_images_are_reported(tmp_path):
     assert any("2 of 4 masks have no image (other_2.png, other_3.png)" in line for line in lines)
     chips = explore.find_chips(tmp_path / "chips")
     assert (chips["label"] != "").tolist() == [True, True, False, False]
+
+
+def test_lines_of_half_of_the_images_are_reported(tmp_path):
+    "Labels that are lines: what has none is said; two that belong to no image are an error."
+    root, line = tmp_path / "chips", '{"type": "FeatureCollection", "features": []}'
+    for k in range(4):
+        grid = local_grid((SIDE, SIDE), PixelSize(0.5, 0.5), slot=k, pitch_m=200)
+        raster.write(root / f"images/{k}.tif", scene(k)[0], grid=grid)
+    for k in (0, 1):
+        (root / f"images/{k}.geojson").write_text(line)
+    chips = explore.scan_chips(explore.find_chips(root), workers=1)
+    assert ["no label" in p for p in chips["problems"]] == [False, False, True, True]
+    for k in (8, 9):
+        (root / f"images/{k}.geojson").write_text(line)
+    with pytest.raises(DataError, match=r"9\.geojson.*belongs to no image.*Name each label file"):
+        explore.find_chips(root)
 
 
 def test_a_pixel_size_that_makes_roads_too_wide_is_warned_of(tmp_path):
@@ -419,3 +462,26 @@ def test_lines_of_real_masks_lie_in_their_masks_and_cover_them(real):
         with rasterio.open(row.mask) as source:
             road = source.read(1) > 127
         assert road[band].mean() > 0.97, f"{row.chip}: lines leave their mask"
+
+
+def test_targets_may_be_the_masks_own_surface(tmp_path):
+    "`masks.surface`: the road band is the mask; junctions, and chips with lines, stay as they are."
+    write_set(tmp_path / "set", 1)
+    said_by(tmp_path / "set", tmp_path / "chips", gsd="1")
+    chip, best = explore.find_chips(tmp_path / "chips").iloc[0], Channels.best()
+    made = {}
+    for surface in (False, True):
+        target = tmp_path / f"{surface}.tif"
+        config = masks.MasksConfig(surface=surface)
+        masks.make_chip_mask((chip.image, chip.label, str(target), None, best, config))
+        made[surface] = raster.read(target)
+    road = scene(0)[1]
+    assert ((made[True][best.road] > 0) == road).all(), "8 m wide, as the mask is"
+    assert (made[False][best.road] > 0).sum() < 0.6 * road.sum(), "4 m along the centre lines"
+    assert (made[True][best.junction] == made[False][best.junction]).all()
+    lines = json.loads(Path(chip.label).read_text())
+    assert all(abs(f["properties"]["width_m"] - 8) < 1 for f in lines["features"])
+    del lines["surface"]
+    Path(chip.label).write_text(json.dumps(lines))
+    with pytest.raises(DataError, match="keeps no surface.*from-masks"):
+        masks.make_chip_mask((chip.image, chip.label, str(target), None, best, config))

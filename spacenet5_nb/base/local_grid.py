@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from .band_roles import colours_of
+from .band_roles import colours_of, roles_of
+from .path_options import join_source, split_source
 from ..core import DataError
 from .. import raster
 
@@ -28,7 +29,8 @@ from rasterio.io import DatasetReader
 
 # %% auto #0
 __all__ = ['GSD_M', 'DRIVERS', 'LOCAL_CRS', 'SLOTS_ACROSS', 'PixelSize', 'check_size', 'parse_size', 'read_sizes', 'size_of',
-           'open_picture', 'read_picture', 'has_place', 'local_grid', 'is_local', 'place_image', 'placed', 'sizes_from']
+           'open_picture', 'read_picture', 'has_place', 'local_grid', 'is_local', 'place_image', 'sizes_from',
+           'place_problem', 'placed']
 
 # %% ../../nbs/base/local_grid.ipynb #0adc65e2
 GSD_M = (0.05, 5.0)  # smallest and largest pixel of a picture in which roads can be drawn
@@ -245,8 +247,10 @@ def place_image(
     image: str | Path,  # without a georeference
     out: str | Path,  # .tif
     grid: raster.Grid,  # of local_grid
+    *,
+    tags: Mapping[str, str] | None = None,  # what else the file says
 ) -> Path:
-    "Write a picture as a GeoTIFF on a grid, band for band."
+    "Write a picture as a GeoTIFF on a grid, band for band; what its bands show is kept."
     pixels = read_picture(image)
     if len(pixels) < 3:
         raise DataError(
@@ -254,20 +258,10 @@ def place_image(
             f"has {len(pixels)} band; a network wants red, green and blue",
             "Use the colour image; `gdal_translate -b 1 -b 1 -b 1` makes three bands of one.",
         )
-    return raster.write(out, pixels, grid=grid)
-
-
-def placed(
-    image: str | Path,  # TIFF, PNG or JPEG; a VRT is left as it is
-    gsd: str,  # as parse_size takes it, or a table; "": nobody has said it
-    out: str | Path,  # GeoTIFF to write where the image has no place
-) -> Path:  # the image itself, or `out`
-    "An image with a place: its own, or a local grid. Other kinds of file are left as they are."
-    if Path(image).suffix.lower() not in DRIVERS or has_place(image):
-        return Path(image)
     with open_picture(image) as source:
-        shape = source.shape
-    return place_image(image, out, local_grid(shape, size_of(image, sizes_from(gsd))))
+        roles = [role for role in roles_of(source) if role != "alpha"]
+    names = roles if len(roles) == len(pixels) and any(roles) else None
+    return raster.write(out, pixels, grid=grid, descriptions=names, tags=tags)
 
 
 def sizes_from(
@@ -277,3 +271,59 @@ def sizes_from(
     if not gsd:
         return None
     return read_sizes(gsd) if gsd.lower().endswith(".csv") else parse_size(gsd)
+
+# %% ../../nbs/base/local_grid.ipynb #1ca10002
+def place_problem(
+    image: str | Path,  # TIFF, PNG or JPEG
+) -> DataError | None:  # None: it lies somewhere
+    "Why a picture lies nowhere on Earth; a DataError is raised where it cannot be read at all."
+    with open_picture(image) as source:
+        is_tiff, is_placed = source.driver == "GTiff", source.crs is not None
+        is_placed = is_placed and not source.transform.is_identity
+    if not is_tiff:
+        return None if is_placed else DataError(image, "has no georeference")
+    try:
+        with raster.open_raster(image):  # ground control points are a place, too
+            return None
+    except DataError as e:
+        return e
+
+# %% ../../nbs/base/local_grid.ipynb #1ca10003
+_TAG = "SPACENET5_LOCAL_GRID"  # what a placed picture was made of
+
+
+def placed(
+    image: str | Path,  # TIFF, PNG or JPEG, or a source; a VRT is left as it is
+    gsd: str,  # as parse_size takes it, or a table; "": nobody has said it
+    out: str | Path,  # GeoTIFF to write where the image has no place
+) -> Path:  # the image itself, or `out`, with what the source says beside
+    "An image with a place: its own, or a local grid. Other kinds of file are left as they are."
+    path, said = split_source(image)
+    if path.suffix.lower() not in DRIVERS or not (problem := place_problem(path)):
+        return Path(image)
+    if not gsd:
+        cure = "Say how large its pixels are, in metres: --gsd 0.5, or --gsd 0.6x0.76 (across x"
+        first = f"{problem.cure} Or, for roads on a local grid: " if problem.cure else ""
+        raise DataError(path, problem.problem, f"{first}{cure} down).")
+    size, stat = size_of(path, sizes_from(gsd)), path.stat()
+    mark = f"{path.name}, {stat.st_size} {stat.st_mtime_ns}, {size.x_m:g} x {size.y_m:g} m"
+    if not _is_placed(Path(out), mark):
+        with open_picture(path) as source:
+            grid = local_grid(source.shape, size)
+        place_image(path, out, grid, tags={_TAG: mark})
+    return Path(join_source(out, **said))
+
+
+def _is_placed(out: Path, mark: str) -> bool:
+    "Whether a file is this picture on this grid; a DataError where it is somebody's own."
+    if not out.exists():
+        return False
+    with open_picture(out) as source:
+        found = source.tags().get(_TAG)
+    if found is None:
+        raise DataError(
+            out,
+            "is in the way: the picture on its local grid would be written there",
+            "Give the roads another name, or move that file.",
+        )
+    return found == mark

@@ -67,6 +67,10 @@ class TrainingProfile:
     dtypes: Annotated[tuple[Text, ...], Field(max_length=16)]
     limits: Annotated[tuple[tuple[Finite, Finite], ...], Field(max_length=256)]
     chips: Annotated[int, Field(ge=0)] | None = None
+    # lowest and highest of `training_profile.SIGNS`
+    looks: Annotated[dict[Text, tuple[Finite, Finite]], Field(max_length=16)] = Field(
+        default_factory=dict
+    )
 
 
 @dataclass(**_strict)

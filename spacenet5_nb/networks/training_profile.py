@@ -5,16 +5,58 @@
 # %% ../../nbs/networks/training_profile.ipynb #1b54770a
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .. import raster
 from ..chips.percentile_stretch import chip_percentiles, pooled_limits
 
 # %% auto #0
-__all__ = ['seen_in', 'strange']
+__all__ = ['SIGNS', 'looks_of', 'looks_in', 'seen_in', 'strange']
+
+# %% ../../nbs/networks/training_profile.ipynb #1ca30002
+# how far beyond the training chips' range it may lie; what may be behind it below, and above
+SIGNS = {
+    "contrast": (0.1, "haze, water, snow, sand or one single surface", "hard shadows"),
+    "colour": (0.04, "a panchromatic or infrared band instead of colours", "false colours"),
+    "red": (0.03, "another order of the bands, or a colour cast", "infrared shown as red"),
+    "green": (0.03, "infrared among the bands", "another order of the bands"),
+    "blue": (0.03, "another order of the bands", "haze, or another order of the bands"),
+}
+
+
+def looks_of(
+    image: np.ndarray,  # (3 or more, ...) red, green, blue first, as in the file
+    valid: np.ndarray,  # (...) bool
+) -> dict[str, float]:  # of SIGNS; empty where there are hardly any pixels
+    "How a picture looks, in numbers that are comparable between sensors."
+    rgb = image[:3, ...][:, valid].astype(float)
+    if rgb.shape[1] < 100:
+        return {}
+    low, high = np.percentile(rgb.mean(0), [2, 98])
+    shares, strongest = rgb.mean(1) / max(rgb.mean(1).sum(), 1e-9), np.maximum(rgb.max(0), 1e-9)
+    return {
+        "contrast": float((high - low) / max(high, 1e-9)),
+        "colour": float(((rgb.max(0) - rgb.min(0)) / strongest).mean()),
+        **dict(zip(("red", "green", "blue"), map(float, shares), strict=True)),
+    }
+
+
+def looks_in(
+    images: Sequence[str],  # chips
+) -> dict[str, list[float]]:  # lowest and highest of each of SIGNS
+    "Between which numbers training chips lie."
+    rows = []
+    for path in images:
+        with raster.open_raster(path, picture=True) as source:
+            order, nodata = raster.bands_of(source, 3, path).order, source.nodata
+        image = raster.read_picture(path, bands=order)[:, ::2, ::2]
+        rows.append(looks_of(image, raster.valid_pixels(image, nodata)))
+    table = pd.DataFrame([row for row in rows if row])
+    return {k: [round(float(f(table[k])), 4) for f in (min, max)] for k in table}
 
 # %% ../../nbs/networks/training_profile.ipynb #e7b2f80b
 def seen_in(
@@ -22,7 +64,7 @@ def seen_in(
     *,
     most: int = 64,  # chips that are looked at
 ) -> dict[str, Any]:  # as JSON holds it
-    "Pixel size, bands, type and range of values of training chips."
+    "Pixel size, bands, type, range of values and looks of training chips."
     count = int(chips["bands"].mode()[0])
     rows = chips[chips["bands"] == count]
     images = rows["image"].iloc[
@@ -36,6 +78,7 @@ def seen_in(
         "dtypes": sorted(set(chips["dtype"])),
         "limits": [[round(a, 2), round(b, 2)] for a, b in limits],
         "chips": len(chips),
+        "looks": looks_in(images),
     }
 
 # %% ../../nbs/networks/training_profile.ipynb #a61f910f
@@ -47,6 +90,7 @@ def strange(
     # 2nd and 98th percentile of the bands, in the order of the file
     limits: Sequence[tuple[float, float]],
     resampled: bool,  # to the members' ground sample distance on reading
+    looks: Mapping[str, float] | None = None,  # of looks_of
 ) -> list[str]:  # sentences; none where all is near
     "How far an image is from what members have seen."
     low, _, high = seen["gsd_m"]
@@ -60,6 +104,11 @@ def strange(
         out.append(
             f"its pixels are {gsd_m:.2g} m on the ground; the members were trained on "
             f"{low:.2g} to {high:.2g} m: {finer}"
+        )
+    elif gsd_m < low / 8:
+        out.append(
+            f"its pixels are {gsd_m:.2g} m on the ground, the finest that the members saw "
+            f"{low:.2g} m: does its georeference count in metres?"
         )
     if dtype not in seen["dtypes"]:
         out.append(
@@ -77,4 +126,20 @@ def strange(
                 f"its bright pixels are {ratio:.2g} times as bright as the training chips': "
                 "another sensor, units or season"
             )
-    return out
+    return out + _unlike(seen.get("looks", {}), looks or {})
+
+
+def _unlike(seen: Mapping[str, Sequence[float]], looks: Mapping[str, float]) -> list[str]:
+    "The signs that lie beyond the training chips' range, the plainest first."
+    for name, (margin, below, above) in SIGNS.items():
+        if name not in seen or name not in looks:
+            continue
+        (low, high), value = seen[name], looks[name]
+        if not low - margin <= value <= high + margin:
+            what = name if name in ("contrast", "colour") else f"share of {name}"
+            cause = below if value < low else above
+            return [
+                f"it looks unlike the training chips ({what} {value:.2f}, theirs {low:.2f} to "
+                f"{high:.2f}): {cause}? What is drawn may be no roads"
+            ]
+    return []

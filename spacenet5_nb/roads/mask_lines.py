@@ -20,6 +20,7 @@ from ..core import Channels, VectorizeConfig, write_text
 from ..base.known_channels import FROM_MASK, KINDS, TAG
 from ..base.labels import move_lines
 from ..raster import Grid
+from ..targets.mask_surface import pack_surface
 from .skeleton import make_frame, read_at
 from ..vectorize import vectorize
 
@@ -82,6 +83,8 @@ def write_label(
     path: str | Path,  # .geojson
     source: Mapping[str, Any],  # where it comes from: mask, pixel size, road value, ...
     known: Sequence[str] = FROM_MASK,
+    *,
+    road: np.ndarray | None = None,  # (H, W) bool: the mask, kept for targets of its surface
 ) -> Path:
     "Write a graph's roads as a label file, which says what it knows and where it comes from."
     said = ",".join(k for k in KINDS if k in known)
@@ -99,5 +102,6 @@ def write_label(
         }
         for d, line in zip(edges, moved, strict=True)
     ]
-    label = {"type": "FeatureCollection", TAG: said, "source": dict(source), "features": features}
+    label = {"type": "FeatureCollection", TAG: said, "source": dict(source)}
+    label |= ({} if road is None else {"surface": pack_surface(road)}) | {"features": features}
     return write_text(path, json.dumps(label) + "\n")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,26 +114,30 @@ def measure(
 
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00009
 def plan_extract(
-    image: str, members: str, out: str, *, tta: str, preset: str, devices: str, html: bool, say: Say
+    image: str,
+    members: str,
+    out: str,
+    *,
+    gsd: str,
+    tta: str,
+    preset: str,
+    devices: str,
+    html: bool,
+    say: Say,
 ) -> None:
     "What `extract` would do."
     from spacenet5_nb import raster
-    from spacenet5_nb.extract import (
-        bands_to_give,
-        check_names,
-        find_members,
-        fitting,
-        preset_of,
-        probs_path,
-    )
+    from spacenet5_nb.extract import check_names, check_scale, find_members, fitting, image_path
+    from spacenet5_nb.extract import preset_of, probs_path
     from spacenet5_nb.model import read_info
 
     check_names(Path(out), image)
     check_place(out)
-    count, most, taken = bands_to_give(image)
+    grid, (count, most, taken), on_local_grid = _look(image, gsd)
     paths, notes = fitting(find_members(members), count, image, most)
     notes += taken
-    p, grid = preset_of(read_info(paths[0]), preset, say), grid_of(image)
+    p = preset_of(read_info(paths[0]), preset, say)
+    check_scale(raster.gsd_of(grid), read_info(paths[0]), image)
     how = measure(
         paths, tta or p.ensemble.tta, "auto" if devices in ("", "auto") else devices.split(",")[0]
     )
@@ -152,8 +157,20 @@ def plan_extract(
     )
     say(
         f"would make {out}{' (replacing it)' if Path(out).exists() else ''}, "
-        f"{probs_path(Path(out))}{there}" + f", {Path(out).with_suffix('.html')}" * html
+        f"{probs_path(Path(out))}{there}"
+        + f", {Path(out).with_suffix('.html')}" * html
+        + f", {image_path(Path(out))}" * on_local_grid
     )
+
+
+def _look(image: str, gsd: str) -> tuple[Any, tuple[int, int, list[str]], bool]:
+    "An image's grid and bands, and whether it needs a local grid: one is made, and thrown away."
+    from spacenet5_nb.base.local_grid import placed
+    from spacenet5_nb.extract import bands_to_give
+
+    with tempfile.TemporaryDirectory() as folder:
+        shown = str(placed(image, gsd, Path(folder) / "image.tif"))
+        return grid_of(shown), bands_to_give(shown), shown != image
 
 
 def plan_submit(

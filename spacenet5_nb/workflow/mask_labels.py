@@ -176,12 +176,14 @@ def make_chip(
     source = row | {
         "files": [_stamp(pair.image), _stamp(pair.mask)],
         "slot": [plan.slot, plan.pitch_m],
+        "format": 2,  # labels of another one are made again
     }
     source |= {"road_value": str(plan.palette)} if plan.palette else {}
     if not _is_made(plan, source):
         _write_image(plan)
         if plan.palette is not None:
-            write_label(mask_graph(reading.road, raster.grid_of(plan.image)), plan.label, source)
+            g = mask_graph(reading.road, raster.grid_of(plan.image))
+            write_label(g, plan.label, source, road=reading.road)
     if plan.palette is not None:
         made |= _road_facts(plan.label) | {"road_share": round(float(reading.road.mean()), 5)}
     return row | made | {"notes": "; ".join(made["notes"])}

@@ -100,8 +100,21 @@ def _train_command(
 # %% ../../nbs/workflow/member_commands.ipynb #b5e5100a
 @members.command("extract")
 def _extract_command(
-    image: Annotated[str, typer.Argument(help="GeoTIFF, or VRT of GeoTIFFs, of any size")],
+    image: Annotated[
+        str,
+        typer.Argument(
+            help="GeoTIFF, or VRT of GeoTIFFs, of any size; with --gsd a PNG, JPEG or TIFF "
+            "without georeference"
+        ),
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
+    gsd: Annotated[
+        str,
+        typer.Option(
+            help="pixel size of an image without georeference, in metres: 0.5, or 0.6x0.76 "
+            "(across x down); its roads lie on a local grid"
+        ),
+    ] = "",
     members: Annotated[
         str,
         typer.Option(
@@ -140,7 +153,15 @@ def _extract_command(
     use_cluster(scheduler)
     if dry_run:
         return dry_runs.plan_extract(
-            image, members, out, tta=tta, preset=preset, devices=devices, html=html, say=say
+            image,
+            members,
+            out,
+            gsd=gsd,
+            tta=tta,
+            preset=preset,
+            devices=devices,
+            html=html,
+            say=say,
         )
     check_result(out, tta)
     from spacenet5_nb.extract import extract
@@ -149,6 +170,7 @@ def _extract_command(
         image,
         members,
         out,
+        gsd=gsd,
         tta=tta,
         preset=preset,
         stretch=stretch,
