@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROUNDING', 'control_points', 'route_cost', 'apls', 'apls_both', 'score_folder', 'explain_worst', 'APLS',
-           'FolderScores', 'write_scores']
+           'FolderScores', 'apls_sat2graph', 'write_scores']
 
 # %% ../nbs/07_apls.ipynb #76cb1846
 from collections.abc import Collection, Mapping
@@ -19,6 +19,7 @@ from .core import DataError
 from .base.parallel import Failure, parallel
 from .judge.apls_result import APLS, cosmiq_apls, total
 from .judge.explanation import explain as explain_routes
+from .judge.sat2graph_apls import apls_sat2graph  # noqa: F401  (known by this name too)
 from spacenet5_nb.judge.folder_scores import (  # noqa: F401  (known by this module's name too)
     FolderScores,
     Job,
@@ -27,6 +28,7 @@ from spacenet5_nb.judge.folder_scores import (  # noqa: F401  (known by this mod
     score_job,
     write_scores,
 )
+from .judge.pixel_roads import pixels_of_roads, shared_corner
 from .judge.route_comparison import Direction, direction
 from spacenet5_nb.judge.routes import (
     Places,
@@ -40,7 +42,7 @@ from spacenet5_nb.judge.routes import (
 from .judge.scoring_rules import Rules, check_options, check_protocol, rules_of
 from .judge.worst_chips import explain_job, to_explain
 
-_all_ = ["APLS", "FolderScores", "write_scores"]  # they are of judge/
+_all_ = ["APLS", "FolderScores", "apls_sat2graph", "write_scores"]  # they are of judge/
 
 # %% ../nbs/07_apls.ipynb #50bedade
 def control_points(
@@ -69,7 +71,7 @@ def apls(
     proposal: nx.Graph,  # likewise, in the same CRS
     *,
     weight: Literal["length", "travel_time"] = "length",
-    protocol: Literal["spacenet", "cosmiq"] = "spacenet",
+    protocol: Literal["spacenet", "cosmiq", "sat2graph"] = "spacenet",
     midpoint_spacing: float = 50.0,  # metres between control points along a road
     snap: float = 4.0,  # metres; a control point farther from the other graph is missing there
     min_path_length: float = 10.0,  # metres; of shorter routes none (cosmiq by time: seconds)
@@ -79,6 +81,9 @@ def apls(
     sources: int | None = None,  # sample so many control points as sources; None: all of them
     seed: int = 0,  # of that sample
     explain: bool = False,  # spacenet alone: add the table of routes and the blamed stretches
+    variant: str = "default_2048",  # sat2graph alone, which has its own numbers: of which tiles
+    # sat2graph alone: x, y of the tile's upper left corner; None: of both graphs' nodes
+    corner: tuple[float, float] | None = None,
 ) -> APLS:
     "APLS (Van Etten et al. 2018); GraphError where a graph is none, or the CRS differ."
     options = dict(midpoint_spacing=midpoint_spacing, snap=snap, min_path_length=min_path_length)
@@ -87,7 +92,9 @@ def apls(
         raise ValueError(
             "explain=True goes with protocol='spacenet' and all control points (sources=None)"
         )
-    check_protocol(protocol)
+    check_protocol(protocol, ("spacenet", "cosmiq", "sat2graph"))
+    if protocol == "sat2graph":
+        return _sat2graph(truth, proposal, weight, variant, corner)
     options |= dict(sources=sources, seed=seed)
     if protocol == "cosmiq":
         quirks = dict(is_curved_eps=is_curved_eps, allow_renaming=allow_renaming)
@@ -143,6 +150,22 @@ def _read_both(
         for r in (t, p):
             r.cost(w)
     return t, p
+
+
+def _sat2graph(
+    truth: nx.Graph,
+    proposal: nx.Graph,
+    weight: str,
+    variant: str,
+    corner: tuple[float, float] | None,
+) -> APLS:
+    "Road graphs by the papers' protocol, a metre a pixel."
+    if weight != "length":
+        raise ValueError("protocol='sat2graph' compares lengths: use weight='length'")
+    roads = _read_both(truth, proposal, ())
+    corner = shared_corner(*roads) if corner is None else corner
+    pixels = (pixels_of_roads(r, corner) for r in roads)
+    return apls_sat2graph(*pixels, variant=variant)
 
 
 def _explained(

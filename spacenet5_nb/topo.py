@@ -20,10 +20,14 @@ from scipy.spatial import cKDTree
 
 from .core import GraphError
 from .judge.routes import TOUCH_M, Roads, cheapest, crs_of, roads_of, same_crs
+from .judge.sat2graph_topo import topo_sat2graph  # noqa: F401  (known by this name too)
+
+_all_ = ["topo_sat2graph"]  # the City-Scale papers' TOPO; it is of judge/
 
 # %% auto #0
 __all__ = ['Protocol', 'MOST', 'BLOCK', 'Marks', 'make_marks', 'Walkable', 'stated_lengths', 'walk_from', 'drop_marbles',
-           'Neighbourhood', 'look_around', 'Topo', 'topo', 'ShortestPaths', 'shortest_paths', 'shortest_path_score']
+           'Neighbourhood', 'look_around', 'Topo', 'topo', 'ShortestPaths', 'shortest_paths', 'shortest_path_score',
+           'topo_sat2graph']
 
 # %% ../nbs/07b_topo.ipynb #101b9bc8
 class Marks(NamedTuple):

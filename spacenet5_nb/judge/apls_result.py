@@ -26,9 +26,9 @@ class APLS:
 
     truth_to_proposal: float  # routes of the truth, taken in the proposal
     proposal_to_truth: float  # routes of the proposal, taken in the truth
-    score: float  # their harmonic mean
+    score: float  # their harmonic mean; sat2graph: their arithmetic mean
     weight: str = "length"  # or "travel_time"
-    protocol: str = "spacenet"  # or "cosmiq"
+    protocol: str = "spacenet"  # or "cosmiq", "sat2graph"
     truth_points: int = 0  # control points
     proposal_points: int = 0
     truth_unsnapped: int = 0  # control points with no place on the other graph
@@ -38,6 +38,7 @@ class APLS:
     truth_missing: int = 0  # routes that the other graph does not have
     proposal_missing: int = 0
     standard_error: float = 0.0  # of the score, where sources were sampled
+    note: str = ""  # what a reader must know of a score that is not a number
     # on request: side, source, target, truth, proposal, cost, reason
     routes: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     # on request: stretches of road where the score was lost

@@ -62,9 +62,9 @@ def rules_of(
     return rules
 
 
-def check_protocol(protocol: str) -> None:
-    if protocol not in ("spacenet", "cosmiq"):
-        raise ValueError(f"protocol={protocol!r}: use 'spacenet' or 'cosmiq'")
+def check_protocol(protocol: str, known: tuple[str, ...] = ("spacenet", "cosmiq")) -> None:
+    if protocol not in known:
+        raise ValueError(f"protocol={protocol!r}: use {' or '.join(map(repr, known))}")
 
 
 def check_options(
