@@ -5,16 +5,19 @@
 # %% ../nbs/00d_graph.ipynb #5a86bf41
 from __future__ import annotations
 
+import errno
 import io
 import math
+import os
+import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError
 
-from .core import DataError, GraphError, write_bytes
+from .core import DataError, GraphError, write_bytes, write_error
 from spacenet5_nb.base.geopackage import (
     base_tables,
     gpkg_crs,
@@ -24,6 +27,7 @@ from spacenet5_nb.base.geopackage import (
 )
 from .base.known_channels import known_of_tags
 from .base.labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
+from .base.temporary_names import temporary_folder
 from .base.well_known import from_wkb, from_wkt
 from .speed_limits import MPH_TO_KPH, MPH_TO_MPS, level_of, speed_of  # noqa: F401
 
@@ -39,8 +43,8 @@ from pyproj.exceptions import CRSError
 from shapely.geometry import LineString, Point
 
 # %% auto #0
-__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'write', 'read', 'network',
-           'from_lines', 'without_speeds', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'to_wkt_rows']
+__all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'gpkg_bytes', 'write', 'read',
+           'network', 'from_lines', 'without_speeds', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'to_wkt_rows']
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
@@ -185,6 +189,55 @@ def project(
         data["geometry"] = shapely.transform(data["geometry"], move.transform, interleaved=False)
     return out
 
+# %% ../nbs/00d_graph.ipynb #ab1e0001
+_GDAL = (
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.FeatureError,
+)
+
+
+def gpkg_bytes(
+    tables: Mapping[str, tuple[gpd.GeoDataFrame, str]],  # name -> rows, kind of their geometries
+    path: Path,  # what they are for: errors are about it
+) -> bytes:
+    """Tables as a GeoPackage; the date inside is fixed, so that equal tables are equal files.
+
+    WriteError where there is no room for temporary files."""
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2019-01-01T00:00:00.000Z"})
+    try:
+        with temporary_folder() as folder:
+            made = Path(folder, "made.gpkg")
+            try:
+                for name, (table, kind) in tables.items():
+                    options = dict(layer=name, driver="GPKG", geometry_type=kind)
+                    pyogrio.write_dataframe(table, made, append=made.exists(), **options)
+                _check_gpkg(made, {name: len(table) for name, (table, _) in tables.items()})
+            except (*_GDAL, sqlite3.Error) as e:
+                rows = sum(len(table) for table, _ in tables.values())
+                if shutil.disk_usage(folder).free > 500_000 + 2_000 * rows:
+                    raise
+                raise write_error(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from e
+            return made.read_bytes()
+    except OSError as e:
+        raise write_error(path, e) from e
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def _check_gpkg(made: Path, rows: Mapping[str, int]) -> None:
+    "DataSourceError where rows or their spatial index lack: GDAL does not say so of a full disk."
+    with closing(sqlite3.connect(made)) as db:
+        known = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        for name, n in rows.items():
+            for table in (name, f"rtree_{name}_geom_rowid"):
+                is_there = table in known
+                (count,) = (
+                    db.execute(f'SELECT count(*) FROM "{table}"').fetchone() if is_there else (0,)
+                )
+                if count != n:
+                    raise pyogrio.errors.DataSourceError(f"{table} holds {count} rows of {n}")
+
 # %% ../nbs/00d_graph.ipynb #b6152043
 def write(
     g: nx.MultiGraph,
@@ -194,37 +247,21 @@ def write(
 ) -> Path:
     "Check a graph and write it, all or nothing."
     validate(g, speeds=speeds)
-    kinds = {".gpkg": _gpkg_bytes, ".graphml": _graphml_bytes}
+    kinds = {".gpkg": _gpkg_of, ".graphml": _graphml_bytes}
     if Path(path).suffix not in kinds:
         raise GraphError(
             path, "unknown kind of graph file", "Use a name that ends in .gpkg or .graphml."
         )
-    return write_bytes(path, kinds[Path(path).suffix](g))
+    return write_bytes(path, kinds[Path(path).suffix](g, Path(path)))
 
 
-def _gpkg_bytes(g: nx.MultiGraph) -> bytes:
-    "The graph as a GeoPackage; the date inside is fixed, so that equal graphs are equal files."
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2019-01-01T00:00:00.000Z"})
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            target = f"{folder}/graph.gpkg"
-            pyogrio.write_dataframe(
-                nodes_gdf(g), target, layer="nodes", driver="GPKG", geometry_type="Point"
-            )
-            pyogrio.write_dataframe(
-                to_gdf(g),
-                target,
-                layer="edges",
-                driver="GPKG",
-                geometry_type="LineString",
-                append=True,
-            )
-            return Path(target).read_bytes()
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+def _gpkg_of(g: nx.MultiGraph, path: Path) -> bytes:
+    "The graph's nodes and edges as a GeoPackage."
+    tables = {"nodes": (nodes_gdf(g), "Point"), "edges": (to_gdf(g), "LineString")}
+    return gpkg_bytes(tables, path)
 
 
-def _graphml_bytes(g: nx.MultiGraph) -> bytes:
+def _graphml_bytes(g: nx.MultiGraph, path: Path) -> bytes:
     "The graph as osmnx writes it: every attribute as text, geometry as WKT."
     out = nx.MultiGraph(crs=str(g.graph["crs"]), simplified="True")
     out.add_nodes_from((n, {k: _text(v) for k, v in d.items()}) for n, d in g.nodes(data=True))

@@ -19,7 +19,8 @@ from .errors import WriteError
 from .temporary_names import temporary_name
 
 # %% auto #0
-__all__ = ['atomic', 'refusal', 'write_error', 'check_name', 'write_bytes', 'write_text', 'write_json', 'set_aside', 'walk']
+__all__ = ['atomic', 'scratch', 'refusal', 'write_error', 'check_name', 'write_bytes', 'write_text', 'write_json', 'set_aside',
+           'walk']
 
 # %% ../../nbs/base/files.ipynb #8bbcad9c
 @contextlib.contextmanager
@@ -35,12 +36,19 @@ def atomic(
         tmp.touch(0o600, exist_ok=False)
     except OSError as e:
         raise write_error(path, e) from e
-    try:
+    with _passing(path, tmp):
         yield tmp
         _fsync(tmp)
         os.chmod(tmp, 0o666 & ~_umask())
         os.replace(tmp, path)
         _fsync(path.parent)
+
+
+@contextlib.contextmanager
+def _passing(path: Path, tmp: Path) -> Iterator[None]:
+    "What the disk refuses within the block is a WriteError about `path`; `tmp` is gone at its end."
+    try:
+        yield
     except OSError as e:
         raise write_error(path, e, tmp) from e
     except Exception as e:
@@ -48,8 +56,19 @@ def atomic(
             raise
         raise write_error(path, refused, tmp) from e
     finally:
-        for left in (tmp, *path.parent.glob(f"{tmp.name}-*")):  # SQLite's journal, too
+        for left in (tmp, *tmp.parent.glob(f"{tmp.name}-*")):  # SQLite's journal, too
             left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch(
+    path: str | Path,  # what it is made for: errors are about it
+    folder: str | Path,  # where it lies
+) -> Iterator[Path]:  # a name with the suffix of `path` in that folder; there is no file yet
+    "A file on the way to another one, gone when the block ends."
+    tmp = Path(folder) / temporary_name(Path(path).suffix)
+    with _passing(Path(path), tmp):
+        yield tmp
 
 
 def _fsync(path: Path) -> None:

@@ -24,6 +24,7 @@ import torch
 
 from .. import raster
 from ..base.cluster import on_cluster, resident
+from ..base.files import scratch
 from spacenet5_nb.core import (
     DataError,
     EnsembleConfig,
@@ -121,7 +122,6 @@ def write_cog(
     overviews: int = 256,  # the smallest is not larger
 ) -> Path:
     "Cells to a tiled, compressed GeoTIFF with overviews and mask, all or nothing."
-    raw = w.folder / "whole.tif"
     side = [s[0].high for s in (w.rows, w.columns)]
     tiles = dict(
         zip(
@@ -145,9 +145,8 @@ def write_cog(
         BIGTIFF="IF_SAFER",
     )
     factors = [2**k for k in range(1, 16) if max(grid.shape) > overviews * 2 ** (k - 1)]
-    with rasterio.Env(
-        GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_CACHE, GDAL_NUM_THREADS="ALL_CPUS"
-    ):
+    settings = dict(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=_CACHE, GDAL_NUM_THREADS="ALL_CPUS")
+    with rasterio.Env(**settings), scratch(out, w.folder) as raw:
         with rasterio.open(raw, "w", **profile, **tiles) as target:
             target.update_tags(**tags)
             for i, name in enumerate(names, 1):

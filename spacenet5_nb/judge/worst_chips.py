@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import graph
 from ..core import DataError, WorkspaceError, parse_chip, write_bytes
 from .diagnosis import backdrop, plot_costs, plot_diagnosis
 from .folder_scores import FolderScores, Job, as_png, read_pair
@@ -18,7 +18,6 @@ from .scoring_rules import Rules
 
 # isort: split
 import networkx as nx
-import pyogrio
 import shapely
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def explain_job(
     data = (
         as_png(plot_job(job, real, guess, why)),
         why.routes.to_csv(index=False).encode(),
-        _gpkg(why.blame),
+        _gpkg(why.blame, folder / FILES[-1]),
     )
     return [write_bytes(folder / name, content) for name, content in zip(FILES, data, strict=True)]
 
@@ -166,21 +165,7 @@ def _frame(ax: Any, *graphs: nx.MultiGraph) -> None:
     ax.set_ylim((bottom + top) / 2 - half, (bottom + top) / 2 + half)
 
 
-def _gpkg(table: Any) -> bytes:
+def _gpkg(table: Any, path: Path) -> bytes:
     "Blamed stretches as a GeoPackage."
     table = table.assign(**{c: table[c].astype(str) for c in ("u", "v", "key")})
-    pyogrio.set_gdal_config_options(
-        {"OGR_CURRENT_DATE": "2019-01-01T00:00:00.000Z"}
-    )  # equal tables are equal files
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            pyogrio.write_dataframe(
-                table,
-                f"{folder}/blame.gpkg",
-                layer="blame",
-                driver="GPKG",
-                geometry_type="LineString",
-            )
-            return Path(folder, "blame.gpkg").read_bytes()
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+    return graph.gpkg_bytes({"blame": (table, "LineString")}, path)
