@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from fresh import members
+from test_inference import preset, scene
 
 from spacenet5_nb import core, graph, maps, model, raster
 from spacenet5_nb.base.files import write_bytes
 from spacenet5_nb.base.pyplot import Figure
-from spacenet5_nb.core import WriteError
+from spacenet5_nb.core import EnsembleConfig, WriteError
+from spacenet5_nb.inference import tiled_inference
+from spacenet5_nb.inference.tiled_inference import predict_raster
 from spacenet5_nb.mapping.static_map import save_png
 from spacenet5_nb.roads import formats
 from spacenet5_nb.training.resume import State, write_resume
@@ -118,7 +122,7 @@ def write_checkpoint(path: Path) -> None:
 
     torch.manual_seed(0)
     net = network()
-    write_resume(path, State(), net, torch.optim.AdamW(net.parameters()))
+    write_resume(path, State("a training"), net, torch.optim.AdamW(net.parameters()))
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -171,3 +175,63 @@ def test_a_full_disk(disk, tmp_path, monkeypatch, name, temporary):
     assert place.read_bytes() == whole
     shutil.rmtree(place.parent)
     assert not disk.files()
+
+
+def test_a_raster_goes_on_when_there_is_room(disk, tmp_path, monkeypatch):
+    """Probabilities in windows, with ever more room: parts stay, the file on the way to the raster
+    does not, and what comes out at last is what an empty disk gives."""
+    image = scene(tmp_path / "a.tif", (500, 520))
+    (member,) = members(tmp_path, preset(("test_resnet", 3)))
+    options = dict(config=EnsembleConfig(tta="none", window_px=320), devices="cpu")
+    whole = predict_raster([member], image, tmp_path / "whole.tif", **options).read_bytes()
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+    out = disk.folder / "out" / "probs.tif"
+
+    def refused(**more) -> None:
+        with pytest.raises(WriteError) as e:
+            predict_raster([member], image, out, **options, **more)
+        assert str(out.parent) in str(e.value) and "disk is full" in str(e.value)
+        assert not out.exists() and not [n for n in disk.files() if ".tmp-" in n]
+
+    for free in (0, 1_500_000, 1_500_000):
+        disk.leave(free)
+        refused()
+    disk.empty()
+    for share in (0, 0.5, 1.2, 1.6):
+        seen: set[tuple[int, int]] = set()
+
+        def fill(w, cells, share=share, seen=seen) -> None:
+            "All cells are there: now the raster is written, and so much room is left."
+            seen.update(cells)
+            if len(seen) == len(w.all()):
+                disk.leave(int(share * len(whole)))
+
+        refused(beside=fill)
+        assert not list(disk.folder.rglob("whole*")) and list(disk.folder.rglob("cell_*"))
+    disk.empty()
+    predict_raster([member], image, out, **options)
+    assert list(disk.files()) == ["out/probs.tif"] and out.read_bytes() == whole
+    shutil.rmtree(out.parent)
+
+
+def plan_of(paths, image, *, config, devices) -> dict:
+    "What a run with these would write as its plan."
+    opened = tiled_inference.open_everywhere(paths, config, tiled_inference.find_devices(devices))
+    return tiled_inference.make_plan(opened[0], tiled_inference.scene_for(opened[0], image), config)
+
+
+def test_a_leftover_of_an_older_version_is_no_obstacle(tmp_path):
+    "`whole.tif` of a run whose disk was full: GDAL refuses to open such a file again."
+    image = scene(tmp_path / "a.tif", (300, 320))
+    (member,) = members(tmp_path, preset(("test_resnet", 3)))
+    options = dict(config=EnsembleConfig(tta="none", window_px=320), devices="cpu")
+    whole = predict_raster([member], image, tmp_path / "whole.tif", **options).read_bytes()
+    plan = plan_of([member], image, **options)
+    for left in (b"", whole[: len(whole) // 2]):
+        parts = tmp_path / "out.tif.parts"
+        parts.mkdir()
+        core.write_json(parts / "plan.json", plan)
+        (parts / "whole.tif").write_bytes(left)
+        out = predict_raster([member], image, tmp_path / "out.tif", **options)
+        assert out.read_bytes() == whole and not parts.exists()
+        out.unlink()

@@ -1,7 +1,27 @@
 """Names, tags and ids from data that are scripts, formulas or paths: in files that are written, in
 pictures, in executed notebooks and in JupyterLab."""
 
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
 import pandas as pd
+import pytest
+import rasterio
+from nbconvert import HTMLExporter
+from small_workspace import command, copy_workspace, environment
+
+from spacenet5_nb.chips.tiny_chips import tiny_chip, tiny_label
+from spacenet5_nb.core import write_text
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_browser import Watched, browser  # noqa: E402, F401  (fixtures)
+from test_jupyterlab import close_notebook, lab, page, run_all, see  # noqa: E402, F401
 
 IDS = [
     "..",
@@ -49,3 +69,133 @@ def test_an_image_id_is_no_path(program, tmp_path):
     assert code == 0 and len([p for p in out.iterdir() if p.is_dir()]) == 1, "others are forgotten"
     outside = {p for p in tmp_path.rglob("*") if out not in (p, *p.parents)}
     assert outside == {*before, out.parent, out.parents[1]}, "nothing above it came or went"
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+RUNS = "top.__pwned = 1"
+EVIL = f'<img src=x onerror="{RUNS}">'  # may be the name of a file
+WORSE = f"</script><script>{RUNS}</script>{EVIL}<svg onload='{RUNS}'>{{{{ 7*7 }}}}$\\frac$"
+FOLDER = f"$\\frac$ _{EVIL}"
+PRESET = f"""
+base: demo
+name: "{EVIL.replace('"', chr(92) + '"')}"
+data: {{source: folder, test_fraction: 0.3, test_min: 1, chip_m: 0}}
+"""
+
+
+def hostile_world(root: Path) -> Path:
+    "Chips whose folder, files, tags, kinds of geometry and bands are called like scripts."
+    folder = root / FOLDER
+    for k in range(6):
+        place = divmod(k, 3)
+        image = tiny_chip(folder / f"{EVIL} {k}.tif", place, seed=k)
+        label = tiny_label(image.with_suffix(".geojson"), place)
+        data = json.loads(label.read_text())
+        road = data["features"][0]
+        road["properties"] = {"highway": "primary", "name": WORSE, "surface": WORSE, WORSE: WORSE}
+        shape = road["geometry"]
+        data["features"] += [
+            road | {"properties": {"highway": WORSE, "maxspeed": WORSE, "lanes": WORSE}},
+            road | {"geometry": shape | {"type": WORSE}},
+            road | {"geometry": {"type": "Point", "coordinates": shape["coordinates"][0]}},
+        ]
+        label.write_text(json.dumps(data))
+    with rasterio.open(folder / f"{EVIL} 0.tif", "r+") as image:
+        image.descriptions = [WORSE] * image.count
+        image.update_tags(**{"TIFFTAG_SOFTWARE": WORSE})
+    (folder / f"{EVIL} broken.tif").write_bytes(b"II*\0" + bytes(50))
+    tiny_chip(folder / f"{EVIL} far.tif", (9, 9))
+    named = {"type": "FeatureCollection", "features": [], "crs": {"properties": {"name": WORSE}}}
+    (folder / f"{EVIL} far.geojson").write_text(json.dumps(named))
+    return folder
+
+
+class Hostile(NamedTuple):
+    "A workspace whose stages ran on such a folder."
+
+    home: Path
+    data: Path
+    run: Path  # outputs/hostile
+    arguments: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Hostile:
+    "Stages 01, 02, 06, 07 and 08; truth's masks stand for the ensemble's probabilities."
+    home = tmp_path_factory.mktemp("hostile")
+    copy_workspace(home)
+    data, preset = hostile_world(home / "data"), home / f"{EVIL}.yaml"
+    preset.write_text(PRESET)
+    arguments = ("-p", "run", "hostile", "-p", "preset", str(preset), "-p", "data_root", str(data))
+    made = home / "outputs/hostile"
+    for stage in ("01_explore", "02_masks", "06_vectorize", "07_apls", "08_maps"):
+        if stage == "06_vectorize":
+            shutil.copytree(made / "masks", made / "probs")
+        more = ("-p", "on_problem", "skip") if stage == "01_explore" else ()
+        call = command("run", stage, *arguments, *more)
+        options = dict(cwd=home, env=environment(home), capture_output=True, text=True)
+        done = subprocess.run(call, **options)
+        assert done.returncode == (3 if more else 0), done.stdout[-3000:] + done.stderr[-3000:]
+    return Hostile(home, data, made, arguments)
+
+
+def pwned(shown) -> bool:
+    "Whether a script from data ran in a page."
+    shown.wait_for_load_state("load")
+    return shown.evaluate("() => '__pwned' in window")
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_no_script_from_data_runs_in_executed_notebooks(hostile, browser, tmp_path):  # noqa: F811
+    "As pages of their own, which trust what a notebook shows; and the pages that a run writes."
+    pages = [hostile.run / "integrity.html", hostile.run / "map.html"]
+    for notebook in sorted((hostile.run / "runs").glob("*.ipynb")):
+        html, _ = HTMLExporter(template_name="classic").from_filename(str(notebook))
+        pages.append(write_text(tmp_path / f"{notebook.stem}.html", html))
+    assert len(pages) == 7
+    said = ""
+    for path in pages:
+        w = Watched(browser)
+        w.page.goto(path.as_uri())
+        assert not pwned(w.page) and w.dialogs == [], path.name
+        assert not w.page.locator("img[src=x], svg[onload]").count(), path.name
+        said += w.page.inner_text("body")
+        w.context.close()
+    assert said.count(RUNS) > 5, "it is there, as text"
+
+
+@pytest.fixture(scope="module")
+def place(hostile):
+    "That workspace for JupyterLab, its notebooks' parameters set to the run. (folder, environment)"
+    values = dict(zip(hostile.arguments[1::3], hostile.arguments[2::3], strict=True))
+    values |= {"on_problem": "skip"}
+    for stage in ("01_explore", "08_maps"):
+        path = hostile.home / "nbs" / f"{stage}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+        for name, value in values.items():
+            cell.source = re.sub(
+                rf"^({name}: str = ).*$", lambda m, v=value: m[1] + repr(v), cell.source, flags=re.M
+            )
+        nbformat.write(notebook, path)
+    folders = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    own = {name: str(hostile.home / f".{name.lower()}") for name in folders}
+    return hostile.home, environment(hostile.home) | own | {"SPACENET5_PROGRESS": "0"}
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_no_script_from_data_runs_in_jupyterlab(page, hostile):  # noqa: F811
+    "Run All, then every output looked at: a cell that a person runs is trusted with HTML."
+    said = ""
+    for name in ("01_explore.ipynb", "08_maps.ipynb"):
+        see(page, run_all(page, name))
+        assert not pwned(page), name
+        panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+        said += panel.inner_text()
+        assert not panel.locator(".jp-OutputArea-output img[src=x]").count(), name
+        close_notebook(page)
+    assert RUNS in said, "it is there, as text"
+    assert not pwned(page)
