@@ -283,6 +283,7 @@ RAW_METHODS = {"style", "explore", "to_html", "description_allow_html"}
 RAW_METHODS |= {"_repr_html_", "_repr_svg_", "_repr_markdown_", "_repr_javascript_"}
 SHOWN_RAW = {  # text that is our own, or escaped: their own tests say so
     ("chips/integrity_page", "HTML"),
+    ("base/sliders", "HTML"),
     ("base/road_columns", "Markdown"),
     ("index", "Markdown"),
     ("base/pyplot", "_repr_html_"),  # looks at what pandas makes

@@ -112,8 +112,9 @@ def write_error(
 ) -> WriteError:
     "The operating system's refusal, with the file's final name and a cure."
     number = error.errno or 0
-    if number == errno.EIO and min(_places(path).values()) < 1:
-        number = errno.ENOSPC  # GDAL tells only that it could not write
+    if number in (0, errno.EIO) and min(_places(path).values()) < 1:
+        number = errno.ENOSPC  # GDAL and numpy tell only that they could not write
+        error = OSError(number, os.strerror(number))
     where = "or choose another outputs_root"
     cures = {
         errno.ENOSPC: _space_cure(path, written),

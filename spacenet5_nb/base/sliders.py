@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 from collections.abc import Callable
 from typing import Any
@@ -44,14 +45,14 @@ def explore_by_hand(
             bundle = super()._repr_mimebundle_(**kwargs)
             return bundle | {"image/png": base64.b64encode(picture.value).decode()}
 
-    picture, problem = widgets.Image(format="png"), widgets.Label()
+    picture, problem = widgets.Image(format="png"), widgets.HTML()  # a Label sets formulas
 
     def redraw(_: Any = None) -> None:
         try:
             picture.value = picture_bytes(draw(**{k: w.value for k, w in controls.items()}))
             problem.value = ""
         except WorkspaceError as e:
-            problem.value = str(e)
+            problem.value = html.escape(str(e))
 
     for widget in controls.values():
         if hasattr(widget, "continuous_update"):
