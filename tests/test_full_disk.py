@@ -197,7 +197,7 @@ def test_a_raster_goes_on_when_there_is_room(disk, tmp_path, monkeypatch):
         disk.leave(free)
         refused()
     disk.empty()
-    for share in (0, 0.5, 1.2, 1.6):
+    for share in (0, 0.5, 1.2, 1.9, 2.15):
         seen: set[tuple[int, int]] = set()
 
         def fill(w, cells, share=share, seen=seen) -> None:

@@ -19,8 +19,8 @@ from .errors import WriteError
 from .temporary_names import temporary_name
 
 # %% auto #0
-__all__ = ['atomic', 'scratch', 'refusal', 'write_error', 'check_name', 'write_bytes', 'write_text', 'write_json', 'set_aside',
-           'walk']
+__all__ = ['atomic', 'scratch', 'refusal', 'write_error', 'check_room', 'check_name', 'write_bytes', 'write_text', 'write_json',
+           'set_aside', 'walk']
 
 # %% ../../nbs/base/files.ipynb #8bbcad9c
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def _passing(path: Path, tmp: Path) -> Iterator[None]:
     except OSError as e:
         raise write_error(path, e, tmp) from e
     except Exception as e:
-        if (refused := refusal(e)) is None:
+        if (refused := refusal(e) or _is_full(path, e)) is None:
             raise
         raise write_error(path, refused, tmp) from e
     finally:
@@ -105,6 +105,14 @@ def refusal(error: Exception) -> OSError | None:
     return OSError(found[0], os.strerror(found[0])) if found else None
 
 
+def _is_full(path: Path, error: Exception) -> OSError | None:
+    "A library fails in words of its own where it reads back what a full disk did not take."
+    is_theirs = type(error).__module__.split(".")[0] in _LIBRARIES
+    if is_theirs and min(_places(path).values()) < 1:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None
+
+
 def write_error(
     path: Path,  # the file's final name
     error: OSError,
@@ -147,6 +155,12 @@ def _free(folder: Path) -> float:
     "MB that may be written in a folder, or in the nearest one above it that exists."
     there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     return shutil.disk_usage(there).free / 1e6
+
+
+def check_room(path: str | Path) -> None:
+    "WriteError where the disk is full to the last: what was written last may not be there."
+    if _free(Path(path).parent) < 0.05:
+        raise write_error(Path(path), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
 def check_name(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ import torch
 
 from .. import raster
 from ..base.cluster import on_cluster, resident
-from ..base.files import scratch
+from ..base.files import check_room, scratch
 from spacenet5_nb.core import (
     DataError,
     EnsembleConfig,
@@ -155,6 +156,7 @@ def write_cog(
                 _put_cell(w, at, target)
             if factors:
                 target.build_overviews(factors, Resampling.average)
+        check_room(out)
         with atomic(out) as tmp:
             rasterio.shutil.copy(
                 raw,
@@ -169,6 +171,7 @@ def write_cog(
                 blockysize=512,
                 BIGTIFF="IF_SAFER",
             )
+            _check_written(w, tmp, len(factors))
     return out
 
 
@@ -179,6 +182,32 @@ def _put_cell(w: Windows, at: tuple[int, int], target: Any) -> None:
     pixels = raster.read(w.cell(at))
     target.write(pixels[:-1], window=window)
     target.write_mask((pixels[-1] > 127).astype(np.uint8) * 255, window=window)
+
+
+def _check_written(w: Windows, made: Path, overviews: int) -> None:
+    """OSError where a raster is not what its cells say, or not to be read in all its sizes: GDAL is
+    silent where a full disk does not take what it writes."""
+    try:
+        with rasterio.open(made) as source:
+            whole = len(source.overviews(1)) == overviews
+            whole = whole and all(_is_there(w, at, source) for at in w.all())
+        for level in range(overviews if whole else 0):
+            with rasterio.open(made, overview_level=level) as source:
+                for _, window in source.block_windows(1):
+                    source.read(window=window)
+    except rasterio.errors.RasterioError:
+        whole = False
+    if not whole:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _is_there(w: Windows, at: tuple[int, int], source: Any) -> bool:
+    "Whether a raster holds a cell's bands and mask."
+    r, c = w.rows[at[0]], w.columns[at[1]]
+    window = Window(c.low, r.low, c.high - c.low, r.high - r.low)
+    pixels = raster.read(w.cell(at))
+    is_same = np.array_equal(source.read(window=window), pixels[:-1])
+    return is_same and np.array_equal(source.dataset_mask(window=window) > 0, pixels[-1] > 127)
 
 # %% ../../nbs/inference/tiled_inference.ipynb #0f0e7347
 def find_devices(
