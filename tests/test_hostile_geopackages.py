@@ -3,6 +3,7 @@ are computed. Each is read in a child process, which must come to an end by itse
 
 import json
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 import shapely
+
+from spacenet5_nb.base import geopackage
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT "
 PATIENCE_S = 120  # a limit for a program that hangs, not a measure
@@ -189,20 +192,22 @@ def write_rows(path: Path, geometry: bytes) -> Path:
 
 
 def test_geometries_that_are_none(tmp_path):
-    "Nested, cut off, curved, of another kind: refused by name, and the process lives on."
+    "Nested, cut off, of another kind: refused by name, and the process lives on; an arc is read."
     line = shapely.LineString([(0, 0), (1, 1)]).wkb
     blobs = {
         "nested": struct.pack("<BII", 1, 7, 1) * 300_000 + line,
         "nested-lines": struct.pack("<BII", 1, 5, 1) * 300_000 + line,
         "many-points": struct.pack("<BII", 1, 2, 2**31 - 1),
         "cut": line[:-3],
+        "nested-curves": struct.pack("<BII", 1, 9, 1) * 300_000 + line,
         "curve": struct.pack("<BII6d", 1, 8, 3, 0, 0, 1, 1, 2, 0),
         "text": b"LINESTRING (0 0, 1 1)",
     }
     outcomes = read_all([write_rows(tmp_path / f"{n}.gpkg", b) for n, b in blobs.items()])
     for name, said in outcomes.items():
-        assert [s[0] for s in said] == [REFUSED] * 3, (name, said)
-        assert all(f"{name}.gpkg" in s[1] for s in said)
+        wanted = [READ, READ, REFUSED] if name == "curve" else [REFUSED] * 3
+        assert [s[0] for s in said] == wanted, (name, said)
+        assert all(f"{name}.gpkg" in s[1] for s in said if s[0] == REFUSED)
 
 
 def test_other_sqlite_files(tmp_path):
@@ -217,3 +222,27 @@ def test_other_sqlite_files(tmp_path):
         (tmp_path / "sound.gpkg").unlink()
     for name, said in read_all(paths).items():
         assert [s[0] for s in said] == [REFUSED] * 3, (name, said)
+
+
+def test_ctrl_c_is_heard_while_sqlite_works(tmp_path, monkeypatch):
+    "The signal comes while SQLite reports how far it is: there, sqlite3 drops what handlers raise."
+    usual = geopackage.Limits.spent
+
+    def interrupted(limits) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return usual(limits)
+
+    with closing(sqlite3.connect(tmp_path / "many.gpkg")) as db:
+        db.execute("CREATE TABLE roads (id INTEGER PRIMARY KEY)")
+        db.executemany("INSERT INTO roads VALUES (?)", ((k,) for k in range(20_000)))
+        db.commit()
+    monkeypatch.setattr(geopackage.Limits, "spent", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            geopackage.open_tables(tmp_path / "many.gpkg") as t,
+        ):
+            list(geopackage.read_rows(t, "roads"))
+    finally:
+        signal.signal(signal.SIGINT, before)

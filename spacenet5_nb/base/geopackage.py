@@ -5,8 +5,10 @@
 # %% ../../nbs/base/geopackage.ipynb #ab1c0003
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +18,12 @@ from urllib.parse import quote
 from ..core import DataError
 from .well_known import from_wkb
 
+# isort: split
+import numpy as np
+
 # %% auto #0
 __all__ = ['Limits', 'Tables', 'open_tables', 'base_tables', 'columns_of', 'read_rows', 'Layers', 'layers_of', 'gpkg_geometry',
-           'gpkg_crs', 'read_layer']
+           'gpkg_crs', 'read_layer', 'without_curves']
 
 # %% ../../nbs/base/geopackage.ipynb #ab1c0005
 _STEP = 10_000  # instructions of SQLite's machine between two reports
@@ -198,7 +203,40 @@ def read_layer(
         return columns, None, None
     if geometry not in columns:
         raise ValueError(f"its table {layer} has no column {geometry}")
-    return columns, from_wkb(list(map(gpkg_geometry, columns.pop(geometry)))), gpkg_crs(t, layer)
+    blobs = list(map(gpkg_geometry, columns.pop(geometry)))
+    return columns, from_wkb(without_curves(blobs)), gpkg_crs(t, layer)
+
+
+_CURVES = range(8, 13)  # arcs, and lines and areas that have arcs among their parts
+
+
+def without_curves(
+    blobs: list[bytes | None],  # WKB
+) -> list[bytes | None]:
+    "Arcs as short straight pieces, of 4 degrees each: GDAL makes them, and shapely knows none."
+    curved = [k for k, blob in enumerate(blobs) if blob is not None and _kind(blob) in _CURVES]
+    if not curved:
+        return blobs
+    import pyogrio
+    from pyogrio import errors
+
+    arcs, made = np.array([blobs[k] for k in curved], object), io.BytesIO()
+    options = dict(layer="arcs", driver="GPKG", geometry_type="Unknown", crs="EPSG:4326")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of the name of a file in memory
+            pyogrio.raw.write(made, geometry=arcs, field_data=[], fields=[], **options)
+            _, _, straight, _ = pyogrio.raw.read(io.BytesIO(made.getvalue()))
+    except (errors.DataSourceError, errors.FeatureError, errors.GeometryError) as e:
+        raise ValueError(f"a geometry with arcs is none ({e})") from e
+    given = dict(zip(curved, straight, strict=True))
+    return [given.get(k, blob) for k, blob in enumerate(blobs)]
+
+
+def _kind(blob: bytes) -> int:
+    "The number of a kind of geometry, whatever its dimensions."
+    order: Any = "little" if blob[:1] == b"\1" else "big"
+    return (int.from_bytes(blob[1:5], order) & 0xFFFF) % 1000
 
 
 def _geometry_column(t: Tables, layer: str) -> str | None:
