@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import shapely
 from fresh import members
+from small_workspace import command, environment, results
 from test_inference import preset, scene
 
 from spacenet5_nb import core, graph, maps, model, raster
@@ -26,7 +27,7 @@ from spacenet5_nb.roads import formats
 from spacenet5_nb.training.resume import State, write_resume
 
 pytestmark = pytest.mark.slow
-SIZE_MB = 24
+SIZE_MB = 64
 SHARES = (0, 0.3, 0.7, 0.8, 0.9, 0.97, 1.1, 1.6, 2.2, 3)  # of a file's size, as free space
 
 
@@ -235,3 +236,35 @@ def test_a_leftover_of_an_older_version_is_no_obstacle(tmp_path):
         out = predict_raster([member], image, tmp_path / "out.tif", **options)
         assert out.read_bytes() == whole and not parts.exists()
         out.unlink()
+
+
+def test_the_whole_demo_on_a_disk_that_is_full_again_and_again(world, disk):
+    """Every stage, with a little more room each time: one line that names a file and the cure, no
+    partial file; at last the same bytes as on a disk that was never full."""
+    made = world.home / "full/demo"
+    made.parent.mkdir()
+    made.symlink_to(disk.folder / "demo", target_is_directory=True)
+    (disk.folder / "demo").mkdir()
+    own = {"TMPDIR": str(world.home / "tmp")}
+    Path(own["TMPDIR"]).mkdir()
+    said = []
+    for free in (0, 0.3, 0.8, 2, 3, 3, 4, 4, 5, 5, 6, 6, None):
+        disk.empty() if free is None else disk.leave(int(free * 1e6))
+        done = subprocess.run(
+            command("pipeline", "--preset", "demo", "--devices", "cpu"),
+            cwd=world.home,
+            env=environment(world.home, "full") | own,
+            capture_output=True,
+            text=True,
+        )
+        assert not [n for n in disk.files() if ".tmp-" in n], "nothing on the way is left"
+        if not done.returncode:
+            break
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 1 and len(lines) == 1, done.stderr[-3000:]
+        assert "disk is full" in lines[0] and "demo/" in lines[0], lines
+        said.append(lines[0])
+    assert done.returncode == 0 and len(said) > 5, said
+    again = results(world.home, "full")
+    assert [name for name in world.made if again[name] != world.made[name]] == []
+    shutil.rmtree(disk.folder / "demo")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import errno
 import os
 import re
 import tempfile
@@ -16,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..core import StageError, load_settings, workspace_root
+from ..core import StageError, load_settings, workspace_root, write_error
 
 # %% auto #0
 __all__ = ['Parameter', 'notebooks_folder', 'find_notebook', 'read_parameters', 'check_parameters', 'stale_modules', 'notebooks',
@@ -238,12 +239,18 @@ def run_notebook(
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/s"}}),
             )
     except papermill.PapermillExecutionError as e:
-        os.replace(running, failed)
+        if running.exists():
+            os.replace(running, failed)
         raise StageError(
             notebook.stem,
             f"failed in cell {e.cell_index}: {_reason(e)}",
             f"Its executed copy with the traceback: {failed}",
         ) from e
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        running.unlink(missing_ok=True)  # half a copy
+        raise write_error(out, e) from e
     except BaseException:
         if running.exists():
             os.replace(running, failed)
