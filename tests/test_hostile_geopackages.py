@@ -12,8 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 import geopandas as gpd
+import networkx as nx
+import pyarrow as pa
 import pytest
 import shapely
+from pyarrow import parquet
 
 from spacenet5_nb.base import geopackage
 
@@ -208,6 +211,29 @@ def test_geometries_that_are_none(tmp_path):
         wanted = [READ, READ, REFUSED] if name == "curve" else [REFUSED] * 3
         assert [s[0] for s in said] == wanted, (name, said)
         assert all(f"{name}.gpkg" in s[1] for s in said if s[0] == REFUSED)
+
+
+def test_nested_geometries_of_other_files(tmp_path):
+    "GeoParquet, a table of DuckDB's and GraphML: refused by name, and the process lives on."
+    blob = struct.pack("<BII", 1, 7, 1) * 300_000 + shapely.LineString([(0, 0), (1, 1)]).wkb
+    text = "GEOMETRYCOLLECTION(" * 300_000 + "POINT(0 0)" + ")" * 300_000
+    paths = [tmp_path / f"{name}.parquet" for name in ("geo", "bare", "words")]
+    table = pa.table({"geometry": [blob], "highway": ["primary"]})
+    about = {"encoding": "WKB", "geometry_types": []}
+    geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": about}}
+    parquet.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), paths[0])
+    parquet.write_table(table, paths[1])
+    parquet.write_table(table.set_column(0, "geometry", [[text]]), paths[2])
+    paths.append(tmp_path / "deep.graphml")
+    g = nx.MultiGraph(crs="EPSG:32637")
+    g.add_node(0, x=0.0, y=0.0)
+    g.add_node(1, x=1.0, y=1.0)
+    g.add_edge(0, 1, geometry=text)
+    nx.write_graphml(g, paths[-1])
+    outcomes = read_all(paths)
+    assert len(outcomes) == 4
+    for name, said in outcomes.items():
+        assert [s[0] for s in said] == [REFUSED] * 3 and all(name in s[1] for s in said), said
 
 
 def test_other_sqlite_files(tmp_path):

@@ -15,7 +15,7 @@ import shapely
 _Invalid = Literal["raise", "ignore"]
 
 # %% auto #0
-__all__ = ['MOST_NESTED', 'wkt_depth', 'from_wkt', 'wkb_depth', 'from_wkb']
+__all__ = ['MOST_NESTED', 'wkt_depth', 'from_wkt', 'wkb_depth', 'is_deep', 'from_wkb']
 
 # %% ../../nbs/base/well_known.ipynb #ab1b0005
 MOST_NESTED = 32
@@ -94,7 +94,7 @@ def _end(blob: bytes, place: int, order: str, kind: int, point: int) -> int:
     return place
 
 
-def _is_deep(blob: bytes) -> bool:
+def is_deep(blob: bytes) -> bool:
     "Whether WKB is nested too deep, or may be, because it is none."
     if len(blob) < _SMALL or blob[:5] in (b"\1\2\0\0\0", b"\0\0\0\0\2"):
         return False
@@ -113,7 +113,7 @@ def from_wkb(
         return from_wkb(np.array([blobs], object), on_invalid)[0]
     values = np.empty(len(blobs), object)
     values[:] = blobs
-    deep = [isinstance(b, bytes) and _is_deep(b) for b in values]
+    deep = [isinstance(b, bytes) and is_deep(b) for b in values]
     try:
         return shapely.from_wkb(_without(values, deep, on_invalid), on_invalid=on_invalid)
     except NotImplementedError as e:
