@@ -24,7 +24,6 @@ from spacenet5_nb.core import (
     DataError,
     FoldConfig,
     Preset,
-    PresetError,
     Run,
     StageError,
     check_run_name,
@@ -360,12 +359,12 @@ def _most(source: Any, image: str | Path) -> int:
 def preset_of(info: dict[str, Any], preset: str | Preset, say: Callable[[str], None]) -> Preset:
     """How probabilities become roads: as asked for, else as the members' own preset says, else
     as best does; what the bands are, the members say."""
-    name = preset or info.get("preset", "")
-    try:
+    name = info.get("preset", "")
+    if preset:
+        p = load_preset(preset)
+    elif name in preset_names():  # a name, never a path: a header may not choose a file
         p = load_preset(name)
-    except PresetError:
-        if preset:
-            raise
+    else:
         say(f"The members' preset '{name}' is not here: roads are traced as preset best does.")
         p = load_preset("best")
     return replace(p, channels=info_channels(info))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import WriteError
-from .temporary_names import temporary_name
+from .errors import StageError, WriteError
+from .temporary_names import sweep_once, temporary_name
 
 # %% auto #0
-__all__ = ['atomic', 'refusal', 'write_error', 'check_name', 'write_bytes', 'write_text', 'write_json', 'set_aside', 'walk']
+__all__ = ['atomic', 'refusal', 'write_error', 'check_name', 'write_bytes', 'write_text', 'write_json', 'set_aside', 'alone',
+           'walk']
 
 # %% ../../nbs/base/files.ipynb #8bbcad9c
 @contextlib.contextmanager
@@ -32,6 +34,7 @@ def atomic(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_name(path)
+        sweep_once(os.path.abspath(path.parent), os.getpid())
         tmp.touch(0o600, exist_ok=False)
     except OSError as e:
         raise write_error(path, e) from e
@@ -172,6 +175,27 @@ def set_aside(folder: str | Path) -> Path:
     target = kept / f"{folder.name}-{max(numbers, default=0) + 1}"
     os.rename(folder, target)
     return target
+
+# %% ../../nbs/base/files.ipynb #5a1e0021
+@contextlib.contextmanager
+def alone(
+    lock: str | Path,  # a file that is made for it
+    subject: object,  # what the lock is for
+    problem: str,  # where another process has it
+    other: str,  # what one may choose instead of waiting
+) -> Iterator[None]:
+    "Hold a lock, or say at once that another process does."
+    try:
+        Path(lock).parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")
+    except OSError as e:
+        raise write_error(Path(lock), e) from e
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(subject, problem, f"Wait for it, or choose {other}.") from None
+        yield
 
 # %% ../../nbs/base/files.ipynb #c0e57a12
 def walk(
