@@ -13,6 +13,7 @@ __all__ = ['shown', 'WorkspaceError', 'SettingsError', 'PresetError', 'DataError
            'WriteError']
 
 # %% ../../nbs/base/errors.ipynb #e0e0a002
+_FOLDER = re.compile(r"\.tmp-[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}/")
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}[^\s'\":;,]*")
 
 
@@ -21,10 +22,10 @@ def shown(
     most: int = 200,  # characters; the middle of a longer text is left out
 ) -> str:
     "A text from data as one line that is safe on a terminal, without names of temporary files."
+    text = _TEMPORARY.sub("(a temporary file)", _FOLDER.sub("", text))
     if len(text) > most:
         half = (most - 50) // 2
         text = f"{text[:half]} … ({len(text) - 2 * half} characters more) … {text[-half:]}"
-    text = _TEMPORARY.sub("(a temporary file)", text)
     return "".join(map(_spelled, " ".join(text.splitlines())))
 
 

@@ -128,8 +128,12 @@ def _places(path: Path) -> dict[Path, float]:
 
 def _free(folder: Path) -> float:
     "MB that may be written in a folder, or in the nearest one above it that exists."
-    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    return shutil.disk_usage(there).free / 1e6
+    return shutil.disk_usage(_nearest(folder)).free / 1e6
+
+
+def _nearest(path: Path) -> Path:
+    "The first that exists of a path and the folders above it."
+    return next(p for p in (path.absolute(), *path.absolute().parents) if os.path.exists(p))
 
 
 def check_name(
@@ -137,12 +141,18 @@ def check_name(
     longest_suffix: str = "",  # what is appended to it later
 ) -> None:
     "WriteError where a file's name is longer than its file system takes: before hours of work."
-    name = os.fsencode(Path(path).name + longest_suffix)
-    there = next(p for p in Path(path).absolute().parents if p.exists())
-    most = os.pathconf(there, "PC_NAME_MAX")
-    if len(name) > most:
-        problem = f"has a name of {len(name)} bytes; {there} takes {most}"
+    path = Path(path).absolute()
+    there = _nearest(path.parent)
+    longest, whole = (os.pathconf(there, f"PC_{kind}_MAX") for kind in ("NAME", "PATH"))
+    names = [*path.parts[len(there.parts) : -1], path.name + longest_suffix]
+    sizes = [len(os.fsencode(name)) for name in names]
+    if max(sizes) > longest:
+        problem = f"has a name of {max(sizes)} bytes; {there} takes {longest}"
         raise WriteError(path, problem, "Choose a shorter name.")
+    total = len(os.fsencode(path.parent)) + 1 + max(sizes[-1], 80)  # a temporary name has 80
+    if total >= whole:
+        problem = f"has a path of {total} bytes; {there} takes {whole - 1}"
+        raise WriteError(path, problem, "Choose a folder with a shorter path.")
 
 # %% ../../nbs/base/files.ipynb #1783618f
 def write_bytes(path: str | Path, data: bytes) -> Path:

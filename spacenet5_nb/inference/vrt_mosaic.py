@@ -14,8 +14,8 @@ import numpy as np
 
 from .. import raster
 from ..core import DataError
-from ..base.band_roles import colours_of
 from ..base.path_options import file_of
+from ..base.xml_prolog import refuse_document_type
 from ..raster import Grid
 
 # isort: split
@@ -80,10 +80,7 @@ def is_mosaic(path: str | Path) -> bool:
     return str(file_of(path)).lower().endswith(".vrt")
 
 # %% ../../nbs/inference/vrt_mosaic.ipynb #88501890
-def _refused(path: Path, problem: str) -> DataError:
-    "What is wrong with a VRT, and the way that is left."
-    cure = f"Make one GeoTIFF of it: `rio convert {path.name} {path.stem}.tif`."
-    return DataError(path, problem, cure)
+_CURE = "Make one GeoTIFF of it: `rio convert city.vrt city.tif`."
 
 
 def open_mosaic(
@@ -95,65 +92,41 @@ def open_mosaic(
     try:
         shape = int(root.get("rasterYSize")), int(root.get("rasterXSize"))
         transform = Affine.from_gdal(*map(float, root.findtext("GeoTransform").split(",")))
-        crs, bands = CRS.from_user_input(root.findtext("SRS")), _bands(root)
+        crs, bands = CRS.from_user_input(root.findtext("SRS")), root.findall("VRTRasterBand")
         tiles = [_tiles(path, band) for band in bands]
         nodata = bands[0].findtext("NoDataValue")
     except (AttributeError, TypeError, ValueError, IndexError, CRSError) as e:
-        raise _refused(path, f"is not a VRT of GeoTIFFs ({e})") from e
+        raise DataError(path, f"is not a VRT of GeoTIFFs ({e})", _CURE) from e
     if not tiles or any(t != tiles[0] for t in tiles):
-        raise _refused(path, "has bands of different tiles, or none")
+        raise DataError(path, "has bands of different tiles, or none", _CURE)
     for number, band in enumerate(bands, 1):
         if {int(s.findtext("SourceBand") or 0) for s in _sources(band)} != {number}:
-            raise _refused(path, f"takes its band {number} from another band")
+            raise DataError(path, f"takes its band {number} from another band", _CURE)
     dtype = _checked(path, tiles[0], crs, transform, len(bands))
-    colours = tuple((band.findtext("ColorInterp") or "undefined").lower() for band in bands)
-    names = tuple(band.findtext("Description") for band in bands)
-    if not any(names) and not {"red", "green", "blue"} & set(colours):
-        names, colours = _said_by_tiles(tiles[0], len(bands))  # gdalbuildvrt leaves them out
     return Mosaic(
         Grid(shape, transform, crs),
         len(bands),
         dtype,
         None if nodata in (None, "nan") else float(nodata),
         tuple(tiles[0]),
-        colours,
-        names,
+        tuple((band.findtext("ColorInterp") or "undefined").lower() for band in bands),
+        tuple(band.findtext("Description") for band in bands),
     )
 
 
-def _bands(root: ElementTree.Element) -> list[ElementTree.Element]:
-    "A VRT's bands, without the alpha that `-addalpha` makes of the tiles' outlines."
-    bands = root.findall("VRTRasterBand")
-    made = [s.findtext("ScaleRatio") == "0" for s in bands[-1] if s.tag == "ComplexSource"]
-    alpha = (bands[-1].findtext("ColorInterp") or "").lower() == "alpha"
-    return bands[:-1] if alpha and made and all(made) else bands
-
-
-def _said_by_tiles(tiles: Sequence[Tile], count: int) -> tuple[tuple, tuple]:
-    "Names and colours of bands, where all tiles have the same."
-    said = set()
-    for t in tiles:
-        with raster.open_raster(t.path) as source:
-            colours = tuple(c.name for c in colours_of(source)[:count])
-            said.add((tuple(source.descriptions[:count]), colours))
-    return said.pop() if len(said) == 1 else ((None,) * count, ("undefined",) * count)
-
-
 def _xml(path: Path) -> ElementTree.Element:
-    "The text as a tree; none that defines entities."
+    "The text as a tree."
     if not path.is_file():
         raise DataError(path, "no such file", "Check the path.")
     if path.stat().st_size > 64_000_000:
-        raise _refused(path, "is too large for a list of tiles")
-    text = path.read_bytes()
-    if b"<!" in text.replace(b"<!--", b""):
-        raise _refused(path, "defines entities, which no list of tiles needs")
+        raise DataError(path, "is too large for a list of tiles", _CURE)
+    refuse_document_type(path, _CURE)
     try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as e:
-        raise DataError(path, f"is not XML ({e})", "Make it again with `gdalbuildvrt`.") from e
+        root = ElementTree.fromstring(path.read_bytes())
+    except (ElementTree.ParseError, ValueError, LookupError) as e:  # or in letters of no code
+        raise DataError(path, f"is not XML ({e})", _CURE) from e
     if root.tag != "VRTDataset" or root.get("subClass"):
-        raise _refused(path, "is not a plain VRT")
+        raise DataError(path, "is not a plain VRT", _CURE)
     return root
 
 
@@ -207,10 +180,6 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
         )
         if source[2:] != place[2:] or any(abs(v - round(v)) > 1e-3 for v in source + place):
             raise ValueError("resamples its tiles")
-        if name.text.startswith("/vsi") or "://" in name.text:
-            raise ValueError("lists files that are not on this disk")
-        if name.text.lower().endswith(".vrt"):
-            raise ValueError("lists another VRT")
         file = vrt.parent / name.text if name.get("relativeToVRT") == "1" else Path(name.text)
         nodata = s.findtext("NODATA")
         nodata = None if nodata in (None, "nan") else float(nodata)

@@ -29,7 +29,15 @@ from spacenet5_nb.workflow.notebook_runner import (
     run_notebook,
 )
 from .file_commands import say
-from .stage_table import Stage, begin, check_reads, finish, stage_inputs
+from .renewal import recover, renewing
+from spacenet5_nb.workflow.stage_table import (
+    STAGES,
+    Stage,
+    begin,
+    check_reads,
+    finish,
+    stage_inputs,
+)
 
 # %% auto #0
 __all__ = ['run_stage', 'base_parameters', 'check_ready', 'check_writable', 'tidy', 'only_one', 'only_one_of', 'find_devices',
@@ -51,7 +59,8 @@ def run_stage(
     check_reads(r, stage, values)
     inputs, start = stage_inputs(r, stage, values, fold), time.monotonic()
     begin(r, stage, inputs, fold)
-    out = run_notebook(stage.name, values, r.notebook(stage.name, fold))
+    with renewing(r, stage):
+        out = run_notebook(stage.name, values, r.notebook(stage.name, fold))
     # the first stage may have generated the data that it depends on; a fold may have been stopped
     # by its budget
     finish(
@@ -149,6 +158,8 @@ def only_one(r: Run) -> Iterator[None]:
                 "another pipeline, or a fold that it started, is writing to this run",
                 "Wait for it, or choose another --run.",
             ) from None
+        for stage in STAGES.values():
+            recover(r, stage)
         tidy(r.folder)
         _LOCKS.append(lock.fileno())
         try:

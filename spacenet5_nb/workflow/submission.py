@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from .. import graph, raster
-from ..base.files import alone
+from ..base.files import alone, check_name
 from ..base.temporary_names import sweep
 from ..core import DataError, Preset, progress, write_text
 from ..ensemble import Member, open_members, opening, predict, weights_hash
@@ -44,6 +44,7 @@ def submit(
     set_threads()
     keep_memory()
     out, paths = Path(out), find_members(members)
+    check_name(_parts_of(out))
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
     bands = max(i["spec"]["in_channels"] for i in infos)
@@ -85,7 +86,7 @@ def parts_folder(out: Path, members: Sequence[Path], preset: Preset, tta: str) -
     name = hashlib.sha1(
         repr(([weights_hash(m) for m in members], preset.vectorize, preset.speed, tta)).encode()
     ).hexdigest()[:12]
-    folder = out.with_name(f".{out.name}.parts")
+    folder = _parts_of(out)
     with alone(folder / ".lock", out, "another process is writing this file", "another output"):
         sweep(folder, below=True)
         _remove_parts(folder, but=name)
@@ -94,6 +95,10 @@ def parts_folder(out: Path, members: Sequence[Path], preset: Preset, tta: str) -
         (folder / ".lock").unlink()
     with contextlib.suppress(OSError):  # somebody else's file lies there: it stays
         folder.rmdir()
+
+
+def _parts_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
 
 
 def _remove_parts(folder: Path, but: str = "") -> None:
