@@ -477,6 +477,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'spacenet5_nb.base.files': { 'spacenet5_nb.base.files._free': ('base/files.html#_free', 'spacenet5_nb/base/files.py'),
                                          'spacenet5_nb.base.files._fsync': ('base/files.html#_fsync', 'spacenet5_nb/base/files.py'),
                                          'spacenet5_nb.base.files._is_walked': ('base/files.html#_is_walked', 'spacenet5_nb/base/files.py'),
+                                         'spacenet5_nb.base.files._mark': ('base/files.html#_mark', 'spacenet5_nb/base/files.py'),
                                          'spacenet5_nb.base.files._nearest': ('base/files.html#_nearest', 'spacenet5_nb/base/files.py'),
                                          'spacenet5_nb.base.files._places': ('base/files.html#_places', 'spacenet5_nb/base/files.py'),
                                          'spacenet5_nb.base.files._space_cure': ( 'base/files.html#_space_cure',

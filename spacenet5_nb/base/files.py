@@ -215,22 +215,31 @@ def walk(
 ) -> Iterator[tuple[str, list[str]]]:  # folder, names of its files
     "Folders below a root, each real one once, hidden ones left out, in a fixed order."
     top = os.path.realpath(root)
-    real, visited = {os.fspath(root): top}, {top}
+    real, visited = {os.fspath(root): top}, {top, _mark(top)}
     for folder, folders, names in os.walk(root, followlinks=True):
         kept = []
         for name in sorted(folders):
             path = os.path.join(folder, name)
             is_link = os.path.islink(path)
             place = os.path.realpath(path) if is_link else os.path.join(real[folder], name)
-            if name.startswith(".") or place in visited or skip is not None and Path(place) == skip:
+            if name.startswith(".") or skip is not None and Path(place) == skip:
                 continue
-            if is_link and _is_walked(place, top):
+            if visited & {place, _mark(place)} or is_link and _is_walked(place, top):
                 continue
-            visited.add(place)
+            visited |= {place, _mark(place)}
             real[path] = place
             kept.append(name)
         folders[:] = kept
         yield folder, sorted(n for n in names if not n.startswith("."))
+
+
+def _mark(place: str) -> str | tuple[int, int]:
+    "What a folder has in common with the same one mounted elsewhere."
+    try:
+        about = os.stat(place)
+    except OSError:  # closed to us, or gone: os.walk shows nothing in it
+        return place
+    return (about.st_dev, about.st_ino) if about.st_ino else place
 
 
 def _is_walked(place: str, top: str) -> bool:
