@@ -472,6 +472,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'spacenet5_nb/base/errors.py'),
                                           'spacenet5_nb.base.errors.WriteError': ( 'base/errors.html#writeerror',
                                                                                    'spacenet5_nb/base/errors.py'),
+                                          'spacenet5_nb.base.errors._cut': ('base/errors.html#_cut', 'spacenet5_nb/base/errors.py'),
                                           'spacenet5_nb.base.errors._spelled': ('base/errors.html#_spelled', 'spacenet5_nb/base/errors.py'),
                                           'spacenet5_nb.base.errors.shown': ('base/errors.html#shown', 'spacenet5_nb/base/errors.py')},
             'spacenet5_nb.base.files': { 'spacenet5_nb.base.files._free': ('base/files.html#_free', 'spacenet5_nb/base/files.py'),

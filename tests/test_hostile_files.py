@@ -7,12 +7,13 @@ import os
 import pickle
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fuzz import readers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacenet5_nb import core, extract, model, raster  # isort: skip
@@ -195,7 +196,7 @@ def test_a_pickled_graph_is_not_opened(tmp_path, program):
 
     for name in ("AOI_7_Moscow_chip1.gpickle", "AOI_7_Moscow_chip1.pkl"):
         (tmp_path / name).write_bytes(pickle.dumps(Payload()))
-        refused(program, name, "score", tmp_path / name, tmp_path / name)
+        refused(program, name, "score", "--truth", tmp_path / name, "--proposal", tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
 
@@ -226,7 +227,7 @@ def test_any_text_becomes_one_line_of_a_persons_size(text, times, mark):
     long = f"{text}{mark}" * times if len(text) * times < 10**6 else text
     for error in (WorkspaceError(long, long, long), ValueError(long), OSError(5, "no", long)):
         said = explain(error)
-        assert len(said) < 12_000 and "\n" not in said
+        assert len(said) < 3100 and "\n" not in said
         assert core.shown(said, len(said) + 1) == said
     assert ".tmp-" not in explain(ValueError(f"{text[:99]}{temporary}: full"))
 
@@ -238,3 +239,31 @@ def test_a_few_of_the_fuzzers_files(tmp_path, kind):
 
     command = [sys.executable, "-m", "tests.fuzz", kind, "--examples", "15"]
     subprocess.run(command, cwd=Path(__file__).parents[1], check=True, timeout=600)
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+FOLDERS = ("a", "a/b", "a/b/c", "d", "d/e")
+
+
+@given(st.lists(st.tuples(st.sampled_from(FOLDERS), st.sampled_from((*FOLDERS, ".", "..", "out"))),
+                max_size=6))  # fmt: skip
+@settings(max_examples=40)
+def test_links_in_any_shape_show_each_folder_once(links):
+    "Loops, chains, links to oneself, to a parent, to a folder elsewhere, to nothing."
+    with tempfile.TemporaryDirectory() as box:
+        root, out = Path(box, "root"), Path(box, "out")
+        for folder in (*(root / f for f in FOLDERS), out, out / "deep"):
+            folder.mkdir(parents=True)
+            (folder / "chip.tif").touch()
+        (root / "self").symlink_to(root / "self")
+        (root / "dead").symlink_to(box + "/nothing")
+        (out / "back").symlink_to(root / "a")
+        for k, (at, to) in enumerate(links):
+            (root / at / f"link{k}").symlink_to(out if to == "out" else root / to)
+        places = [os.path.realpath(folder) for folder, _ in core.walk(root)]
+        assert len(places) == len(set(places)), "none twice"
+        wanted = {str(root / f) for f in FOLDERS} | {str(root)}
+        if any(to in ("out", "..") for _, to in links):
+            wanted |= {str(out), str(out / "deep")}
+        assert wanted <= set(map(os.path.realpath, places)) and "dead" not in str(places)

@@ -22,11 +22,16 @@ def shown(
     most: int = 200,  # characters; the middle of a longer text is left out
 ) -> str:
     "A text from data as one line that is safe on a terminal, without names of temporary files."
-    text = _TEMPORARY.sub("(a temporary file)", _FOLDER.sub("", text))
-    if len(text) > most:
-        half = (most - 50) // 2
-        text = f"{text[:half]} … ({len(text) - 2 * half} characters more) … {text[-half:]}"
-    return "".join(map(_spelled, " ".join(text.splitlines())))
+    text = _cut(_TEMPORARY.sub("(a temporary file)", _FOLDER.sub("", text)), most)
+    return _cut("".join(map(_spelled, " ".join(text.splitlines()))), most)
+
+
+def _cut(text: str, most: int) -> str:
+    "A text without the middle of what is too long."
+    if len(text) <= most:
+        return text
+    half = (most - 50) // 2
+    return f"{text[:half]} … ({len(text) - 2 * half} characters more) … {text[-half:]}"
 
 
 def _spelled(character: str) -> str:
