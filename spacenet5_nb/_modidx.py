@@ -1632,6 +1632,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'spacenet5_nb/inference/vrt_mosaic.py'),
                                                    'spacenet5_nb.inference.vrt_mosaic._checked': ( 'inference/vrt_mosaic.html#_checked',
                                                                                                    'spacenet5_nb/inference/vrt_mosaic.py'),
+                                                   'spacenet5_nb.inference.vrt_mosaic._number': ( 'inference/vrt_mosaic.html#_number',
+                                                                                                  'spacenet5_nb/inference/vrt_mosaic.py'),
                                                    'spacenet5_nb.inference.vrt_mosaic._sources': ( 'inference/vrt_mosaic.html#_sources',
                                                                                                    'spacenet5_nb/inference/vrt_mosaic.py'),
                                                    'spacenet5_nb.inference.vrt_mosaic._tiles': ( 'inference/vrt_mosaic.html#_tiles',

@@ -174,6 +174,28 @@ def test_a_document_type_is_refused_in_any_encoding(tmp_path, monkeypatch, kind,
     assert heard and all(path.name in text for text in heard)
 
 
+VRT_LIES = {  # found by the fuzzer
+    "band": ("<SourceBand>1<", "<SourceBand>x<"),
+    "size": ('rasterXSize="24"', 'rasterXSize="-24"'),
+    "huge": ('xOff="0"', 'xOff="1e400"'),
+    "flat": ("0.5, 0.0,", "0.0, 0.0,"),
+    "no number": ("0.5, 0.0,", "nan, 0.0,"),
+    "nodata": ("<ColorInterp>", "<NoDataValue>none</NoDataValue><ColorInterp>"),
+    "letters": ("<VRTDataset", '<?xml version="1.0" encoding="x-none"?><VRTDataset'),
+}
+
+
+@pytest.mark.parametrize("lie", VRT_LIES)
+def test_a_list_of_tiles_that_lies_is_named(tmp_path, lie):
+    readers.make_vrt(tmp_path / "city.vrt")
+    readers.read_vrt(tmp_path / "city.vrt")
+    text = (tmp_path / "city.vrt").read_text()
+    assert VRT_LIES[lie][0] in text
+    (tmp_path / "city.vrt").write_text(text.replace(*VRT_LIES[lie]))
+    with pytest.raises(core.DataError, match="city.vrt"):
+        readers.read_vrt(tmp_path / "city.vrt")
+
+
 def test_what_lies_beside_an_image_is_not_read(tmp_path):
     "GDAL's .aux.xml could give it other statistics, a no-data value or a place."
     readers.make_tiff(tmp_path / "a.tif")

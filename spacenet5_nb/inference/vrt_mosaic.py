@@ -94,24 +94,33 @@ def open_mosaic(
         transform = Affine.from_gdal(*map(float, root.findtext("GeoTransform").split(",")))
         crs, bands = CRS.from_user_input(root.findtext("SRS")), root.findall("VRTRasterBand")
         tiles = [_tiles(path, band) for band in bands]
-        nodata = bands[0].findtext("NoDataValue")
-    except (AttributeError, TypeError, ValueError, IndexError, CRSError) as e:
+        taken = [{int(s.findtext("SourceBand") or 0) for s in _sources(band)} for band in bands]
+        nodata = _number(bands[0].findtext("NoDataValue"))
+        if min(shape) < 1 or transform.is_degenerate or not np.isfinite(transform).all():
+            raise ValueError(f"{shape[1]} x {shape[0]} pixels at {tuple(transform)[:6]}")
+    except (AttributeError, TypeError, ValueError, IndexError, OverflowError, CRSError) as e:
         raise DataError(path, f"is not a VRT of GeoTIFFs ({e})", _CURE) from e
     if not tiles or any(t != tiles[0] for t in tiles):
         raise DataError(path, "has bands of different tiles, or none", _CURE)
-    for number, band in enumerate(bands, 1):
-        if {int(s.findtext("SourceBand") or 0) for s in _sources(band)} != {number}:
+    for number, found in enumerate(taken, 1):
+        if found != {number}:
             raise DataError(path, f"takes its band {number} from another band", _CURE)
     dtype = _checked(path, tiles[0], crs, transform, len(bands))
     return Mosaic(
         Grid(shape, transform, crs),
         len(bands),
         dtype,
-        None if nodata in (None, "nan") else float(nodata),
+        nodata,
         tuple(tiles[0]),
         tuple((band.findtext("ColorInterp") or "undefined").lower() for band in bands),
         tuple(band.findtext("Description") for band in bands),
     )
+
+
+def _number(text: str | None) -> float | None:
+    "A no-data value; one that is no number marks nothing."
+    value = None if text is None else float(text)
+    return None if value is None or np.isnan(value) else value
 
 
 def _xml(path: Path) -> ElementTree.Element:
@@ -181,8 +190,7 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
         if source[2:] != place[2:] or any(abs(v - round(v)) > 1e-3 for v in source + place):
             raise ValueError("resamples its tiles")
         file = vrt.parent / name.text if name.get("relativeToVRT") == "1" else Path(name.text)
-        nodata = s.findtext("NODATA")
-        nodata = None if nodata in (None, "nan") else float(nodata)
+        nodata = _number(s.findtext("NODATA"))
         out.append(Tile(str(file), tuple(map(round, source[:2])), tuple(map(round, place)), nodata))
     return out
 

@@ -15,6 +15,9 @@ import shapely
 CRS, AT = raster.CRS.from_epsg(32637), raster.Affine(0.5, 0, 400_000, 0, -0.5, 6_170_000)
 
 
+WIDE = raster.Grid((400, 400), raster.Affine(0.5, 0, 399_950, 0, -0.5, 6_170_100), CRS)
+
+
 class Kind(NamedTuple):
     "A kind of file: its ending, a small valid one, and its readers."
 
@@ -103,7 +106,7 @@ def read_judged(path: Path) -> None:
     from spacenet5_nb.judge.chip_graphs import find_entries, read_entry
 
     for chip, entry in find_entries(path).items():
-        read_entry(entry, chip)
+        read_entry(entry, chip, image=WIDE)
 
 
 def make_osm(path: Path) -> None:
@@ -122,7 +125,7 @@ def read_osm(path: Path) -> None:
 
 
 def make_solution(path: Path) -> None:
-    rows = graph.to_wkt_rows(small_graph(), AT, CRS, "AOI_7_Moscow_chip1")
+    rows = graph.to_wkt_rows(small_graph(), WIDE.transform, CRS, "AOI_7_Moscow_chip1")
     path.write_text(rows.to_csv(index=False))
 
 
@@ -134,7 +137,9 @@ def read_solution(path: Path) -> None:
 
 
 def make_bins(path: Path) -> None:
-    path.write_text("speed,bin,channel\n10,1,0\n15,2,1\n25,3,2\n")
+    from spacenet5_nb.speed_limits import write_bin_csv
+
+    write_bin_csv(path, (10.0, 25.0, 65.0))
 
 
 def make_member(path: Path) -> None:
