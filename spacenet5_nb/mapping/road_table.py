@@ -114,12 +114,16 @@ def _read(path: Path) -> gpd.GeoDataFrame | nx.Graph:
     try:
         return readers.get(path.suffix.lower(), graph.read)(path)
     except (
+        AttributeError,
+        LookupError,
         OSError,
-        ValueError,
-        KeyError,
-        TypeError,
+        OverflowError,
+        RecursionError,
         SyntaxError,
+        TypeError,
+        ValueError,
         nx.NetworkXError,
+        shapely.errors.ShapelyError,
     ) as e:  # a ParseError is a SyntaxError
         raise DataError(
             path,
