@@ -35,19 +35,21 @@ from .model import info_channels, keep_memory, read_info, set_threads
 from .inference.vrt_mosaic import is_mosaic, open_mosaic
 from .acquire.osm import make_labels
 from .mapping.image_overlays import Overlay, warp_rgb
-from .networks.training_profile import strange
+from .networks.training_profile import looks_of, strange
 from .acquire.street_topology import node_file
 from .base.chip_ids import safe_name
 from .base.files import check_name
+from .base.local_grid import DRIVERS, is_local, place_problem, placed
 from .base.path_options import file_of, join_source, split_source
 from .base.road_files import road_kind
-from .inference.sliding_windows import Scene, Span, open_scene, read_window
+from .inference.sliding_windows import Scene, Span, blocks, open_scene, read_window
 from .roads.windowed_tracing import vectorize_windows
 
 # %% auto #0
-__all__ = ['WORLD', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_image', 'Extraction', 'extract', 'check_names',
-           'probs_path', 'band_count', 'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map',
-           'begun_preset', 'name_of', 'train_own', 'own_folder', 'is_older']
+__all__ = ['WORLD', 'TOO_COARSE', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_scale', 'check_image', 'look_at',
+           'assumed', 'Extraction', 'extract', 'check_names', 'probs_path', 'image_path', 'say_place', 'band_count',
+           'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'credit_of', 'begun_preset',
+           'name_of', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 WORLD = "world"  # the members that come with the workspace
@@ -110,18 +112,38 @@ def fitting(
     return kept, [note] * bool(lost)
 
 # %% ../nbs/08c_extract.ipynb #e9e1150e
+TOO_COARSE = 5.0  # times the largest pixel that members know: a street is no pixel wide
+
+
+def check_scale(gsd_m: float, info: dict[str, Any], image: object) -> None:
+    "Refuse pixels in which members cannot see a road at all."
+    known = info["trained_on"]["gsd_m"][2] if info.get("trained_on") else info.get("gsd_m")
+    if known and gsd_m > TOO_COARSE * known:
+        raise DataError(
+            image,
+            f"has pixels of {gsd_m:.3g} m; the members know roads in pixels of up to {known:.2g} m",
+            f"Give an image of at most {TOO_COARSE * known:.2g} m, check its georeference, or name "
+            "members that were trained on such pixels.",
+        )
+
+
 def check_image(
     scene: Scene,
     infos: Sequence[dict[str, Any]],  # of the members' headers
 ) -> list[str]:  # sentences
-    "How an image differs from what the members were trained on, as far as their headers tell."
+    """How an image differs from what the members were trained on, as far as their headers tell,
+    and where it has no data."""
     info, gsd_m = infos[0], raster.gsd_of(scene.grid)
+    check_scale(gsd_m, info, scene.path)
+    looks, filled = look_at(scene)
     flat = [
         str(b)
         for b, (low, high) in zip(scene.bands, scene.limits, strict=True)
         if _is_flat(low, high, scene.dtype)
     ]
     notes = [f"bands {', '.join(flat)} have nearly no contrast"] if flat else []
+    if filled < 0.7:
+        notes.append(f"about {100 * (1 - filled):.0f} % of it has no data: no road is drawn there")
     seen = info.get("trained_on")
     if seen:
         known = dict(
@@ -136,6 +158,7 @@ def check_image(
             dtype=scene.dtype,
             limits=scene.limits,
             resampled=info.get("gsd_m") is not None,
+            looks=looks,
         )
     if info.get("gsd_m") and gsd_m > 1.5 * info["gsd_m"]:
         notes.append(
@@ -143,6 +166,32 @@ def check_image(
             f"{info['gsd_m']:.2g} m: fine detail that they look for is not there"
         )
     return notes
+
+
+def look_at(
+    scene: Scene,
+    most: int = 2_000_000,  # pixels, in squares all over it
+) -> tuple[dict[str, float], float]:  # of looks_of; share of pixels that have data
+    "How an image looks, and how much of it there is."
+    pixels, known = [], []
+    for window in blocks(scene.grid.shape, most):
+        image = scene.read(scene.bands[:3], window)
+        known.append(raster.valid_pixels(image, scene.nodata).ravel())
+        pixels.append(image.reshape(len(image), -1))
+    valid = np.concatenate(known)
+    return looks_of(np.concatenate(pixels, axis=1), valid), float(valid.mean())
+
+
+def assumed(scene: Scene) -> str:
+    "What was taken for granted of an image, in one line."
+    bands, gsd = ", ".join(map(str, scene.bands)), raster.gsd_of(scene.grid)
+    first = ", ".join(f"{low:.4g} to {high:.4g}" for low, high in scene.limits[:3])
+    nothing = "" if scene.nodata is None else f" and {scene.nodata:g}"
+    return (
+        f"bands {bands} are read as red, green, blue{', ...' * (len(scene.bands) > 3)}; values "
+        f"{first} become 0 to 255; 0{nothing} is no data; pixels of {gsd:.2g} m become "
+        f"{raster.gsd_of(scene.target):.2g} m"
+    )
 
 
 def _is_flat(low: float, high: float, dtype: str) -> bool:
@@ -167,10 +216,12 @@ FEW = 0.5  # kilometres of road in a square kilometre; a village has five
 
 
 def extract(
-    image: str | Path,  # GeoTIFF, or VRT of GeoTIFFs, of any size
+    # GeoTIFF, or VRT of GeoTIFFs, of any size; with `gsd` a picture without georeference
+    image: str | Path,
     members: str | Path | Sequence[str | Path],  # see find_members
     out: str | Path,  # .gpkg, .graphml, .geojson or .osm
     *,
+    gsd: str = "",  # pixels of such a picture, in metres: 0.5, or 0.6x0.76 (across x down)
     tta: str = "",  # empty: the preset's
     preset: str | Preset = "",  # how probabilities become roads; empty: the members' own, else best
     stretch: str = "",  # see tiles.open_scene; empty: as the members were trained
@@ -185,11 +236,14 @@ def extract(
     html: bool = True,  # a map beside the roads
     say: Callable[[str], None] = print,
 ) -> Extraction:
-    "Probabilities, road graph with speeds, map: `<out>`, `<stem>_probs.tif`, `<stem>.html`."
-    out, image = Path(out), str(image)
+    """Probabilities, road graph with speeds, map: `<out>`, `<stem>_probs.tif`, `<stem>.html`; of a
+    picture without georeference also `<stem>_image.tif`, on the roads' local grid."""
+    out, given = Path(out), str(image)
     set_threads()
     keep_memory()
-    check_names(out, image)
+    check_names(out, given)
+    image = str(placed(given, gsd, image_path(out)))
+    say_place(given, image, gsd, say)
     count, most, taken = bands_to_give(image)
     paths, notes = fitting(find_members(members), count, image, most)
     notes += taken
@@ -204,6 +258,7 @@ def extract(
         stretch=stretch or ("fixed" if infos[0].get("stretch") == "fixed" else ""),
         most=4_000_000,
     )
+    say(f"{file_of(image).name}: {assumed(scene)}")
     notes += check_image(scene, infos)
     for note in notes:
         say(f"warning: {file_of(image).name}: {note}")
@@ -253,6 +308,27 @@ def check_names(out: Path, image: str) -> None:
 
 def probs_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}_probs.tif")
+
+
+def image_path(out: Path) -> Path:
+    "Where a picture without georeference lies on its local grid."
+    return out.with_name(f"{out.stem}_image.tif")
+
+
+def say_place(given: str, image: str, gsd: str, say: Callable[[str], None]) -> None:
+    "What coordinates mean, where they say no place on Earth; or that --gsd was not needed."
+    name = file_of(given).name
+    if image == given:
+        if gsd:
+            say(f"warning: {name}: it has a georeference; its own pixel size is used, not --gsd")
+        return
+    grid = raster.grid_of(image)
+    y_m, x_m = raster.ground_size(grid)
+    say(
+        f"{name}: no georeference; with pixels of {x_m:.3g} x {y_m:.3g} m it lies on a local grid. "
+        f"Coordinates are metres of that grid ({grid.crs}), no place on Earth; {file_of(image)} is "
+        "the picture on it"
+    )
 
 
 def band_count(image: str | Path) -> int:
@@ -384,12 +460,21 @@ def write_map(
 ) -> Path:
     "The roads over the image as one HTML file."
     name = file_of(scene.path).stem
-    path = maps.save(
-        maps.speed_map({name: g}, imagery={name: picture(scene)}, title=f"Roads of {name}"),
-        out.with_suffix(".html"),
+    title = f"Roads of {name}" + " (a local grid, no place on Earth)" * is_local(scene.grid)
+    page = maps.speed_map(
+        {name: g}, imagery={name: picture(scene)}, title=title, attribution=credit_of(scene.path)
     )
+    path = maps.save(page, out.with_suffix(".html"))
     say(f"map: {path}")
     return path
+
+
+def credit_of(image: str | Path) -> str:
+    "Whose picture it is, where a GeoTIFF's copyright tag says so."
+    if is_mosaic(image):
+        return ""
+    with raster.open_raster(image) as source:
+        return source.tags().get("TIFFTAG_COPYRIGHT", "")
 
 # %% ../nbs/08c_extract.ipynb #08cb0001
 def begun_preset(
@@ -481,6 +566,7 @@ def train_own(
             "city.tif`), or put the tiles into a folder "
             "and run `spacenet5 pipeline`.",
         )
+    check_map_fits(image)
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
     out = Path(out or r.folder / f"{name}.gpkg")
@@ -507,6 +593,20 @@ def train_own(
         devices=devices or "auto",
         say=say,
     )
+
+
+def check_map_fits(image: str | Path) -> None:
+    "Refuse a picture without georeference: no street map lies on it."
+    file = file_of(image)
+    is_picture = file.suffix.lower() in DRIVERS and file.is_file()
+    if problem := place_problem(file) if is_picture else None:
+        raise DataError(
+            file,
+            f"{problem.problem}, so no street map lies on it",
+            "Give it one with rasterio's `rio edit-info`. Where its roads are a mask of its size, "
+            "put images and masks into a folder: spacenet5 pipeline --preset small --data-root "
+            "FOLDER --gsd 0.5.",
+        )
 
 
 def own_folder(

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import raster
 from ..core import DataError
+from ..base.band_roles import colours_of
 from ..base.path_options import file_of
 from ..base.xml_prolog import refuse_document_type
 from ..raster import Grid
@@ -80,7 +81,10 @@ def is_mosaic(path: str | Path) -> bool:
     return str(file_of(path)).lower().endswith(".vrt")
 
 # %% ../../nbs/inference/vrt_mosaic.ipynb #88501890
-_CURE = "Make one GeoTIFF of it: `rio convert city.vrt city.tif`."
+def _refused(path: Path, problem: str) -> DataError:
+    "What is wrong with a VRT, and the way that is left."
+    cure = f"Make one GeoTIFF of it: `rio convert {path.name} {path.stem}.tif`."
+    return DataError(path, problem, cure)
 
 
 def open_mosaic(
@@ -92,29 +96,51 @@ def open_mosaic(
     try:
         shape = int(root.get("rasterYSize")), int(root.get("rasterXSize"))
         transform = Affine.from_gdal(*map(float, root.findtext("GeoTransform").split(",")))
-        crs, bands = CRS.from_user_input(root.findtext("SRS")), root.findall("VRTRasterBand")
+        crs, bands = CRS.from_user_input(root.findtext("SRS")), _bands(root)
         tiles = [_tiles(path, band) for band in bands]
         taken = [{int(s.findtext("SourceBand") or 0) for s in _sources(band)} for band in bands]
         nodata = _number(bands[0].findtext("NoDataValue"))
         if min(shape) < 1 or transform.is_degenerate or not np.isfinite(transform).all():
             raise ValueError(f"{shape[1]} x {shape[0]} pixels at {tuple(transform)[:6]}")
     except (AttributeError, TypeError, ValueError, IndexError, OverflowError, CRSError) as e:
-        raise DataError(path, f"is not a VRT of GeoTIFFs ({e})", _CURE) from e
+        raise _refused(path, f"is not a VRT of GeoTIFFs ({e})") from e
     if not tiles or any(t != tiles[0] for t in tiles):
-        raise DataError(path, "has bands of different tiles, or none", _CURE)
+        raise _refused(path, "has bands of different tiles, or none")
     for number, found in enumerate(taken, 1):
         if found != {number}:
-            raise DataError(path, f"takes its band {number} from another band", _CURE)
+            raise _refused(path, f"takes its band {number} from another band")
     dtype = _checked(path, tiles[0], crs, transform, len(bands))
+    colours = tuple((band.findtext("ColorInterp") or "undefined").lower() for band in bands)
+    names = tuple(band.findtext("Description") for band in bands)
+    if not any(names) and not {"red", "green", "blue"} & set(colours):
+        names, colours = _said_by_tiles(tiles[0], len(bands))  # gdalbuildvrt leaves them out
     return Mosaic(
         Grid(shape, transform, crs),
         len(bands),
         dtype,
         nodata,
         tuple(tiles[0]),
-        tuple((band.findtext("ColorInterp") or "undefined").lower() for band in bands),
-        tuple(band.findtext("Description") for band in bands),
+        colours,
+        names,
     )
+
+
+def _bands(root: ElementTree.Element) -> list[ElementTree.Element]:
+    "A VRT's bands, without the alpha that `-addalpha` makes of the tiles' outlines."
+    bands = root.findall("VRTRasterBand")
+    made = [s.findtext("ScaleRatio") == "0" for s in bands[-1] if s.tag == "ComplexSource"]
+    alpha = (bands[-1].findtext("ColorInterp") or "").lower() == "alpha"
+    return bands[:-1] if alpha and made and all(made) else bands
+
+
+def _said_by_tiles(tiles: Sequence[Tile], count: int) -> tuple[tuple, tuple]:
+    "Names and colours of bands, where all tiles have the same."
+    said = set()
+    for t in tiles:
+        with raster.open_raster(t.path) as source:
+            colours = tuple(c.name for c in colours_of(source)[:count])
+            said.add((tuple(source.descriptions[:count]), colours))
+    return said.pop() if len(said) == 1 else ((None,) * count, ("undefined",) * count)
 
 
 def _number(text: str | None) -> float | None:
@@ -128,14 +154,14 @@ def _xml(path: Path) -> ElementTree.Element:
     if not path.is_file():
         raise DataError(path, "no such file", "Check the path.")
     if path.stat().st_size > 64_000_000:
-        raise DataError(path, "is too large for a list of tiles", _CURE)
-    refuse_document_type(path, _CURE)
+        raise _refused(path, "is too large for a list of tiles")
+    refuse_document_type(path, "Make it again with `gdalbuildvrt`.")
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError) as e:  # or in letters of no code
-        raise DataError(path, f"is not XML ({e})", _CURE) from e
+        raise DataError(path, f"is not XML ({e})", "Make it again with `gdalbuildvrt`.") from e
     if root.tag != "VRTDataset" or root.get("subClass"):
-        raise DataError(path, "is not a plain VRT", _CURE)
+        raise _refused(path, "is not a plain VRT")
     return root
 
 
@@ -189,6 +215,10 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
         )
         if source[2:] != place[2:] or any(abs(v - round(v)) > 1e-3 for v in source + place):
             raise ValueError("resamples its tiles")
+        if name.text.startswith("/vsi") or "://" in name.text:
+            raise ValueError("lists files that are not on this disk")
+        if name.text.lower().endswith(".vrt"):
+            raise ValueError("lists another VRT")
         file = vrt.parent / name.text if name.get("relativeToVRT") == "1" else Path(name.text)
         nodata = _number(s.findtext("NODATA"))
         out.append(Tile(str(file), tuple(map(round, source[:2])), tuple(map(round, place)), nodata))
