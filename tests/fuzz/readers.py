@@ -196,6 +196,19 @@ def make_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps(small_graph()))
 
 
+def make_pixels(path: Path) -> None:
+    from spacenet5_nb.acquire.pickled_graphs import write_pixel_graph
+
+    nodes = np.array([(0.0, 0.0), (10.0, 5.0), (20.0, 5.0)])
+    write_pixel_graph((nodes, np.array([(0, 1), (1, 2)])), path)
+
+
+def read_pixels(path: Path) -> None:
+    from spacenet5_nb.acquire.pickled_graphs import read_pixel_graph
+
+    read_pixel_graph(path)
+
+
 def within(reader: Callable[[Path], Any], path: Path) -> None:
     "Read; our own errors are what is wanted."
     try:
@@ -229,6 +242,9 @@ KINDS = {
     "preset": Kind(".yaml", make_preset, core.load_preset, True),
     "settings": Kind(".ini", make_settings, core.load_settings, True),
     "pickle": Kind(".gpickle", make_pickle, read_judged),
+    "pixels": Kind(".p", make_pixels, read_pixels),
+    "objects": Kind(".pkl", make_pickle, read_pixels),
+    "pixels_json": Kind(".json", make_pixels, read_pixels, True),
 }
 
 for name in ("SPACENET5_WORKERS", "SPACENET5_MEMORY_GB", "SPACENET5_DATA", "SPACENET5_OUTPUTS"):
