@@ -19,6 +19,7 @@ bits into the package.
 """
 
 import argparse
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,9 +42,11 @@ from spacenet5_nb.core import (
     load_preset,
     load_settings,
     write_json,
+    write_text,
 )
 from spacenet5_nb.explore import find_chips
 from spacenet5_nb.extract import band_count, find_members, world_folder
+from spacenet5_nb.networks.member_header import SUMS
 from spacenet5_nb.train import fit
 
 CRS = raster.CRS.from_epsg(32611)  # tiles have no place: each is put at the same one
@@ -336,6 +339,9 @@ def ship(a, out, preset):
         to = world_folder() / f"{k}.safetensors"
         model.save(net, to, half=True)
         print(f"{to}: {to.stat().st_size / 1e6:.1f} MB")
+    made = sorted(world_folder().glob("*.safetensors"))
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}" for p in made]
+    write_text(world_folder() / SUMS, "\n".join(lines) + "\n")
 
 
 COMMANDS = {"train": train, "score": score, "nine": nine, "ship": ship}

@@ -24,7 +24,6 @@ from spacenet5_nb.core import (
     DataError,
     FoldConfig,
     Preset,
-    PresetError,
     Run,
     StageError,
     check_run_name,
@@ -39,6 +38,7 @@ from .mapping.image_overlays import Overlay, warp_rgb
 from .networks.training_profile import looks_of, strange
 from .acquire.street_topology import node_file
 from .base.chip_ids import safe_name
+from .base.files import check_name
 from .base.local_grid import DRIVERS, is_local, place_problem, placed
 from .base.path_options import file_of, join_source, split_source
 from .base.road_files import road_kind
@@ -296,6 +296,8 @@ def check_names(out: Path, image: str) -> None:
         raise DataError(
             out, "is no kind of road file", f"Use a name that ends in {', '.join(formats.WRITERS)}."
         )
+    for path, later in ((out, ""), (probs_path(out), ".parts"), (out.with_suffix(".html"), "")):
+        check_name(path, later)
     if not file_of(image).is_file():
         raise DataError(file_of(image), "no such file", "Check the path.")
     if probs_path(out).resolve() == file_of(image).resolve():
@@ -360,12 +362,12 @@ def _most(source: Any, image: str | Path) -> int:
 def preset_of(info: dict[str, Any], preset: str | Preset, say: Callable[[str], None]) -> Preset:
     """How probabilities become roads: as asked for, else as the members' own preset says, else
     as best does; what the bands are, the members say."""
-    name = preset or info.get("preset", "")
-    try:
+    name = info.get("preset", "")
+    if preset:
+        p = load_preset(preset)
+    elif name in preset_names():  # a name, never a path: a header may not choose a file
         p = load_preset(name)
-    except PresetError:
-        if preset:
-            raise
+    else:
         say(f"The members' preset '{name}' is not here: roads are traced as preset best does.")
         p = load_preset("best")
     return replace(p, channels=info_channels(info))
@@ -567,6 +569,8 @@ def train_own(
     check_map_fits(image)
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
+    out = Path(out or r.folder / f"{name}.gpkg")
+    check_names(out, str(image))
     if begin_with:
         preset = str(begun_preset(preset, begin_with, r.folder, say))
     root, label = own_folder(r, image, str(labels))
@@ -583,7 +587,7 @@ def train_own(
     return extract(
         image,
         r.folder / "folds",
-        out or r.folder / f"{name}.gpkg",
+        out,
         tta=tta,
         preset=preset,
         devices=devices or "auto",

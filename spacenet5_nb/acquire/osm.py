@@ -23,6 +23,7 @@ from ..graph import utm_of
 from ..base.labels import crs_text, transformer
 from ..raster import Grid, grid_of
 from ..base.path_options import file_of
+from ..base.xml_prolog import refuse_document_type
 from spacenet5_nb.speed_limits import (
     HIGHWAYS,
     NOT_FOR_CARS,
@@ -236,6 +237,8 @@ def each_way(
                 own[n.id] = (n.location.x, n.location.y)
 
     try:
+        if osm_format(path) != "pbf":
+            refuse_document_type(path, _BROKEN_CURE)
         with osmium.io.Reader(file, osmium.osm.NODE) as reader:
             box = reader.header().box()
             osmium.apply(reader, places)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..base.files import check_name
 from ..core import DataError, Run, StageError, WriteError
 from ..acquire.s3_transfer import size_text
 
@@ -29,6 +30,7 @@ def check_place(
     out: str | Path,  # a file or folder that will be made
 ) -> None:
     "Whether a result's place can be written, as far as permissions tell: nothing is made."
+    check_name(out)
     path = Path(out).resolve()
     if path.is_dir() and Path(out).suffix:
         raise WriteError(out, "is a folder", "Name a file.")
