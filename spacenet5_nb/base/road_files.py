@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from ..core import DataError, load_settings
 from .geopackage import layers_of, open_tables, read_layer
-from .well_known import from_wkt
+from .well_known import from_wkb, from_wkt
 
 # isort: split
 import networkx as nx
@@ -252,7 +252,7 @@ def _read_gdal(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndar
     except Exception as e:  # GDAL's and SQLite's own words, of many classes
         raise _unreadable(path, kind, e) from e
     columns = dict(zip(map(str, meta["fields"]), fields, strict=True))
-    shapes = shapely.from_wkb(blobs) if blobs is not None else np.array([], object)
+    shapes = from_wkb(blobs) if blobs is not None else np.array([], object)
     return pd.DataFrame(columns, dtype=object), shapes, meta["crs"]
 
 
@@ -299,7 +299,7 @@ def _bare_parquet(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
         raise ValueError("none of its columns is a geometry")
     column = frame.pop(names[0])
     texts = column.map(lambda v: isinstance(v, str)).any()
-    shapes = (shapely.from_wkt if texts else shapely.from_wkb)(column.to_numpy(object))
+    shapes = (from_wkt if texts else from_wkb)(column.to_numpy(object))
     return frame, shapes
 
 # %% ../../nbs/base/road_files.ipynb #9cdbc724
