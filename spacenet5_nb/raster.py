@@ -39,7 +39,7 @@ from rasterio.windows import Window
 __all__ = ['FIXED_LIMITS', 'open_raster', 'valid_pixels', 'check_budget', 'read', 'read_picture', 'Grid', 'grid_in', 'write',
            'read_named', 'grid_of', 'as_grid', 'ground_size', 'gsd_of', 'lonlat_bounds', 'lonlat_ring', 'target_grid',
            'resample', 'stretch_limits', 'to_8bit', 'band_order', 'bands_of', 'picture_notes', 'limits_of',
-           'checked_target', 'read_valid', 'read_chip']
+           'outside_crs', 'checked_target', 'read_valid', 'read_chip']
 
 # %% ../nbs/00b_raster.ipynb #a82d6566
 @contextlib.contextmanager
@@ -660,6 +660,17 @@ def limits_of(
     return [pairs[b - 1] for b in bands]
 
 # %% ../nbs/00b_raster.ipynb #87673121
+def outside_crs(path: object, grid: Grid) -> DataError:
+    "Why an image lies nowhere on the Earth, and what mends that."
+    at = ", ".join(f"{v:.12g}" for v in grid.transform[:6])
+    return DataError(
+        path,
+        f"lies outside the area of its CRS ({crs_text(grid.crs)[:40]}; transform {at})",
+        "Put the right georeference into it: `rio edit-info FILE --crs EPSG:... --transform "
+        "'[...]'`.",
+    )
+
+
 def checked_target(
     path: str | Path,  # the image, for messages
     source: Grid,  # its grid
@@ -669,11 +680,7 @@ def checked_target(
     """`target_grid`, refused where the image lies off the Earth or would not fit `memory_gb` there,
     as bands and validity in 32-bit floats."""
     if not np.isfinite(ground_size(source)).all():
-        raise DataError(
-            path,
-            "lies outside the area of its CRS",
-            "Check its georeference; `rio info` shows bounds and CRS.",
-        )
+        raise outside_crs(path, source)
     target = target_grid(source, gsd_m)
     needed, budget = (
         (n_bands + 1) * target.shape[0] * target.shape[1] * 4 / 1e9,

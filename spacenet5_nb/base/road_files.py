@@ -253,7 +253,7 @@ def _read_gdal(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndar
     except Exception as e:  # GDAL's and SQLite's own words, of many classes
         raise _unreadable(path, kind, e) from e
     columns = dict(zip(map(str, meta["fields"]), fields, strict=True))
-    shapes = shapely.from_wkb(blobs) if blobs is not None else np.array([], object)
+    shapes = from_wkb(blobs) if blobs is not None else np.array([], object)
     return pd.DataFrame(columns, dtype=object), shapes, meta["crs"]
 
 

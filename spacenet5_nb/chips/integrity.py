@@ -104,11 +104,7 @@ def scan_label(
     if not len(rows.lines):
         return {"classes": {}, "speeds": {}, "heard": {}}, list(rows.problems)
     if not shapely.intersects(beside(rows.lines, bounds), shapely.box(*bounds)).any():
-        raise DataError(
-            file_of(path),
-            "does not overlap its image",
-            "Check that label and image are the same chip and that both name the right CRS.",
-        )
+        raise _elsewhere(path, rows.lines, bounds)
     return _road_km(rows, file_of(path))
 
 
@@ -129,6 +125,24 @@ def _road_km(rows: Rows, name: object) -> tuple[dict[str, dict], list[str]]:
     sums = {what: pd.Series(km).groupby(keys).sum().to_dict() for what, keys in by.items()}
     said = {"heard": heard._asdict() if heard else {}}
     return {"speeds": {}} | sums | said, [*rows.problems, *notes]
+
+
+def _elsewhere(
+    path: str, lines: np.ndarray, bounds: tuple[float, float, float, float]
+) -> DataError:
+    "Why a label does not belong to its image."
+    turned = shapely.transform(lines, lambda xy: xy[:, ::-1])
+    if shapely.intersects(turned, shapely.box(*bounds)).any():
+        return DataError(
+            file_of(path),
+            "has latitude before longitude",
+            "Exchange them (QGIS: Swap X and Y coordinates), or export it again.",
+        )
+    return DataError(
+        file_of(path),
+        "does not overlap its image",
+        "Check that label and image are the same chip and that both name the right CRS.",
+    )
 
 # %% ../../nbs/chips/integrity.ipynb #4904c171
 # of a chip that could not be read
