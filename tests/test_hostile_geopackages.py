@@ -195,24 +195,17 @@ def write_rows(path: Path, geometry: bytes) -> Path:
 
 
 def test_geometries_that_are_none(tmp_path):
-<<<<<<< HEAD
     "Nested, cut off, of another kind: refused by name, and the process lives on; an arc is read."
-=======
-    "Nested, cut off, of another kind: refused by name, and the process lives on."
->>>>>>> 0f8716f5c89aa3483c78392103bd18a36d04342f
     line = shapely.LineString([(0, 0), (1, 1)]).wkb
     blobs = {
         "nested": struct.pack("<BII", 1, 7, 1) * 300_000 + line,
         "nested-lines": struct.pack("<BII", 1, 5, 1) * 300_000 + line,
         "many-points": struct.pack("<BII", 1, 2, 2**31 - 1),
         "cut": line[:-3],
-<<<<<<< HEAD
         "nested-curves": struct.pack("<BII", 1, 9, 1) * 300_000 + line,
         "curve": struct.pack("<BII6d", 1, 8, 3, 0, 0, 1, 1, 2, 0),
-=======
         "cut-curve": struct.pack("<BII6d", 1, 8, 3, 0, 0, 1, 1, 2, 0)[:-3],
-        "nested-curves": struct.pack("<BII", 1, 11, 1) * 300_000 + line,
->>>>>>> 0f8716f5c89aa3483c78392103bd18a36d04342f
+        "nested-curve-lines": struct.pack("<BII", 1, 11, 1) * 300_000 + line,
         "text": b"LINESTRING (0 0, 1 1)",
     }
     outcomes = read_all([write_rows(tmp_path / f"{n}.gpkg", b) for n, b in blobs.items()])
