@@ -243,7 +243,6 @@ def test_every_name_of_the_package_is_defined():
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-500:]
 
 
-
 def test_sizes_of_functions():
     "Half have 8 statements or fewer, 9 in 10 have fewer than 20, none has more than 40."
     sizes = sorted(
