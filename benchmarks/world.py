@@ -233,11 +233,14 @@ def train(a, out, preset):
     generated = sorted(set(chips.city) - set(WEIGHTS))
     weights = WEIGHTS | dict.fromkeys(generated, (1 - sum(WEIGHTS.values())) / len(generated))
     more = {"train": {"city_balanced": weights}}
+    network = asdict(preset.folds[0]) | ({"encoder": a.encoder} if a.encoder else {})
     if a.begin_with:
-        more["folds"] = [asdict(preset.folds[0]) | {"pretrained": str(a.begin_with.resolve())}] * 2
+        network["pretrained"] = str(a.begin_with.resolve())
+    more["folds"] = [network] * 2
     if a.epochs:
         stage = asdict(preset.train.stages[-1]) | {"epochs": a.epochs, "lr": [[0, a.lr]]}
-        more["train"]["stages"] = [stage | {"validate_every": a.epochs}]
+        crop = {"crop_px": a.crop or stage["crop_px"], "batch": a.batch or stage["batch"]}
+        more["train"]["stages"] = [stage | crop | {"validate_every": a.epochs}]
     p = load_preset({"base": a.preset, "name": "world", **more})
     chips = chips.assign(fold=np.where(held_out, 0, 1))
     folder = out / a.name
@@ -363,6 +366,9 @@ def parsed():
     ask.add_argument("--begin-with", type=Path, help="a member to go on from")
     ask.add_argument("--epochs", type=int, default=0, help="0: the preset's")
     ask.add_argument("--lr", type=float, default=0.001, help="with --epochs")
+    ask.add_argument("--crop", type=int, default=0, help="with --epochs: pixels of a side")
+    ask.add_argument("--batch", type=int, default=0, help="with --epochs: crops a step")
+    ask.add_argument("--encoder", default="", help="timm's name [default: the preset's]")
     ask.add_argument("--preset", default="world")
     ask.add_argument("--device", default="auto")
     ask.add_argument("--seed", type=int, default=load_settings().seed)
