@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import os
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,27 @@ def load_settings(
     """Read settings.ini, let the environment override it,
     and refuse unknown keys and wrong types by name."""
     path = Path(path) if path else workspace_root() / "settings.ini"
+    values: dict[str, Any] = dict(_in_file(path, _stamp(path)))
+    for key, variable in _SETTINGS_ENV.items():
+        if variable in os.environ:
+            values[key] = _typed_setting(f"${variable}", key, os.environ[variable])
+    for key in ("data_root", "outputs_root"):
+        values[key] = _absolute(path, key, values.get(key, getattr(Settings, key)))
+    return Settings(**values)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    "What changes when a file does; it is asked for a thousand times in a scan."
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=8)
+def _in_file(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
+    "The settings of a file that has a stamp."
     ini = _read_ini(path)
     known = {f.name: f.type for f in fields(Settings)}
     values: dict[str, Any] = {}
@@ -87,12 +109,7 @@ def load_settings(
                     path, f"unknown key '{key}'", f"Known keys: {', '.join(known)}."
                 )
             values[key] = _typed_setting(path, key, text)
-    for key, variable in _SETTINGS_ENV.items():
-        if variable in os.environ:
-            values[key] = _typed_setting(f"${variable}", key, os.environ[variable])
-    for key in ("data_root", "outputs_root"):
-        values[key] = _absolute(path, key, values.get(key, getattr(Settings, key)))
-    return Settings(**values)
+    return values
 
 
 _INI_CURE = "Compare it with docs/settings.md."
