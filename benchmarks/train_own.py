@@ -22,14 +22,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # files, no windows
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from leave_one_out import SCORES, make_preset, open_chips, score_of, with_interval
 
+from spacenet5_nb.base.pyplot import plt
 from spacenet5_nb.core import DataError, Run, load_preset, load_settings, write_json
 from spacenet5_nb.extract import find_members
 from spacenet5_nb.inference.members import weights_hash
