@@ -2463,6 +2463,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'spacenet5_nb.masks.paint_crossings': ('masks.html#paint_crossings', 'spacenet5_nb/masks.py'),
                                     'spacenet5_nb.masks.paint_junctions': ('masks.html#paint_junctions', 'spacenet5_nb/masks.py'),
                                     'spacenet5_nb.masks.paint_speed': ('masks.html#paint_speed', 'spacenet5_nb/masks.py'),
+                                    'spacenet5_nb.masks.paint_target': ('masks.html#paint_target', 'spacenet5_nb/masks.py'),
                                     'spacenet5_nb.masks.speed_layers': ('masks.html#speed_layers', 'spacenet5_nb/masks.py'),
                                     'spacenet5_nb.masks.speed_values': ('masks.html#speed_values', 'spacenet5_nb/masks.py')},
             'spacenet5_nb.model': { 'spacenet5_nb.model._step': ('model.html#_step', 'spacenet5_nb/model.py'),
