@@ -247,7 +247,8 @@ def extract(
     count, most, taken = bands_to_give(image)
     paths, notes = fitting(find_members(members), count, image, most)
     notes += taken
-    say(f"{file_of(image).name}: {len(paths)} members; looking at its values")
+    name = file_of(given).name
+    say(f"{name}: {len(paths)} members; looking at its values")
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
     n_bands = max(i["spec"]["in_channels"] for i in infos)
@@ -258,10 +259,10 @@ def extract(
         stretch=stretch or ("fixed" if infos[0].get("stretch") == "fixed" else ""),
         most=4_000_000,
     )
-    say(f"{file_of(image).name}: {assumed(scene)}")
+    say(f"{name}: {assumed(scene)}")
     notes += check_image(scene, infos)
     for note in notes:
-        say(f"warning: {file_of(image).name}: {note}")
+        say(f"warning: {name}: {note}")
     g, probs = roads_of(
         scene,
         paths,
@@ -285,7 +286,11 @@ def extract(
             "own imagery train your own: spacenet5 train-own"
         )
     return Extraction(
-        g, out, probs, write_map(g, scene, probs, out, say) if html else None, tuple(notes)
+        g,
+        out,
+        probs,
+        write_map(g, scene, Path(name).stem, out, say) if html else None,
+        tuple(notes),
     )
 
 # %% ../nbs/08c_extract.ipynb #81292dae
@@ -456,10 +461,13 @@ def picture(
 
 
 def write_map(
-    g: nx.MultiGraph, scene: Scene, probs: Path, out: Path, say: Callable[[str], None]
+    g: nx.MultiGraph,
+    scene: Scene,
+    name: str,  # of the image, as a person knows it
+    out: Path,
+    say: Callable[[str], None],
 ) -> Path:
     "The roads over the image as one HTML file."
-    name = file_of(scene.path).stem
     title = f"Roads of {name}" + " (a local grid, no place on Earth)" * is_local(scene.grid)
     page = maps.speed_map(
         {name: g}, imagery={name: picture(scene)}, title=title, attribution=credit_of(scene.path)
