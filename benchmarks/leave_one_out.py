@@ -144,12 +144,12 @@ def dice_of(run, chip, road):
     return 2 * ((found >= 128) & truth).sum() / max((found >= 128).sum() + truth.sum(), 1)
 
 
-def score_of(run, chip, member):
+def score_of(run, chip, *members):
     """Dice and APLS of one chip, averaged over the preset's views; given the file, pixels
     without data are no road, as in the pipeline.
     """
     probs = ensemble.predict(
-        [member], chip["image"], tta=run.preset.ensemble.tta, device="cpu", as_bytes=True
+        list(members), chip["image"], tta=run.preset.ensemble.tta, device="cpu", as_bytes=True
     )
     return {
         "dice": float(dice_of(run, chip, probs[run.preset.channels.road])),

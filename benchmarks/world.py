@@ -346,7 +346,7 @@ def nine(a, out, preset):
     run = Run("nine", folder, a.nine_data, preset, a.seed)
     chips = open_chips(run, 0)
     rows = [
-        {"chip": c["chip"], **score_of(run, c, find_members(a.members))}
+        {"chip": c["chip"], **score_of(run, c, *find_members(a.members))}
         for _, c in chips.iterrows()
     ]
     table = pd.DataFrame(rows)
