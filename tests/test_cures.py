@@ -8,6 +8,7 @@ import ast
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,7 @@ from rasterio.control import GroundControlPoint as Point2  # isort: skip
 PACKAGE = Path(__file__).parents[1] / "spacenet5_nb"
 READERS = [  # modules whose messages a person meets with files of their own
     "base/band_roles",
+    "base/geopackage",
     "base/known_pixels",
     "base/labels",
     "base/path_options",
@@ -142,6 +144,18 @@ def _(folder, fails):
     assert "main" in cure and len(read_rows(f"{folder / 'a.gpkg'}#layer=minor").lines) == 1
     points = roads(folder / "points.gpkg", Point(33, 15.6))
     assert fails(lambda: read_rows(points)) == "Export the streets as lines."
+
+
+@row("base/geopackage", "has changes that are not in it yet")
+def _(folder, fails):
+    path = roads(folder / "a.gpkg", LINE)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("CREATE TABLE notes (text)")
+    db.commit()
+    assert "Close the program" in fails(lambda: read_rows(path))
+    db.close()
+    assert len(read_rows(path).lines) == 1
 
 
 @row("base/road_files", "is too large to be one file of roads")
