@@ -10,12 +10,13 @@ LINKS := $(if $(filter cpu,$(TORCH)),$(CPU_LINKS:%=--find-links %))
 # beside one busy process on two cores)
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help demo test test-notebooks test-quick test-all lab install lint hooks clean-venv
+.PHONY: help demo test test-notebooks test-quick test-all fuzz lab install lint hooks clean-venv
 
 help:
 	@echo "make demo      train four folds on generated cities, score them, draw the map"
 	@echo "make test      run the notebooks' assertions and the tests"
 	@echo "make test-all  the slow tests too"
+	@echo "make fuzz      damaged files for every reader, ten minutes: EXAMPLES=200 SEED=0"
 	@echo "make lab       open JupyterLab in nbs/"
 	@echo "make lint      ruff; notebooks clean and exported"
 	@echo "make hooks     git merges and shows notebooks cell by cell in this clone"
@@ -53,6 +54,11 @@ test-quick: install
 
 test-all: test
 	$(BIN)/pytest -m slow --durations=10
+
+EXAMPLES ?= 200
+SEED ?= 0
+fuzz: install
+	$(BIN)/python -m tests.fuzz --examples $(EXAMPLES) --seed $(SEED)
 
 lab: install
 	@$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements"   # no question about news at the first start

@@ -2,7 +2,7 @@
 workspace, from ImageNet's weights and from fresh ones, at 2, 4 and 8 chips.
 
     .venv/bin/python benchmarks/train_own.py [--arms world imagenet fresh] [--chips 2 4 8]
-        [--draws 2 2 3] [--steps 250] [--minutes 40] [--out outputs/train-own-curve]
+        [--draws 2 2 3] [--steps 200] [--minutes 40] [--out outputs/train-own-curve]
 
 Nine chips of SpaceNet 3 Las Vegas, of which the members have seen none. A draw is an order of the
 nine: the first chips are trained on, all others are scored, and each arm gets the same. Arms differ
@@ -22,14 +22,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # files, no windows
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from leave_one_out import SCORES, make_preset, open_chips, score_of, with_interval
 
+from spacenet5_nb.base.pyplot import plt
 from spacenet5_nb.core import DataError, Run, load_preset, load_settings, write_json
 from spacenet5_nb.extract import find_members
 from spacenet5_nb.inference.members import weights_hash
@@ -172,7 +169,7 @@ def parsed():
     ask.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     ask.add_argument("--chips", nargs="+", type=int, default=[2, 4, 8])
     ask.add_argument("--draws", nargs="+", type=int, default=[2, 2, 3], help="one a --chips")
-    ask.add_argument("--steps", type=int, default=250)
+    ask.add_argument("--steps", type=int, default=200)
     ask.add_argument("--minutes", type=float, default=40)
     ask.add_argument("--preset", default="small")
     ask.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")

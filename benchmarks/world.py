@@ -13,12 +13,13 @@ source; a source of fewer than five groups is in none, so always trained on. `tr
 every tile that is in no fold of `--without`, and from no tile of `--source-out`; preset `world`
 says how. `score` prints, for each source, the F1 of centre lines (within 5 m; precision and recall
 beside it, all tiles of the source together) and APLS_length with the interval of a bootstrap over
-tiles. Its truth are the centre lines of the label masks, cut to where the image has data. `nine`
-scores nine Las Vegas chips with line labels, which `train` never sees. `ship` writes weights of 16
-bits into the package.
+tiles, and APLS and TOPO by the protocol of SAM-Road's SpaceNet table. Its truth are the centre
+lines of the label masks, cut to where the image has data. `nine` scores nine Las Vegas chips with
+line labels, which `train` never sees. `ship` writes weights of 16 bits into the package.
 """
 
 import argparse
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from scipy import stats
 from skimage.transform import resize, rotate
 
 from spacenet5_nb import demo, ensemble, graph, masks, model, raster, vectorize
-from spacenet5_nb.apls import apls
+from spacenet5_nb.apls import apls, apls_sat2graph
 from spacenet5_nb.core import (
     Channels,
     DataError,
@@ -41,9 +42,14 @@ from spacenet5_nb.core import (
     load_preset,
     load_settings,
     write_json,
+    write_text,
 )
 from spacenet5_nb.explore import find_chips
 from spacenet5_nb.extract import band_count, find_members, world_folder
+from spacenet5_nb.judge.pixel_roads import pixels_of_roads
+from spacenet5_nb.judge.routes import roads_of
+from spacenet5_nb.networks.member_header import SUMS
+from spacenet5_nb.topo import topo_sat2graph
 from spacenet5_nb.train import fit
 
 CRS = raster.CRS.from_epsg(32611)  # tiles have no place: each is put at the same one
@@ -230,11 +236,14 @@ def train(a, out, preset):
     generated = sorted(set(chips.city) - set(WEIGHTS))
     weights = WEIGHTS | dict.fromkeys(generated, (1 - sum(WEIGHTS.values())) / len(generated))
     more = {"train": {"city_balanced": weights}}
+    network = asdict(preset.folds[0]) | ({"encoder": a.encoder} if a.encoder else {})
     if a.begin_with:
-        more["folds"] = [asdict(preset.folds[0]) | {"pretrained": str(a.begin_with.resolve())}] * 2
+        network["pretrained"] = str(a.begin_with.resolve())
+    more["folds"] = [network] * 2
     if a.epochs:
         stage = asdict(preset.train.stages[-1]) | {"epochs": a.epochs, "lr": [[0, a.lr]]}
-        more["train"]["stages"] = [stage | {"validate_every": a.epochs}]
+        crop = {"crop_px": a.crop or stage["crop_px"], "batch": a.batch or stage["batch"]}
+        more["train"]["stages"] = [stage | crop | {"validate_every": a.epochs}]
     p = load_preset({"base": a.preset, "name": "world", **more})
     chips = chips.assign(fold=np.where(held_out, 0, 1))
     folder = out / a.name
@@ -261,6 +270,18 @@ def f1_of(rows):
     return 2 * precision * recall / max(precision + recall, 1e-9), precision, recall
 
 
+def papers(truth, found):
+    """APLS and TOPO as SAM-Road prints them on SpaceNet's tiles of 400 pixels, a metre a pixel; a
+    tile that cannot be scored is left out of the mean, as there."""
+    pixels = [pixels_of_roads(roads_of(g), CORNER) for g in (truth, found)]
+    a, t = apls_sat2graph(*pixels, variant="small_samroad"), topo_sat2graph(*pixels, radius=0.0015)
+    return {
+        "apls_papers": a.score,
+        "topo_precision": t.precision if t.starts else np.nan,
+        "topo_recall": t.recall if t.starts else np.nan,
+    }
+
+
 def score_tile(row, opened, preset):
     "One tile's centre lines and routes against its mask's."
     grid = raster.grid_of(row.image)
@@ -278,6 +299,7 @@ def score_tile(row, opened, preset):
         "chip": row.chip,
         "source": row.city,
         "apls_length": score,
+        **papers(truth, found),
         **lengths(truth, found),
     }
 
@@ -297,6 +319,12 @@ def score(a, out, preset):
         print(
             f"{source}: {len(mine)} tiles, F1 {f1:.3f} (precision {precision:.3f}, recall "
             f"{recall:.3f}), APLS_length {spread(mine.apls_length)}"
+        )
+        p, r = mine.topo_precision.mean(), mine.topo_recall.mean()
+        print(
+            f"  as SAM-Road scores tiles of 400 pixels: APLS {spread(mine.apls_papers)} over "
+            f"{mine.apls_papers.count()} tiles, TOPO precision {p:.3f}, recall {r:.3f}, F1 "
+            f"{2 * p * r / (p + r):.3f} over {mine.topo_precision.count()}"
         )
     write_json(out / f"{Path(a.members).parent.name}-tiles.json", rows.to_dict("records"))
 
@@ -336,6 +364,9 @@ def ship(a, out, preset):
         to = world_folder() / f"{k}.safetensors"
         model.save(net, to, half=True)
         print(f"{to}: {to.stat().st_size / 1e6:.1f} MB")
+    made = sorted(world_folder().glob("*.safetensors"))
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}" for p in made]
+    write_text(world_folder() / SUMS, "\n".join(lines) + "\n")
 
 
 COMMANDS = {"train": train, "score": score, "nine": nine, "ship": ship}
@@ -357,6 +388,9 @@ def parsed():
     ask.add_argument("--begin-with", type=Path, help="a member to go on from")
     ask.add_argument("--epochs", type=int, default=0, help="0: the preset's")
     ask.add_argument("--lr", type=float, default=0.001, help="with --epochs")
+    ask.add_argument("--crop", type=int, default=0, help="with --epochs: pixels of a side")
+    ask.add_argument("--batch", type=int, default=0, help="with --epochs: crops a step")
+    ask.add_argument("--encoder", default="", help="timm's name [default: the preset's]")
     ask.add_argument("--preset", default="world")
     ask.add_argument("--device", default="auto")
     ask.add_argument("--seed", type=int, default=load_settings().seed)

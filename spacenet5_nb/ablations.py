@@ -446,7 +446,7 @@ def open_real(r: Run, root: str, gsd: str = "") -> pd.DataFrame:
         raise core.DataError(root, "holds no labelled chip", "Name another folder: real_root.")
     folders = [file_of(image).parent.parent.name for image in chips.image]
     chips = chips.assign(city=np.where(chips.aoi > 0, chips.city, folders))
-    part = deal_groups(chips.city, groups_of(chips.chip, gsd), r.seed)
+    part = deal_groups(chips.city, groups_of(chips.image, gsd), r.seed)
     n = len(r.preset.folds)
     return chips.assign(split=np.where(part == 0, "test", "train"), fold=part - 1).assign(
         fold=lambda t: t.fold.where(t.fold < n, t.fold % n)
@@ -454,20 +454,22 @@ def open_real(r: Run, root: str, gsd: str = "") -> pd.DataFrame:
 
 
 def groups_of(
-    chips: pd.Series,  # ids
+    images: pd.Series,  # of chips; windows of one image belong together
     gsd: str = "",  # perhaps a table: dataset, image, group
 ) -> pd.Series:  # a name each; neighbours share one
-    "Which chips belong together, as far as the table of pixel sizes says."
+    "Which chips belong together: windows of one image, and what the table of pixel sizes says."
     from spacenet5_nb.base.chip_ids import safe_name
+    from spacenet5_nb.base.path_options import file_of
 
+    files = images.map(lambda image: file_of(image).stem)
     if not gsd.lower().endswith(".csv"):
-        return chips
+        return files
     table = pd.read_csv(gsd, dtype=str, keep_default_na=False)
     if not {"image", "group"} <= set(table):
-        return chips
+        return files
     stem = table["image"].str.rsplit(".", n=1).str[0]
     names = table["dataset"] + "_" + stem if "dataset" in table else stem
-    return chips.map(dict(zip(names.map(safe_name), table["group"], strict=True))).fillna(chips)
+    return files.map(dict(zip(names.map(safe_name), table["group"], strict=True))).fillna(files)
 
 
 def deal_groups(city: pd.Series, group: pd.Series, seed: int) -> pd.Series:  # 0: kept out; 1 to 4

@@ -40,6 +40,7 @@ from .raster import Grid, write
 from .cities.rendering import Window, render, to_rgb
 from .speed_limits import speed_of
 from .cities.streets import Street, pieces
+from .base.temporary_names import sweep, temporary_name
 from .cities.town import build_scene
 
 # %% auto #0
@@ -645,32 +646,19 @@ def _is_there(root: Path, asked: dict, overwrite: bool) -> bool:
 
 def _fresh_folder(root: Path) -> Path:
     "An empty folder beside `root`; what a killed run left behind is removed."
-    tmp = root.parent / f".tmp-{root.name}-{os.getpid()}"
+    tmp = root.parent / temporary_name()
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        for old in root.parent.glob(f".tmp-{root.name}-*"):
-            if old == tmp or not _is_alive(old.name.rsplit("-", 1)[1]):
-                shutil.rmtree(old)
+        sweep(root.parent)
         tmp.mkdir()
     except OSError as e:
         raise write_error(root, e) from e
     return tmp
 
 
-def _is_alive(pid: str) -> bool:
-    "Whether a process of this number runs, as far as we may know."
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _put_in_place(tmp: Path, root: Path) -> None:
     "Rename the finished folder to `root`; an older world steps aside first."
-    old = tmp.with_name(f".tmp-{root.name}-old-{os.getpid()}")
+    old = root.parent / temporary_name()
     if root.exists():
         os.replace(root, old)
     os.replace(tmp, root)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import raster
 from .base.parallel import parallel
-from .core import Run, StageError, load_settings
+from .core import CheckpointError, Run, StageError, load_settings
 from spacenet5_nb.inference.members import (  # noqa: F401  (known by this module's name too)
     Member,
     open_members,
@@ -100,10 +100,15 @@ def mean_of_members(
     first = members[0].net
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(first.mean.device)
     total = torch.zeros(first.spec["out_channels"], *image.shape[-2:], device=pixels.device)
-    batch = batch or views_at_once(pixels.device)
+    batch, sums = batch or views_at_once(pixels.device), []
     for m in members:
         p = mean_of_views(m, pixels[: m.net.spec["in_channels"]], VIEWS[tta], batch)
         total.add_((p >= 0.5).float() if combine == "vote" else p, alpha=m.weight)
+        sums.append(p.sum())
+    if not torch.stack(sums).isfinite().all():
+        no_number = next(m for m, s in zip(members, sums, strict=True) if not s.isfinite())
+        problem = "gives values that are no numbers for this image"
+        raise CheckpointError(no_number.name, problem, "Take another member: its weights are off.")
     return total.div_(sum(m.weight for m in members))
 
 

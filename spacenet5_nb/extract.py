@@ -24,7 +24,6 @@ from spacenet5_nb.core import (
     DataError,
     FoldConfig,
     Preset,
-    PresetError,
     Run,
     StageError,
     check_run_name,
@@ -39,6 +38,7 @@ from .mapping.image_overlays import Overlay, warp_rgb
 from .networks.training_profile import looks_of, strange
 from .acquire.street_topology import node_file
 from .base.chip_ids import safe_name
+from .base.files import check_name
 from .base.local_grid import DRIVERS, is_local, place_problem, placed
 from .base.path_options import file_of, join_source, split_source
 from .base.road_files import road_kind
@@ -247,7 +247,8 @@ def extract(
     count, most, taken = bands_to_give(image)
     paths, notes = fitting(find_members(members), count, image, most)
     notes += taken
-    say(f"{file_of(image).name}: {len(paths)} members; looking at its values")
+    name = file_of(given).name
+    say(f"{name}: {len(paths)} members; looking at its values")
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
     n_bands = max(i["spec"]["in_channels"] for i in infos)
@@ -258,10 +259,10 @@ def extract(
         stretch=stretch or ("fixed" if infos[0].get("stretch") == "fixed" else ""),
         most=4_000_000,
     )
-    say(f"{file_of(image).name}: {assumed(scene)}")
+    say(f"{name}: {assumed(scene)}")
     notes += check_image(scene, infos)
     for note in notes:
-        say(f"warning: {file_of(image).name}: {note}")
+        say(f"warning: {name}: {note}")
     g, probs = roads_of(
         scene,
         paths,
@@ -285,7 +286,11 @@ def extract(
             "own imagery train your own: spacenet5 train-own"
         )
     return Extraction(
-        g, out, probs, write_map(g, scene, probs, out, say) if html else None, tuple(notes)
+        g,
+        out,
+        probs,
+        write_map(g, scene, Path(name).stem, out, say) if html else None,
+        tuple(notes),
     )
 
 # %% ../nbs/08c_extract.ipynb #81292dae
@@ -296,6 +301,8 @@ def check_names(out: Path, image: str) -> None:
         raise DataError(
             out, "is no kind of road file", f"Use a name that ends in {', '.join(formats.WRITERS)}."
         )
+    for path, later in ((out, ""), (probs_path(out), ".parts"), (out.with_suffix(".html"), "")):
+        check_name(path, later)
     if not file_of(image).is_file():
         raise DataError(file_of(image), "no such file", "Check the path.")
     if probs_path(out).resolve() == file_of(image).resolve():
@@ -360,12 +367,12 @@ def _most(source: Any, image: str | Path) -> int:
 def preset_of(info: dict[str, Any], preset: str | Preset, say: Callable[[str], None]) -> Preset:
     """How probabilities become roads: as asked for, else as the members' own preset says, else
     as best does; what the bands are, the members say."""
-    name = preset or info.get("preset", "")
-    try:
+    name = info.get("preset", "")
+    if preset:
+        p = load_preset(preset)
+    elif name in preset_names():  # a name, never a path: a header may not choose a file
         p = load_preset(name)
-    except PresetError:
-        if preset:
-            raise
+    else:
         say(f"The members' preset '{name}' is not here: roads are traced as preset best does.")
         p = load_preset("best")
     return replace(p, channels=info_channels(info))
@@ -454,10 +461,13 @@ def picture(
 
 
 def write_map(
-    g: nx.MultiGraph, scene: Scene, probs: Path, out: Path, say: Callable[[str], None]
+    g: nx.MultiGraph,
+    scene: Scene,
+    name: str,  # of the image, as a person knows it
+    out: Path,
+    say: Callable[[str], None],
 ) -> Path:
     "The roads over the image as one HTML file."
-    name = file_of(scene.path).stem
     title = f"Roads of {name}" + " (a local grid, no place on Earth)" * is_local(scene.grid)
     page = maps.speed_map(
         {name: g}, imagery={name: picture(scene)}, title=title, attribution=credit_of(scene.path)
@@ -567,6 +577,8 @@ def train_own(
     check_map_fits(image)
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
+    out = Path(out or r.folder / f"{name}.gpkg")
+    check_names(out, str(image))
     if begin_with:
         preset = str(begun_preset(preset, begin_with, r.folder, say))
     root, label = own_folder(r, image, str(labels))
@@ -583,7 +595,7 @@ def train_own(
     return extract(
         image,
         r.folder / "folds",
-        out or r.folder / f"{name}.gpkg",
+        out,
         tta=tta,
         preset=preset,
         devices=devices or "auto",

@@ -29,6 +29,7 @@ from .base.known_channels import known_of_tags
 from .base.labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
 from .base.temporary_names import temporary_folder
 from .base.well_known import from_wkb, from_wkt
+from .base.xml_prolog import refuse_document_type
 from .speed_limits import MPH_TO_KPH, MPH_TO_MPS, level_of, speed_of  # noqa: F401
 
 # isort: split
@@ -345,6 +346,7 @@ def _read_gpkg(path: Path) -> nx.MultiGraph:
 
 def _read_graphml(path: Path) -> nx.MultiGraph:
     "GraphML in which every edge has a geometry, as `write` makes it."
+    refuse_document_type(path, "Export it again.")
     raw = nx.read_graphml(path, node_type=int, force_multigraph=True)
     g = empty(raw.graph["crs"])
     g.add_nodes_from((n, {"x": float(d["x"]), "y": float(d["y"])}) for n, d in raw.nodes(data=True))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['speed_values', 'speed_layers', 'paint_speed', 'paint_junctions', 'paint_crossings', 'make_masks', 'hide_nodata',
-           'make_chip_mask', 'make_all_masks', 'compare_masks', 'road_dice']
+           'paint_target', 'make_chip_mask', 'make_all_masks', 'compare_masks', 'road_dice']
 
 # %% ../nbs/02_masks.ipynb #2ddf65c0
 from collections.abc import Iterable, Iterator, Sequence
@@ -138,6 +138,21 @@ def hide_nodata(
         band[missing] = 0
     return masks
 
+# %% ../nbs/02_masks.ipynb #1ca60001
+def paint_target(
+    labels: str | Path | gpd.GeoDataFrame | Rows,
+    grid: Grid,
+    channels: Channels,
+    config: MasksConfig,  # a preset's `masks`
+    surface: np.ndarray | None = None,  # (H, W) of read_surface, instead of the road's strips
+) -> np.ndarray:  # uint8 (bands, H, W) of make_masks
+    "A target as a preset wants it."
+    options = {k: v for k, v in asdict(config).items() if k != "surface"}
+    out = make_masks(labels, grid, channels, **options)
+    if surface is not None:
+        out[channels.road] = surface
+    return out
+
 # %% ../nbs/02_masks.ipynb #8c3b0478
 def make_chip_mask(
     # image, label, target path, gsd_m, channels, options
@@ -146,12 +161,9 @@ def make_chip_mask(
     "Write one chip's target; the work of one process."
     image, label, path, gsd_m, channels, config = job
     grid, valid = read_valid(image, 3, gsd_m=gsd_m)
-    rows, options = rows_of(label), asdict(config)
-    surface = read_surface(label, image, grid) if options.pop("surface") else None
-    masks = make_masks(rows, grid, channels, **options)
-    if surface is not None:
-        masks[channels.road] = surface
-    masks = hide_nodata(masks, valid)
+    rows = rows_of(label)
+    surface = read_surface(label, image, grid) if config.surface else None
+    masks = hide_nodata(paint_target(rows, grid, channels, config, surface), valid)
     tags = known_tags(read_known(label), channels)
     masks[~np.array(is_known(tags, channels.names))] = 0
     write(path, masks, grid=grid, descriptions=channels.names, tags=tags)

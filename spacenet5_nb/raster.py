@@ -36,10 +36,10 @@ from rasterio.transform import from_gcps
 from rasterio.windows import Window
 
 # %% auto #0
-__all__ = ['FIXED_LIMITS', 'open_raster', 'valid_pixels', 'check_budget', 'read', 'read_picture', 'Grid', 'grid_in', 'write',
-           'read_named', 'grid_of', 'as_grid', 'ground_size', 'gsd_of', 'lonlat_bounds', 'lonlat_ring', 'target_grid',
-           'resample', 'stretch_limits', 'to_8bit', 'band_order', 'bands_of', 'picture_notes', 'limits_of',
-           'checked_target', 'read_valid', 'read_chip']
+__all__ = ['FIXED_LIMITS', 'open_raster', 'valid_pixels', 'check_budget', 'read', 'read_picture', 'read_opened', 'Grid',
+           'grid_in', 'write', 'read_named', 'grid_of', 'as_grid', 'ground_size', 'gsd_of', 'lonlat_bounds',
+           'lonlat_ring', 'target_grid', 'resample', 'stretch_limits', 'to_8bit', 'band_order', 'bands_of',
+           'picture_notes', 'edge_notes', 'limits_of', 'outside_crs', 'checked_target', 'read_valid', 'read_chip']
 
 # %% ../nbs/00b_raster.ipynb #a82d6566
 @contextlib.contextmanager
@@ -302,6 +302,14 @@ def read_picture(
     "Read a picture's pixels, 0 where alpha, a mask or a collar says that there is no data."
     with open_raster(path, picture=True) as source:
         return _decode(source, path, bands, window)
+
+
+def read_opened(
+    source: DatasetReader,  # of `open_raster`
+    path: str | Path,
+) -> np.ndarray:  # (bands, H, W) in the file's own type
+    "All pixels of an open file; what was decoded of it already is not decoded again."
+    return _decode(source, path)
 
 
 def _decode(
@@ -602,9 +610,16 @@ def picture_notes(
 ) -> list[str]:  # first of its bands, "" for nothing; then of its edges and alpha
     "What was taken for granted of an image: its bands' order, a collar, an alpha that is none."
     with open_raster(path, picture=True) as source:
-        whole = getattr(source, "_source", source) if window_of(path) else source
-        empty = getattr(getattr(whole, "empty", None), "note", "")
-        return [bands_of(source, n, path).note, *filter(None, [empty])]
+        return [bands_of(source, n, path).note, *edge_notes(source, path)]
+
+
+def edge_notes(
+    source: DatasetReader,  # an open picture
+    path: str | Path,
+) -> list[str]:
+    "What was taken for granted of an open picture's edges and of a band that is called alpha."
+    whole = getattr(source, "_source", source) if window_of(path) else source
+    return list(filter(None, [getattr(getattr(whole, "empty", None), "note", "")]))
 
 # %% ../nbs/00b_raster.ipynb #6c629e64
 FIXED_LIMITS = (
@@ -660,6 +675,17 @@ def limits_of(
     return [pairs[b - 1] for b in bands]
 
 # %% ../nbs/00b_raster.ipynb #87673121
+def outside_crs(path: object, grid: Grid) -> DataError:
+    "Why an image lies nowhere on the Earth, and what mends that."
+    at = ", ".join(f"{v:.12g}" for v in grid.transform[:6])
+    return DataError(
+        path,
+        f"lies outside the area of its CRS ({crs_text(grid.crs)[:40]}; transform {at})",
+        "Put the right georeference into it: `rio edit-info FILE --crs EPSG:... --transform "
+        "'[...]'`.",
+    )
+
+
 def checked_target(
     path: str | Path,  # the image, for messages
     source: Grid,  # its grid
@@ -669,11 +695,7 @@ def checked_target(
     """`target_grid`, refused where the image lies off the Earth or would not fit `memory_gb` there,
     as bands and validity in 32-bit floats."""
     if not np.isfinite(ground_size(source)).all():
-        raise DataError(
-            path,
-            "lies outside the area of its CRS",
-            "Check its georeference; `rio info` shows bounds and CRS.",
-        )
+        raise outside_crs(path, source)
     target = target_grid(source, gsd_m)
     needed, budget = (
         (n_bands + 1) * target.shape[0] * target.shape[1] * 4 / 1e9,

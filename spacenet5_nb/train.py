@@ -29,7 +29,8 @@ from .training.fold_checkpoints import Keeper, build_empty, make_room, usable_re
 from .training.learning_rate import learning_rate
 from .training.lightning_stage import check_possible, fetch, make_loader, make_trainer
 from .training.lightning_stage import quiet, restore
-from .training.resume import State, fingerprint, fold_preset, read_resume, split
+from .training.resume import State, check_progress, fingerprint, fold_preset
+from .training.resume import read_resume, split
 from .training.validation import Score, validate, validation_sample
 from .training.weight_average import average_into
 
@@ -197,6 +198,7 @@ def fit(
     left = None if fresh else read_resume(out / "resume.ckpt", name)
     saved = usable_resume(left, out, score)
     state = State(**saved["state"]) if saved else State(name)
+    check_progress(out / "resume.ckpt", state, [s.epochs for s in t.stages])
     if saved and not state.may_go_on(t.max_hours):
         return pd.DataFrame(state.rows)
     set_threads()

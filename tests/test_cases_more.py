@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 import struct
+import unicodedata
 from pathlib import Path
 
 import geopandas as gpd
@@ -20,7 +21,7 @@ from spacenet5_nb import raster  # before rasterio: sets what GDAL may open
 from spacenet5_nb.base.labels import read_rows
 from spacenet5_nb.chips.chip_files import find_chips
 from spacenet5_nb.chips.integrity import scan_chips
-from spacenet5_nb.core import DataError
+from spacenet5_nb.core import DataError, parse_chip
 from spacenet5_nb.inference.vrt_mosaic import open_mosaic
 from spacenet5_nb.speed_limits import MPH_TO_KPH, hear, level_of, speed_of
 
@@ -710,3 +711,39 @@ def test_other_vrts_are_refused_and_a_copy_is_the_cure(tmp_path, kind):
     with pytest.raises(DataError) as e:
         open_mosaic(path)
     assert "`rio convert town.vrt town.tif`" in e.value.cure
+
+
+# --- names
+
+TOGETHER = [
+    ["東京", "大阪", "القاهرة", "الرياض", "🏙️", "🌆"],
+    ["a b", "a_b", "a  b", "a-b", "a%20b", "a%b", "a.b", "a\nb", "a\tb"],
+    ["-a", "--help", "a", "a..", "CON", "nul", "COM1"],
+    ["a#1", "a&b", "a;b", "a'b", 'a"b', "a$b", "a(1)", "a[1]", "a,b", "a=b", "a@b", "a+b", "a~"],
+    ["x" * 240 + "1", "x" * 240 + "2", "京" * 80 + "1", "京" * 80 + "2"],
+    ["Town", "town", "TOWN"],
+]
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids=lambda n: ascii(n[0])[:20])
+def test_names_of_one_folder_stay_apart(tmp_path, names):
+    for k, name in enumerate(names):
+        place = GRID * Affine.translation(20 * k, 0)
+        picture(tmp_path / f"{name}.tif", noise()[:, :8, :8], transform=place)
+    chips = find_chips(tmp_path)["chip"]
+    assert len(set(chips)) == len(names)
+    assert all(len(f"{c}.graphml.tmp".encode()) < 200 and "/" not in c for c in chips)
+
+
+def test_the_same_stem_twice_is_refused_and_endings_do_not_matter(tmp_path):
+    for name in ("a.tif", "b.TIF", "c.tiff", "d.TIFF"):
+        picture(tmp_path / name, noise()[:, :8, :8])
+    assert sorted(find_chips(tmp_path)["chip"]) == ["a", "b", "c", "d"]
+    picture(tmp_path / "a.TIF", noise()[:, :8, :8])
+    with pytest.raises(DataError, match="has the same chip id"):
+        find_chips(tmp_path)
+
+
+def test_accents_of_macos_are_the_same_name():
+    whole, apart = (unicodedata.normalize(form, "Orléans") for form in ("NFC", "NFD"))
+    assert whole != apart and parse_chip(f"{whole}.tif").id == parse_chip(f"{apart}.tif").id

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from small_workspace import command, environment, results, run
 
-from spacenet5_nb import raster
+from spacenet5_nb import graph, raster
 from spacenet5_nb.core import open_run
 from spacenet5_nb.explore import load_chips
 from spacenet5_nb.pipeline import make_score
@@ -94,6 +94,26 @@ def test_the_end_says_where_things_are(world):
     assert all(
         name in world.said for name in ("map.html", "scores.csv", "solution.csv", "APLS_length")
     )
+
+
+def test_members_know_how_their_training_chips_look(world):
+    from spacenet5_nb.model import read_info
+    from spacenet5_nb.networks.training_profile import SIGNS
+
+    for path in (world.home / "outputs/demo/folds").glob("*/last.safetensors"):
+        looks = read_info(path)["trained_on"]["looks"]
+        assert set(looks) == set(SIGNS) and all(low <= high for low, high in looks.values())
+
+
+def test_the_demo_ends_on_a_real_picture(world):
+    "Roads of Las Vegas, by the members that come with the workspace."
+    folder = world.home / "outputs/demo/real"
+    said = next(line for line in world.said.splitlines() if "its map" in line)
+    assert "SpaceNet LLC / Maxar, CC BY-SA 4.0" in said and said.endswith("las_vegas.html")
+    roads = graph.read(folder / "las_vegas.gpkg")
+    km = sum(d["length"] for *_, d in roads.edges(data=True)) / 1000
+    assert 0.4 < km < 1.0, "two streets of 195 m, one of 150 m, and lanes"
+    assert "CC BY-SA 4.0" in (folder / "las_vegas.html").read_text()
 
 
 def test_a_second_run_skips_everything(world):

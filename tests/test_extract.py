@@ -460,3 +460,5 @@ def test_no_street_map_lies_on_an_image_without_georeference(workplace):
     image = bare(folder / "town.png")
     with pytest.raises(DataError, match="no street map lies on it.*--gsd 0.5"):
         extract.train_own(image, train=pytest.fail, labels="x.geojson", preset=preset)
+    code, said = asked("train-own", image, "--labels", "x.geojson", "--dry-run")
+    assert code and "no street map lies on it" in said, said

@@ -204,6 +204,8 @@ def test_geometries_that_are_none(tmp_path):
         "cut": line[:-3],
         "nested-curves": struct.pack("<BII", 1, 9, 1) * 300_000 + line,
         "curve": struct.pack("<BII6d", 1, 8, 3, 0, 0, 1, 1, 2, 0),
+        "cut-curve": struct.pack("<BII6d", 1, 8, 3, 0, 0, 1, 1, 2, 0)[:-3],
+        "nested-curve-lines": struct.pack("<BII", 1, 11, 1) * 300_000 + line,
         "text": b"LINESTRING (0 0, 1 1)",
     }
     outcomes = read_all([write_rows(tmp_path / f"{n}.gpkg", b) for n, b in blobs.items()])

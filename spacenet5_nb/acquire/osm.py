@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from ..core import DataError, StageError, load_settings, parse_chip, write_text
 from ..graph import utm_of
 from ..base.labels import crs_text, transformer
-from ..raster import Grid, grid_of
+from ..raster import Grid, grid_of, outside_crs
 from ..base.path_options import file_of
+from ..base.xml_prolog import refuse_document_type
 from spacenet5_nb.speed_limits import (
     HIGHWAYS,
     NOT_FOR_CARS,
@@ -236,6 +237,8 @@ def each_way(
                 own[n.id] = (n.location.x, n.location.y)
 
     try:
+        if osm_format(path) != "pbf":
+            refuse_document_type(path, _BROKEN_CURE)
         with osmium.io.Reader(file, osmium.osm.NODE) as reader:
             box = reader.header().box()
             osmium.apply(reader, places)
@@ -364,11 +367,7 @@ def footprint(
     x, y = np.r_[t, one, 1 - t, zero] * width, np.r_[zero, t, one, 1 - t] * height
     lon, lat = transformer(crs_text(grid.crs), "EPSG:4326").transform(*(grid.transform * (x, y)))
     if not (np.isfinite([lon, lat]).all() and np.abs(lat).max() <= 90):
-        raise DataError(
-            _name(image),
-            "lies outside the area of its CRS",
-            "Check its georeference; `rio info` shows bounds and CRS.",
-        )
+        raise outside_crs(_name(image), grid)
     if np.ptp(lon) > 180:
         raise DataError(
             _name(image),

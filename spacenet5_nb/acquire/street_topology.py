@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..core import DataError, Run, parse_chip
 from ..base.labels import Rows, read_rows
 from .osm import write_labels
+from ..base.files import check_name
 from ..base.path_options import file_of, join_source
 from ..base.road_columns import road_table, said
 from ..speed_limits import hear, is_bridge, level_of
@@ -281,14 +282,13 @@ def node_file(
         raise DataError(out, "is the street map itself", "Name another file.")
     if not str(out).lower().endswith((".geojson", ".json")):
         raise DataError(out, "is no name of a label file", "Use one that ends in .geojson.")
+    made = Path(out).with_name(f".{Path(out).name}.new.geojson")
+    check_name(made)
     rows = read_streets(path)
     if not len(rows.lines):
         raise DataError(path, "holds no line", "Export the streets as lines.")
     places = count_places(unshared(rows))
-    made = write_labels(
-        frame_of(node_rows(rows) if node else rows),
-        Path(out).with_name(f".{Path(out).name}.new.geojson"),
-    )
+    write_labels(frame_of(node_rows(rows) if node else rows), made)
     if Path(out).is_file() and Path(out).read_bytes() == made.read_bytes():
         made.unlink()
     else:

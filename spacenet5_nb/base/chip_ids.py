@@ -78,7 +78,7 @@ def parse_chip(path: str | Path) -> Chip:
     twin = "_train" * stem[m.end() :].endswith("_train")
     product = (m["product"] or "").strip("_") or _stray_product(stem[: m.start()], stem[m.end() :])
     return Chip(
-        f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}{twin}",
+        safe_name(f"AOI_{m['aoi']}_{m['city']}_{m['kind']}{m['number']}{twin}"),
         int(m["aoi"]),
         m["city"],
         int(m["number"]),

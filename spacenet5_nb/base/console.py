@@ -16,7 +16,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from ..core import WorkspaceError
+from ..core import WorkspaceError, shown
 
 # %% auto #0
 __all__ = ['EXITS', 'EXIT_TEXT', 'DryRun', 'with_debug', 'equip', 'explain', 'LineLog', 'run_app', 'close_bars', 'farewell']
@@ -89,7 +89,7 @@ def explain(
         text = str(error)
     elif isinstance(error, OSError) and error.filename is not None and error.strerror:
         cure = _REFUSALS.get(error.errno or 0, "Check the path and its permissions.")
-        text = f"{error.filename}: {error.strerror}. {cure}"
+        text = f"{shown(str(error.filename))}: {error.strerror}. {cure}"
     elif isinstance(error, OSError) and error.errno in _REFUSALS:
         text = f"{error.strerror}. {_REFUSALS[error.errno]}"
     elif isinstance(error, MemoryError):
@@ -99,8 +99,8 @@ def explain(
         )
     else:
         text = (
-            f"{type(error).__name__}: {error}. This is a fault of the program; the same command "
-            "with --debug shows where."
+            f"{type(error).__name__}: {shown(str(error), 500)}. This is a fault of the program; "
+            "the same command with --debug shows where."
         )
     return " ".join(text.split())
 
@@ -177,7 +177,7 @@ def run_app(
         close_bars()
         where = f"{e.ctx.command_path} --help" if getattr(e, "ctx", None) else f"{name} --help"
         print(
-            f"error: {' '.join(e.format_message().split()).rstrip('.')}. See {where}.",
+            f"error: {shown(e.format_message(), 1000).rstrip('.')}. See {where}.",
             file=sys.stderr,
         )
         return e.exit_code

@@ -13,6 +13,7 @@ __all__ = ['shown', 'WorkspaceError', 'SettingsError', 'PresetError', 'DataError
            'WriteError']
 
 # %% ../../nbs/base/errors.ipynb #e0e0a002
+_FOLDER = re.compile(r"\.tmp-[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}/")
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}[^\s'\":;,]*")
 
 
@@ -21,11 +22,16 @@ def shown(
     most: int = 200,  # characters; the middle of a longer text is left out
 ) -> str:
     "A text from data as one line that is safe on a terminal, without names of temporary files."
-    if len(text) > most:
-        half = (most - 50) // 2
-        text = f"{text[:half]} … ({len(text) - 2 * half} characters more) … {text[-half:]}"
-    text = _TEMPORARY.sub("(a temporary file)", text)
-    return "".join(map(_spelled, " ".join(text.splitlines())))
+    text = _cut(_TEMPORARY.sub("(a temporary file)", _FOLDER.sub("", text)), most)
+    return _cut("".join(map(_spelled, " ".join(text.splitlines()))), most)
+
+
+def _cut(text: str, most: int) -> str:
+    "A text without the middle of what is too long."
+    if len(text) <= most:
+        return text
+    half = (most - 50) // 2
+    return f"{text[:half]} … ({len(text) - 2 * half} characters more) … {text[-half:]}"
 
 
 def _spelled(character: str) -> str:

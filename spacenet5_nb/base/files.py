@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import WriteError
-from .temporary_names import temporary_name
+from .errors import StageError, WriteError
+from .temporary_names import sweep_once, temporary_name
 
 # %% auto #0
 __all__ = ['atomic', 'scratch', 'refusal', 'write_error', 'check_room', 'check_name', 'write_bytes', 'write_text', 'write_json',
-           'set_aside', 'walk']
+           'set_aside', 'alone', 'walk']
 
 # %% ../../nbs/base/files.ipynb #8bbcad9c
 @contextlib.contextmanager
@@ -33,6 +34,7 @@ def atomic(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_name(path)
+        sweep_once(os.path.abspath(path.parent), os.getpid())
         tmp.touch(0o600, exist_ok=False)
     except OSError as e:
         raise write_error(path, e) from e
@@ -153,8 +155,12 @@ def _places(path: Path) -> dict[Path, float]:
 
 def _free(folder: Path) -> float:
     "MB that may be written in a folder, or in the nearest one above it that exists."
-    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    return shutil.disk_usage(there).free / 1e6
+    return shutil.disk_usage(_nearest(folder)).free / 1e6
+
+
+def _nearest(path: Path) -> Path:
+    "The first that exists of a path and the folders above it."
+    return next(p for p in (path.absolute(), *path.absolute().parents) if os.path.exists(p))
 
 
 def check_room(path: str | Path) -> None:
@@ -168,12 +174,18 @@ def check_name(
     longest_suffix: str = "",  # what is appended to it later
 ) -> None:
     "WriteError where a file's name is longer than its file system takes: before hours of work."
-    name = os.fsencode(Path(path).name + longest_suffix)
-    there = next(p for p in Path(path).absolute().parents if p.exists())
-    most = os.pathconf(there, "PC_NAME_MAX")
-    if len(name) > most:
-        problem = f"has a name of {len(name)} bytes; {there} takes {most}"
+    path = Path(path).absolute()
+    there = _nearest(path.parent)
+    longest, whole = (os.pathconf(there, f"PC_{kind}_MAX") for kind in ("NAME", "PATH"))
+    names = [*path.parts[len(there.parts) : -1], path.name + longest_suffix]
+    sizes = [len(os.fsencode(name)) for name in names]
+    if max(sizes) > longest:
+        problem = f"has a name of {max(sizes)} bytes; {there} takes {longest}"
         raise WriteError(path, problem, "Choose a shorter name.")
+    total = len(os.fsencode(path.parent)) + 1 + max(sizes[-1], 80)  # a temporary name has 80
+    if total >= whole:
+        problem = f"has a path of {total} bytes; {there} takes {whole - 1}"
+        raise WriteError(path, problem, "Choose a folder with a shorter path.")
 
 # %% ../../nbs/base/files.ipynb #1783618f
 def write_bytes(path: str | Path, data: bytes) -> Path:
@@ -207,6 +219,27 @@ def set_aside(folder: str | Path) -> Path:
     os.rename(folder, target)
     return target
 
+# %% ../../nbs/base/files.ipynb #5a1e0021
+@contextlib.contextmanager
+def alone(
+    lock: str | Path,  # a file that is made for it
+    subject: object,  # what the lock is for
+    problem: str,  # where another process has it
+    other: str,  # what one may choose instead of waiting
+) -> Iterator[None]:
+    "Hold a lock, or say at once that another process does."
+    try:
+        Path(lock).parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")
+    except OSError as e:
+        raise write_error(Path(lock), e) from e
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(subject, problem, f"Wait for it, or choose {other}.") from None
+        yield
+
 # %% ../../nbs/base/files.ipynb #c0e57a12
 def walk(
     root: str | Path,
@@ -215,22 +248,31 @@ def walk(
 ) -> Iterator[tuple[str, list[str]]]:  # folder, names of its files
     "Folders below a root, each real one once, hidden ones left out, in a fixed order."
     top = os.path.realpath(root)
-    real, visited = {os.fspath(root): top}, {top}
+    real, visited = {os.fspath(root): top}, {top, _mark(top)}
     for folder, folders, names in os.walk(root, followlinks=True):
         kept = []
         for name in sorted(folders):
             path = os.path.join(folder, name)
             is_link = os.path.islink(path)
             place = os.path.realpath(path) if is_link else os.path.join(real[folder], name)
-            if name.startswith(".") or place in visited or skip is not None and Path(place) == skip:
+            if name.startswith(".") or skip is not None and Path(place) == skip:
                 continue
-            if is_link and _is_walked(place, top):
+            if visited & {place, _mark(place)} or is_link and _is_walked(place, top):
                 continue
-            visited.add(place)
+            visited |= {place, _mark(place)}
             real[path] = place
             kept.append(name)
         folders[:] = kept
         yield folder, sorted(n for n in names if not n.startswith("."))
+
+
+def _mark(place: str) -> str | tuple[int, int]:
+    "What a folder has in common with the same one mounted elsewhere."
+    try:
+        about = os.stat(place)
+    except OSError:  # closed to us, or gone: os.walk shows nothing in it
+        return place
+    return (about.st_dev, about.st_ino) if about.st_ino else place
 
 
 def _is_walked(place: str, top: str) -> bool:

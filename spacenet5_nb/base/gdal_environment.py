@@ -16,12 +16,14 @@ GDAL_SKIPPED_DRIVERS = (
     "DERIVED RASTERLITE "
     "OGR_VRT WFS OAPIF CSW AmigoCloud Carto Elastic GMLAS GPSBabel NGW PLSCENES VDV"
 )
+# GDAL keeps decoded blocks, in megabytes; its own rule is a twentieth of the machine's memory.
 # torch's threads sleep while they wait; spinning ones starve their neighbours
 for _key, _value in {
     "GDAL_SKIP": GDAL_SKIPPED_DRIVERS,
     "OGR_SKIP": GDAL_SKIPPED_DRIVERS,
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
+    "GDAL_CACHEMAX": "256",
     "CPL_LOG": os.devnull,
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",

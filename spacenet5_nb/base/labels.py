@@ -128,8 +128,9 @@ def _check_lines(path: Path, n: int, problems: Counter) -> None:
     raise DataError(
         path,
         f"holds no line ({kinds})",
-        "Labels are centre lines. Road surfaces become lines so: burn them into a raster with "
-        "`rio rasterize`, then `spacenet5 vectorize mask.tif -o roads.gpkg`.",
+        "Labels are centre lines. Road surfaces become lines so, from GeoJSON: `rio rasterize "
+        f"{path.stem}.geojson mask.tif --res 0.00001 --default-value 255`, then `spacenet5 "
+        "vectorize mask.tif -o roads.gpkg`.",
     )
 
 
@@ -237,7 +238,7 @@ def _features(path: Path) -> tuple[list, str]:
         raise DataError(
             path,
             "is a STAC item: it describes an image and holds no roads",
-            "Name the file of road lines.",
+            "Name the file of road lines instead.",
         )
     if not isinstance(data, dict) or data.get("type") not in ("FeatureCollection", "Feature"):
         raise DataError(

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .cluster import on_cluster
-from ..core import StageError, WorkspaceError, load_settings, progress, write_bytes
+from spacenet5_nb.core import (
+    StageError,
+    WorkspaceError,
+    load_settings,
+    progress,
+    shown,
+    write_bytes,
+)
 
 # %% auto #0
 __all__ = ['Failure', 'failure_of', 'attempt', 'parallel', 'rehearse']
@@ -37,9 +44,8 @@ def failure_of(error: BaseException, item: Any) -> Failure:
     "An exception as a Failure."
     if isinstance(error, WorkspaceError):
         return Failure(error.subject, error.problem, error.cure)
-    return Failure(
-        str(item)[:200], f"failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    )
+    what = f"failed with {type(error).__name__}: {shown(str(error), 300)}"
+    return Failure(shown(str(item)), what)
 
 
 def attempt(module: str, name: str, items: Sequence, collect: bool) -> list:

@@ -44,7 +44,7 @@ class MasksConfig:
     # reference: the original's rules, pixel for pixel
     style: Literal["spacenet", "reference"] = "spacenet"
     # the road band of chips made of masks (`from-masks`) is the mask's own surface, not a strip
-    # along its centre lines
+    # along its centre lines; how wide each road is, its label says either way (`width_m`, metres)
     surface: bool = False
     road_half_width_m: float = 2.0  # of a road's strip, to each side of its line
     junction_arm_m: float = 9.6  # the original's 32 px at 0.3 m

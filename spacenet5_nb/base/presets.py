@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from .channels import Channels
-from .errors import PresetError
+from .errors import PresetError, shown
 from .preset_schema import Preset, VectorizeConfig
 from .settings import workspace_root
 
 # %% auto #0
-__all__ = ['configs_folder', 'preset_names', 'load_preset', 'preset_path', 'section']
+__all__ = ['configs_folder', 'preset_names', 'load_preset', 'preset_path', 'read_yaml', 'section']
 
 # %% ../../nbs/base/presets.ipynb #e59231de
 def configs_folder() -> Path:
@@ -44,6 +44,8 @@ def load_preset(
         return name_or_path
     where = "preset" if isinstance(name_or_path, Mapping) else preset_path(name_or_path)
     preset = _validated(Preset, _expanded(name_or_path), where)
+    if shown(preset.name) != preset.name:
+        raise PresetError(where, f"has the name '{preset.name}'", "Use letters and digits.")
     if isinstance(where, Path) and where.parent == configs_folder() and preset.name != where.stem:
         raise PresetError(
             where,
@@ -71,9 +73,82 @@ def preset_path(name_or_path: str | Path, beside: Path | None = None) -> Path:
         )
     return configs_folder() / f"{name_or_path}.yaml"
 
-# %% ../../nbs/base/presets.ipynb #1db325aa
+# %% ../../nbs/base/presets.ipynb #5a1e0051
 # libyaml's is twenty times as fast; a vectorizer called by a preset's name waits for it
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_BYTES, _MOST_DEPTH, _MOST_WRITTEN = 200_000, 30, 2_000_000  # of a file; of all written out
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    "The mapping in a YAML file of a person's size; PresetError says what is wrong and where."
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise PresetError(path, f"is larger than {_MOST_BYTES} bytes", _NO_PRESET)
+        text = path.read_bytes().decode("utf-8-sig")
+        _check_extent(path, text)
+        data = yaml.load(text, Loader=_LOADER) or {}
+        if "\\u0000" in json.dumps(data, default=str):
+            raise ValueError("a NUL character")
+    except yaml.YAMLError as e:
+        raise PresetError(path, f"is not valid YAML ({e})", "Mend the line it names.") from e
+    except OSError as e:
+        raise PresetError(path, f"cannot be read ({e.strerror})", "Check its rights.") from e
+    except (ValueError, TypeError, OverflowError) as e:  # no UTF-8, the 31st of June, a date as key
+        raise PresetError(path, f"has a value that cannot be ({e})", "Write it as text.") from e
+    if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
+        raise PresetError(path, "must be a mapping of keys to values", _NO_PRESET)
+    return data
+
+
+_NO_PRESET = "Compare it with configs/small.yaml: is it a preset at all?"
+
+
+def _check_extent(path: Path, text: str) -> None:
+    "PresetError where a YAML text is too deep, too large once written out, or says a key twice."
+    sizes: dict[str, int] = {}  # of what has a name
+    levels = [_Level()]
+    for event in yaml.parse(text, Loader=_LOADER):
+        here = levels[-1]
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise PresetError(path, f"has *{event.anchor} inside itself", "Write it out.")
+            here.add(sizes[event.anchor])
+        elif isinstance(event, yaml.ScalarEvent):
+            here.add(1 + len(event.value), event.value)
+            sizes[event.anchor] = 1 + len(event.value)
+        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            levels.append(_Level(event.anchor, isinstance(event, yaml.MappingStartEvent)))
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            ended = levels.pop()
+            sizes[ended.anchor] = ended.size
+            levels[-1].add(ended.size)
+        if twice := here.twice:
+            line = event.start_mark.line + 1
+            raise PresetError(path, f"says '{twice}' twice, line {line}", "Leave one of them out.")
+        if len(levels) > _MOST_DEPTH or levels[-1].size > _MOST_WRITTEN:
+            raise PresetError(path, "is too deep, or too large once written out", _NO_PRESET)
+
+
+@dataclass
+class _Level:
+    "A mapping or list of a YAML text while it is read."
+
+    anchor: str | None = None
+    is_mapping: bool = False
+    size: int = 0  # characters and values, once all aliases are written out
+    count: int = 0  # keys and values
+    keys: set[str] = field(default_factory=set)
+    twice: str = ""  # a key that was there already
+
+    def add(self, size: int, scalar: str | None = None) -> None:
+        "One more key or value."
+        if self.is_mapping and self.count % 2 == 0 and scalar is not None:
+            self.twice = scalar if scalar in self.keys else ""
+            self.keys.add(scalar)
+        self.size, self.count = self.size + size, self.count + 1
+
+# %% ../../nbs/base/presets.ipynb #1db325aa
+_MOST_BASES = 10  # presets that take each other as their base
 
 
 def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
@@ -82,24 +157,28 @@ def _expanded(source: str | Path | Mapping, seen: tuple = ()) -> dict:
         data, folder = dict(source), Path()
     else:
         path = preset_path(source, seen[-1].parent if seen else None)
-        if path in seen:
+        if any(path.resolve() == other.resolve() for other in seen):
             raise PresetError(
                 path, "takes itself as its base", "Break the circle of `base:` lines."
             )
+        if len(seen) == _MOST_BASES:
+            raise PresetError(path, f"is the base of {_MOST_BASES} others in a row", "Join some.")
         seen, folder = (*seen, path), path.parent
-        try:
-            data = yaml.load(path.read_text(), Loader=_LOADER) or {}
-        except yaml.YAMLError as e:
-            raise PresetError(path, f"is not valid YAML ({e})", "Mend the line it names.") from e
-        if not isinstance(data, dict):
-            raise PresetError(path, "must be a mapping of keys to values")
+        data = read_yaml(path)
         data.setdefault("name", path.stem)
-        for fold in data.get("folds") or []:
+        for fold in _listed(data.get("folds")):
             _anchor(fold, path.parent)
     if "channels" in data:
         data["channels"] = _channels(data["channels"], folder, source)
     base = data.pop("base", None)
+    if base is not None and not isinstance(base, str | Path):
+        raise PresetError(source, "has a base that is no name", "Name a preset or a .yaml file.")
     return _merged(_expanded(base, seen), data) if base else data
+
+
+def _listed(value: Any) -> list:
+    "A list, or nothing: what is none is complained of by its place, later."
+    return value if isinstance(value, list) else []
 
 
 def _channels(value: Any, folder: Path, where: object) -> Any:
@@ -110,7 +189,7 @@ def _channels(value: Any, folder: Path, where: object) -> Any:
         return value
     name, rest = value["table"], {k: v for k, v in value.items() if k != "table"}
     named = {"selim_sef": Channels.selim_sef, "cresi": Channels.cresi, "best": Channels.best}
-    if name in named:
+    if isinstance(name, str) and name in named:
         return asdict(named[name]()) | rest
     if not str(name).endswith(".csv"):
         raise PresetError(

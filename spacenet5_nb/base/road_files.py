@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from .xml_prolog import refuse_document_type
 from ..core import DataError, load_settings
 from .geopackage import layers_of, open_tables, read_layer
 from .well_known import from_wkb, from_wkt, is_deep
@@ -252,7 +253,7 @@ def _read_gdal(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndar
     except Exception as e:  # GDAL's and SQLite's own words, of many classes
         raise _unreadable(path, kind, e) from e
     columns = dict(zip(map(str, meta["fields"]), fields, strict=True))
-    shapes = shapely.from_wkb(blobs) if blobs is not None else np.array([], object)
+    shapes = from_wkb(blobs) if blobs is not None else np.array([], object)
     return pd.DataFrame(columns, dtype=object), shapes, meta["crs"]
 
 
@@ -315,8 +316,12 @@ def _bare_parquet(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
     return frame, shapes
 
 # %% ../../nbs/base/road_files.ipynb #9cdbc724
+_NO_TYPE = "Save it without one: `xmllint --dropdtd --noent`, if you know where it comes from."
+
+
 def _read_graphml(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.ndarray, Any]:
     "Edges of a graph, each road once."
+    refuse_document_type(path, _NO_TYPE)
     try:
         g = nx.read_graphml(path, force_multigraph=True)
         at = {n: (float(d["x"]), float(d["y"])) for n, d in g.nodes(data=True)}
@@ -346,6 +351,7 @@ def _read_osm_xml(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.n
     places: dict[str, tuple[float, float]] = {}
     rows, shapes = [], []
     try:
+        refuse_document_type(path, _NO_TYPE)
         with openers.get(path.suffix.lower(), open)(path, "rb") as f:
             for _, e in ElementTree.iterparse(f):
                 if e.tag == "node" and "lon" in e.attrib:
@@ -359,6 +365,8 @@ def _read_osm_xml(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.n
                         shapes.append(shapely.LineString(xy))
                 if e.tag in ("node", "way", "relation"):
                     e.clear()
+    except DataError:
+        raise
     except Exception as e:  # of XML, gzip, and of numbers that are none
         raise _unreadable(path, kind, e) from e
     return pd.DataFrame({"row": rows}, dtype=object), np.array(shapes, object), "EPSG:4326"

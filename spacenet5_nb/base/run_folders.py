@@ -5,6 +5,7 @@
 # %% ../../nbs/base/run_folders.ipynb #241d39a0
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from .presets import load_preset
 from .settings import load_settings
 
 # %% auto #0
-__all__ = ['Run', 'check_run_name', 'as_text', 'open_run']
+__all__ = ['ANEW', 'Run', 'check_run_name', 'as_text', 'open_run']
 
 # %% ../../nbs/base/run_folders.ipynb #b347a302
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Run:
     data_root: Path
     preset: Preset
     seed: int
+    anew: tuple[str, str] = ("", "")  # a stage that runs again, and where: workflow/renewal
+
+    def made_by(self, stage: str, path: Path) -> Path:
+        "Where a stage's file is written: beside the earlier one, while that one is to stay."
+        return path.parent / self.anew[1] / path.name if self.anew[0] == stage else path
 
     @property
     def chips(self) -> Path:
@@ -48,11 +54,11 @@ class Run:
 
     @property
     def solution(self) -> Path:
-        return self.folder / "solution.csv"
+        return self.made_by("06_vectorize", self.folder / "solution.csv")
 
     @property
     def roads(self) -> Path:
-        return self.folder / "roads.geojson"
+        return self.made_by("06_vectorize", self.folder / "roads.geojson")
 
     @property
     def scores_csv(self) -> Path:
@@ -75,16 +81,16 @@ class Run:
         return self.folder / "cache"
 
     def mask(self, chip: str) -> Path:
-        return self._of_chip("masks", chip, ".tif")
+        return self.made_by("02_masks", self._of_chip("masks", chip, ".tif"))
 
     def fold(self, k: int) -> Path:
         return self.folder / "folds" / str(k)
 
     def prob(self, chip: str) -> Path:
-        return self._of_chip("probs", chip, ".tif")
+        return self.made_by("05_ensemble", self._of_chip("probs", chip, ".tif"))
 
     def graph(self, chip: str) -> Path:
-        return self._of_chip("graphs", chip, ".gpkg")
+        return self.made_by("06_vectorize", self._of_chip("graphs", chip, ".gpkg"))
 
     def _of_chip(self, folder: str, chip: str, ending: str) -> Path:
         "A chip's file, which lies in its folder: the table of chips may have been edited."
@@ -159,4 +165,14 @@ def open_run(
     )
     root = Path(data_root).expanduser().resolve() if data_root else default
     name = check_run_name(run or loaded.name)
-    return Run(name, Path(settings.outputs_root) / name, root, loaded, settings.seed)
+    folder = Path(settings.outputs_root) / name
+    return Run(name, folder, root, loaded, settings.seed, _renewed(folder))
+
+
+ANEW = "SPACENET5_ANEW"  # for the processes of one stage alone: which, where, of which run
+
+
+def _renewed(folder: Path) -> tuple[str, str]:
+    "The stage that this process is to make anew in a run's folder, and the name for it."
+    stage, name, of = [*os.environ.get(ANEW, "").split(":", 2), "", ""][:3]
+    return (stage, name) if of == str(folder) else ("", "")

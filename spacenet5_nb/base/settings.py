@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import os
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,28 @@ def load_settings(
     """Read settings.ini, let the environment override it,
     and refuse unknown keys and wrong types by name."""
     path = Path(path) if path else workspace_root() / "settings.ini"
-    ini = configparser.ConfigParser(interpolation=None)
+    values: dict[str, Any] = dict(_in_file(path, _stamp(path)))
+    for key, variable in _SETTINGS_ENV.items():
+        if variable in os.environ:
+            values[key] = _typed_setting(f"${variable}", key, os.environ[variable])
+    for key in ("data_root", "outputs_root"):
+        values[key] = _absolute(path, key, values.get(key, getattr(Settings, key)))
+    return Settings(**values)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    "What changes when a file does; it is asked for a thousand times in a scan."
     try:
-        ini.read(path, encoding="utf-8")
-    except configparser.Error as e:
-        raise SettingsError(
-            path, f"is not a valid ini file ({e.message})", "Compare it with docs/settings.md."
-        ) from e
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=8)
+def _in_file(path: Path, stamp: tuple[int, int]) -> dict[str, Any]:
+    "The settings of a file that has a stamp."
+    ini = _read_ini(path)
     known = {f.name: f.type for f in fields(Settings)}
     values: dict[str, Any] = {}
     if stray := list(ini.defaults()):
@@ -93,16 +109,39 @@ def load_settings(
                     path, f"unknown key '{key}'", f"Known keys: {', '.join(known)}."
                 )
             values[key] = _typed_setting(path, key, text)
-    for key, variable in _SETTINGS_ENV.items():
-        if variable in os.environ:
-            values[key] = _typed_setting(f"${variable}", key, os.environ[variable])
-    for key in ("data_root", "outputs_root"):
-        values[key] = str(
-            (
-                path.resolve().parent / Path(values.get(key, getattr(Settings, key))).expanduser()
-            ).resolve()
-        )
-    return Settings(**values)
+    return values
+
+
+_INI_CURE = "Compare it with docs/settings.md."
+
+
+def _read_ini(path: Path) -> configparser.ConfigParser:
+    "An ini file of a person's size; an empty one where there is none."
+    ini = configparser.ConfigParser(interpolation=None)
+    if not path.exists():
+        return ini
+    try:
+        if path.stat().st_size > 100_000:
+            raise SettingsError(path, "is larger than 100,000 bytes", _INI_CURE)
+        ini.read_string(path.read_bytes().decode("utf-8-sig"))
+    except configparser.Error as e:
+        raise SettingsError(path, f"is not a valid ini file ({e.message})", _INI_CURE) from e
+    except UnicodeDecodeError as e:
+        raise SettingsError(path, f"is not UTF-8 ({e})", "Save it as UTF-8.") from e
+    except OSError as e:
+        raise SettingsError(path, f"cannot be read ({e.strerror})", "Check its rights.") from e
+    return ini
+
+
+def _absolute(ini: Path, key: str, folder: str) -> str:
+    "A folder's whole path; a relative one begins beside settings.ini."
+    try:
+        return str((ini.resolve().parent / Path(folder).expanduser()).resolve())
+    except (RuntimeError, ValueError, OSError) as e:  # no such user, a NUL, links in a circle
+        raise SettingsError(key, f"is no folder's name: '{folder}' ({e})", "Mend it.") from e
+
+
+_RANGES = {"memory_gb": (1e-9, 1e6), "workers": (0, 4096), "seed": (0, 10**9)}
 
 
 def _typed_setting(where: object, key: str, text: str) -> Any:
@@ -116,14 +155,9 @@ def _typed_setting(where: object, key: str, text: str) -> Any:
             f"'{key}' must be {kind.__name__}, not '{text}'",
             "Mend the line or remove it for the default.",
         ) from None
-    if (
-        key == "memory_gb"
-        and not value > 0
-        or key in ("workers", "seed")
-        and value < 0
-        or value == ""
-        and key != "scheduler"
-    ):
+    lowest, highest = _RANGES.get(key, (0, 0))
+    is_in = lowest <= value <= highest if key in _RANGES else value != "" or key == "scheduler"
+    if not is_in:
         raise SettingsError(
             where,
             f"'{key}' is out of range: '{text}'",

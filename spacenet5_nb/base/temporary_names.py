@@ -5,6 +5,7 @@
 # %% ../../nbs/base/temporary_names.ipynb #480672c5
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -12,22 +13,29 @@ import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['MARK', 'began_at', 'temporary_name', 'is_abandoned', 'sweep', 'temporary_folder']
+__all__ = ['MARK', 'place_now', 'began_at', 'temporary_name', 'is_ours', 'is_abandoned', 'sweep', 'unfinished', 'left_alone',
+           'temporary_folder', 'sweep_once']
 
 # %% ../../nbs/base/temporary_names.ipynb #7a59e291
 MARK = ".tmp-"
-_NAME = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<began>\d+)-[0-9a-f]{8}")
+_NAME = re.compile(r"\.tmp-(?P<place>[0-9a-f]{8})-(?P<pid>\d+)-(?P<began>\d+)-[0-9a-f]{8}")
+_NOWHERE = "0" * 8  # of a process that cannot tell where it is
 
 
 @lru_cache
-def _host() -> str:
-    "This machine since it started, or this container."
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    words = os.uname().nodename + (boot.read_text() if boot.is_file() else "")
+def place_now() -> str:
+    "This machine since it started, and this container of it; zeros where that cannot be told."
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        spaces = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "time")]
+    except OSError:
+        return _NOWHERE
+    words = " ".join([os.uname().nodename, boot, *spaces])
     return hashlib.sha1(words.encode()).hexdigest()[:8]
 
 
@@ -35,30 +43,52 @@ def began_at(pid: int) -> int | None:
     "When a process began, in clock ticks since the machine started; None where there is none."
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] in "ZX" and len(os.listdir(f"/proc/{pid}/task")) < 2:
+            return None  # ended, but for its parent's notice; its other threads may run on
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return int(fields[19])
 
 
 def temporary_name(
     suffix: str = "",  # `.tif`: GDAL and others go by it
 ) -> str:
     "A hidden name that no other file has, and that says whose it is."
-    return (
-        f"{MARK}{_host()}-{os.getpid()}-{began_at(os.getpid()) or 0}-{secrets.token_hex(4)}{suffix}"
-    )
+    pid = os.getpid()
+    return f"{MARK}{place_now()}-{pid}-{began_at(pid) or 0}-{secrets.token_hex(4)}{suffix}"
 
 # %% ../../nbs/base/temporary_names.ipynb #db43ffb3
+def is_ours(name: str) -> bool:
+    "Whether a name is one that this workspace gives to what it has not finished."
+    return _NAME.match(name) is not None
+
+
 def is_abandoned(name: str) -> bool:
-    "Whether a temporary name belongs to a process of this machine that is no more."
+    "Whether a temporary name belongs to a process of this place that is no more, for certain."
     found = _NAME.match(name)
-    if not found or found["host"] != _host():
+    if not found or found["place"] != place_now() or place_now() == _NOWHERE:
         return False
-    return began_at(int(found["pid"])) != int(found["began"])
+    pid, began = int(found["pid"]), int(found["began"])
+    try:
+        now = began_at(pid)
+    except OSError:  # /proc is closed to us: nobody knows
+        return False
+    return began > 0 and (_is_gone(pid) if now is None else now != began)
+
+
+def _is_gone(pid: int) -> bool:
+    "Whether a process that /proc does not show has ended, and is not only hidden from us."
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return Path(f"/proc/{pid}").exists()  # its parent has not noticed yet
 
 
 def _remove(path: Path) -> bool:
-    "Remove a file or a folder of this user; False where it is another's, or gone already."
+    "Remove a file or a folder of this user; False where it is another's, or stays."
     try:
         about = path.lstat()
         if about.st_uid != os.getuid():
@@ -67,7 +97,7 @@ def _remove(path: Path) -> bool:
             shutil.rmtree(path)
         else:
             path.unlink()
-    except FileNotFoundError:  # another process sweeps here, too
+    except OSError:  # another process sweeps here, too; or the folder is write-protected
         return False
     return True
 
@@ -78,17 +108,61 @@ def sweep(
     below: bool = False,  # its folders, too
 ) -> list[Path]:  # what was removed
     "Remove temporary files and folders whose process is no more; links are not followed."
-    removed = []
+    found = [p for p in unfinished(folder, below=below) if is_abandoned(p.name)]
+    return [p for p in found if _remove(p)]
+
+
+def unfinished(
+    folder: str | Path,
+    *,
+    below: bool = False,  # its folders, too
+) -> list[Path]:
+    "Temporary files and folders of this workspace, whoever makes them."
+    found = []
     for place, folders, names in os.walk(folder):
-        for name in filter(is_abandoned, [*folders, *names]):
-            if _remove(Path(place, name)):
-                removed.append(Path(place, name))
-        folders[:] = [f for f in folders if below and not f.startswith(MARK)]
-    return removed
+        found += [Path(place, name) for name in [*folders, *names] if is_ours(name)]
+        folders[:] = [f for f in folders if below and not is_ours(f)]
+    return found
+
+# %% ../../nbs/base/temporary_names.ipynb #5a1e0002
+def left_alone(
+    folder: str | Path,
+    *,
+    below: bool = False,  # its folders, too
+) -> str:  # a sentence; empty: there is nothing
+    "What a sweep leaves because it may belong to a living process of another machine."
+    others = [
+        p for p in unfinished(folder, below=below) if _NAME.match(p.name)["place"] != place_now()
+    ]
+    if not others:
+        return ""
+    sizes = [p.lstat().st_size for p in others if p.exists()]
+    return (
+        f"{len(others)} unfinished files of another machine or container "
+        f"({sum(sizes) / 1e6:.1f} MB) in {folder} were left alone: remove `{MARK}*` there when "
+        "nothing runs on it any more"
+    )
 
 # %% ../../nbs/base/temporary_names.ipynb #2d7e824a
-def temporary_folder() -> tempfile.TemporaryDirectory:
-    "A folder of this process in the system's place for such; what dead processes left there goes."
-    sweep(tempfile.gettempdir())
-    path = Path(tempfile.gettempdir(), temporary_name())
-    return tempfile.TemporaryDirectory(prefix=f"{path.name}-")
+@contextlib.contextmanager
+def temporary_folder(
+    parent: str | Path = "",  # empty: the system's place for such
+) -> Iterator[Path]:
+    "A folder of this process and user; what dead processes left beside it goes."
+    parent = Path(parent or tempfile.gettempdir())
+    sweep_once(str(parent), os.getpid())
+    path = parent / temporary_name()
+    path.mkdir(0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@lru_cache(4096)
+def sweep_once(
+    folder: str,
+    process: int,  # a forked one looks for itself
+) -> None:
+    "Sweep a folder, once a process: a run that writes ten thousand chips looks once."
+    sweep(folder)

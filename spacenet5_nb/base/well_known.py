@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import shapely
 
+from .curves import is_curve, straighten
+
 _Invalid = Literal["raise", "ignore"]
 
 # %% auto #0
@@ -104,15 +106,23 @@ def is_deep(blob: bytes) -> bool:
         return True
 
 
+def _straight(blob: bytes) -> bytes:
+    "A curve as lines; one that is none as it is, to be complained of."
+    try:
+        return straighten(blob)
+    except (ValueError, struct.error, IndexError):
+        return blob
+
+
 def from_wkb(
     blobs: Any,  # bytes, or an array of bytes or None
     on_invalid: _Invalid = "raise",  # or "ignore": None in its place
 ) -> Any:  # a geometry, or an array of them
-    "Read WKB; what is nested too deep, and curves, are invalid, too (ShapelyError)."
+    "Read WKB, curves as lines; what is nested too deep is invalid, too (ShapelyError)."
     if isinstance(blobs, bytes):
         return from_wkb(np.array([blobs], object), on_invalid)[0]
     values = np.empty(len(blobs), object)
-    values[:] = blobs
+    values[:] = [_straight(b) if isinstance(b, bytes) and is_curve(b) else b for b in blobs]
     deep = [isinstance(b, bytes) and is_deep(b) for b in values]
     try:
         return shapely.from_wkb(_without(values, deep, on_invalid), on_invalid=on_invalid)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from ..core import DataError, parse_chip
 from ..base.labels import read_rows
 from ..base.path_options import file_of, join_source, split_source
-from ..raster import Grid, grid_of, ground_size, gsd_of
+from ..raster import Grid, grid_of, ground_size, gsd_of, outside_crs
 
 # isort: split
 import numpy as np
@@ -29,11 +29,7 @@ def outline(grid: Grid) -> str:
     corners = ((0, 0), (width, 0), (width, height), (0, height))
     xs, ys = zip(*(grid.transform * corner for corner in corners), strict=True)
     if not np.isfinite(ground_size(grid)).all():
-        raise DataError(
-            "image",
-            "lies outside the area of its CRS",
-            "Check its georeference; `rio info` shows bounds and CRS.",
-        )
+        raise outside_crs("image", grid)
     xs, ys = warp_points(grid.crs, "EPSG:4326", xs, ys)
     if max(xs) - min(xs) > 180:  # across the 180th meridian
         xs = [x + 360 if x < 0 else x for x in xs]

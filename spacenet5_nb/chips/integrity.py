@@ -25,7 +25,9 @@ from spacenet5_nb.raster import (
     gsd_of,
     lonlat_bounds,
     open_raster,
+    edge_notes,
     picture_notes,
+    read_opened,
     read_picture,
     valid_pixels,
 )
@@ -54,8 +56,10 @@ def scan_image(
         grid, nodata, dtype, count = grid_in(source), source.nodata, source.dtypes[0], source.count
         bounds = transform_bounds(source.crs, "EPSG:4326", *source.bounds)
         bounds = lonlat_bounds(grid) if bounds[0] > bounds[2] else bounds  # over the 180th meridian
-    checked_target(path, grid, gsd_m, max(bands_wanted, default=3))
-    image, partner = _undone(path)
+        checked_target(path, grid, gsd_m, max(bands_wanted, default=3))
+        taken = edge_notes(source, path)  # of bands, the command says it
+        is_pair = "pan" in split_source(path)[1]
+        image, partner = _undone(path) if is_pair else (read_opened(source, path), 1.0)
     valid = valid_pixels(image, nodata)
     if not valid.any() and not window_of(path):
         raise DataError(path, "has no data in any pixel", "Remove the chip, or download it again.")
@@ -71,12 +75,7 @@ def scan_image(
         **dict(zip(("minx", "miny", "maxx", "maxy"), bounds, strict=True)),
         "footprint": f"POLYGON (({ring},{ring.split(',')[0]}))",
     }
-    return facts, [*_notes(image, valid), *_taken(path, bands_wanted)]
-
-
-def _taken(path: str, bands_wanted: Sequence[int]) -> list[str]:
-    "What was taken for granted of an image's edges and of a band that is called alpha."
-    return picture_notes(path, max(bands_wanted, default=3))[1:]  # of bands, the command says it
+    return facts, [*_notes(image, valid), *taken]
 
 
 def _notes(image: np.ndarray, valid: np.ndarray) -> list[str]:
@@ -87,12 +86,10 @@ def _notes(image: np.ndarray, valid: np.ndarray) -> list[str]:
 
 
 def _undone(path: str) -> tuple[np.ndarray, float]:
-    "All pixels of an image, and 1; of a pair the coarse one's, and the fine one's share of data."
-    pan = split_source(path)[1].get("pan")
-    if not pan:
-        return read_picture(path), 1.0
+    "All pixels of a pair's coarse image, and the fine one's share of data."
     coarse = read_picture(join_source(path, pan=""))
-    return coarse, float(valid_pixels(read_picture(pan)).mean())
+    fine = read_picture(split_source(path)[1]["pan"])
+    return coarse, float(valid_pixels(fine).mean())
 
 # %% ../../nbs/chips/integrity.ipynb #fc251775
 def scan_label(
@@ -104,11 +101,7 @@ def scan_label(
     if not len(rows.lines):
         return {"classes": {}, "speeds": {}, "heard": {}}, list(rows.problems)
     if not shapely.intersects(beside(rows.lines, bounds), shapely.box(*bounds)).any():
-        raise DataError(
-            file_of(path),
-            "does not overlap its image",
-            "Check that label and image are the same chip and that both name the right CRS.",
-        )
+        raise _elsewhere(path, rows.lines, bounds)
     return _road_km(rows, file_of(path))
 
 
@@ -129,6 +122,24 @@ def _road_km(rows: Rows, name: object) -> tuple[dict[str, dict], list[str]]:
     sums = {what: pd.Series(km).groupby(keys).sum().to_dict() for what, keys in by.items()}
     said = {"heard": heard._asdict() if heard else {}}
     return {"speeds": {}} | sums | said, [*rows.problems, *notes]
+
+
+def _elsewhere(
+    path: str, lines: np.ndarray, bounds: tuple[float, float, float, float]
+) -> DataError:
+    "Why a label does not belong to its image."
+    turned = shapely.transform(lines, lambda xy: xy[:, ::-1])
+    if shapely.intersects(turned, shapely.box(*bounds)).any():
+        return DataError(
+            file_of(path),
+            "has latitude before longitude",
+            "Exchange them (QGIS: Swap X and Y coordinates), or export it again.",
+        )
+    return DataError(
+        file_of(path),
+        "does not overlap its image",
+        "Check that label and image are the same chip and that both name the right CRS.",
+    )
 
 # %% ../../nbs/chips/integrity.ipynb #4904c171
 # of a chip that could not be read

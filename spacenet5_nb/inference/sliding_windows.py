@@ -128,11 +128,7 @@ def open_scene(
             bands = raster.bands_of(source, n_bands, path).order
         read = _Reader(str(path))
     if not np.isfinite(raster.ground_size(grid)).all():
-        raise DataError(
-            path,
-            "lies outside the area of its CRS",
-            "Check its georeference; `rio info` shows bounds and CRS.",
-        )
+        raise raster.outside_crs(path, grid)
     said = split_source(path)[1].get("stretch", stretch)
     scene = Scene(str(path), grid, raster.target_grid(grid, gsd_m), bands, (), nodata, dtype, read)
     limits = raster.limits_of(

@@ -16,6 +16,7 @@ from .. import raster
 from ..core import DataError
 from ..base.band_roles import colours_of
 from ..base.path_options import file_of
+from ..base.xml_prolog import refuse_document_type
 from ..raster import Grid
 
 # isort: split
@@ -97,13 +98,16 @@ def open_mosaic(
         transform = Affine.from_gdal(*map(float, root.findtext("GeoTransform").split(",")))
         crs, bands = CRS.from_user_input(root.findtext("SRS")), _bands(root)
         tiles = [_tiles(path, band) for band in bands]
-        nodata = bands[0].findtext("NoDataValue")
-    except (AttributeError, TypeError, ValueError, IndexError, CRSError) as e:
+        taken = [{int(s.findtext("SourceBand") or 0) for s in _sources(band)} for band in bands]
+        nodata = _number(bands[0].findtext("NoDataValue"))
+        if min(shape) < 1 or transform.is_degenerate or not np.isfinite(transform).all():
+            raise ValueError(f"{shape[1]} x {shape[0]} pixels at {tuple(transform)[:6]}")
+    except (AttributeError, TypeError, ValueError, IndexError, OverflowError, CRSError) as e:
         raise _refused(path, f"is not a VRT of GeoTIFFs ({e})") from e
     if not tiles or any(t != tiles[0] for t in tiles):
         raise _refused(path, "has bands of different tiles, or none")
-    for number, band in enumerate(bands, 1):
-        if {int(s.findtext("SourceBand") or 0) for s in _sources(band)} != {number}:
+    for number, found in enumerate(taken, 1):
+        if found != {number}:
             raise _refused(path, f"takes its band {number} from another band")
     dtype = _checked(path, tiles[0], crs, transform, len(bands))
     colours = tuple((band.findtext("ColorInterp") or "undefined").lower() for band in bands)
@@ -114,7 +118,7 @@ def open_mosaic(
         Grid(shape, transform, crs),
         len(bands),
         dtype,
-        None if nodata in (None, "nan") else float(nodata),
+        nodata,
         tuple(tiles[0]),
         colours,
         names,
@@ -139,18 +143,22 @@ def _said_by_tiles(tiles: Sequence[Tile], count: int) -> tuple[tuple, tuple]:
     return said.pop() if len(said) == 1 else ((None,) * count, ("undefined",) * count)
 
 
+def _number(text: str | None) -> float | None:
+    "A no-data value; one that is no number marks nothing."
+    value = None if text is None else float(text)
+    return None if value is None or np.isnan(value) else value
+
+
 def _xml(path: Path) -> ElementTree.Element:
-    "The text as a tree; none that defines entities."
+    "The text as a tree."
     if not path.is_file():
         raise DataError(path, "no such file", "Check the path.")
     if path.stat().st_size > 64_000_000:
         raise _refused(path, "is too large for a list of tiles")
-    text = path.read_bytes()
-    if b"<!" in text.replace(b"<!--", b""):
-        raise _refused(path, "defines entities, which no list of tiles needs")
+    refuse_document_type(path, "Make it again with `gdalbuildvrt`.")
     try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as e:
+        root = ElementTree.fromstring(path.read_bytes())
+    except (ElementTree.ParseError, ValueError, LookupError) as e:  # or in letters of no code
         raise DataError(path, f"is not XML ({e})", "Make it again with `gdalbuildvrt`.") from e
     if root.tag != "VRTDataset" or root.get("subClass"):
         raise _refused(path, "is not a plain VRT")
@@ -212,8 +220,7 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
         if name.text.lower().endswith(".vrt"):
             raise ValueError("lists another VRT")
         file = vrt.parent / name.text if name.get("relativeToVRT") == "1" else Path(name.text)
-        nodata = s.findtext("NODATA")
-        nodata = None if nodata in (None, "nan") else float(nodata)
+        nodata = _number(s.findtext("NODATA"))
         out.append(Tile(str(file), tuple(map(round, source[:2])), tuple(map(round, place)), nodata))
     return out
 

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,8 @@ import numpy as np
 import rasterio
 
 from .. import raster
+from ..base.files import alone
+from ..base.temporary_names import is_ours, sweep
 from ..core import EnsembleConfig, StageError, atomic, write_json
 from .sliding_windows import Span, spans, turns
 
@@ -193,25 +195,32 @@ def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
     """The folder of what is finished, for one process at a time; parts of another plan go, and all
     go when the block ends well."""
     folder = out.with_name(out.name + ".parts")
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError(
-                folder,
-                "another process is predicting this raster",
-                "Wait for it, or choose another output.",
-            ) from None
+    taken = "another process is predicting this raster"
+    with alone(folder / ".lock", folder, taken, "another output"):
+        sweep(folder)
+        sweep(out.parent)  # the raster itself is written there at the end
         if not is_of(folder, plan_hash(plan)):
-            (folder / "plan.json").unlink(missing_ok=True)
-            for kind in (".tmp-*", "part_*", "cell_*"):
-                for path in folder.glob(kind):
-                    path.unlink(missing_ok=True)
+            _empty(folder)
             write_json(folder / "plan.json", plan)
         yield folder
-        (folder / "plan.json").unlink()
-    shutil.rmtree(folder)
+        _empty(folder)
+        (folder / ".lock").unlink()
+    with contextlib.suppress(OSError):  # somebody else's file lies there: it stays
+        folder.rmdir()
+
+
+_MADE = re.compile(r"part_\d+_\d+\.npy|cell_\d+_\d+\.tif|whole\.tif.*")
+
+
+def _empty(folder: Path) -> None:
+    "Remove what runs have made: the plan first, so that a worker that is late does not add to it."
+    (folder / "plan.json").unlink(missing_ok=True)
+    for is_next in (is_ours, _MADE.fullmatch):
+        for path in [p for p in folder.iterdir() if is_next(p.name)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def is_of(folder: Path, name: str) -> bool:

@@ -20,6 +20,7 @@ from .routes import roads_of
 from ..base.path_options import file_of, split_source
 from ..base.road_files import is_geoparquet
 from ..base.well_known import from_wkt
+from ..base.xml_prolog import refuse_document_type
 from ..speed_limits import hear, speed_of
 
 # isort: split
@@ -382,6 +383,7 @@ def read_graphml(
     Returns: projected in metres; nodes x, y; edges geometry, length, and speed_kph where the
     file has a speed or a time."""
     try:
+        refuse_document_type(path, "Export it again.")
         raw = nx.read_graphml(path, force_multigraph=True)
     except FileNotFoundError as e:
         raise GraphError(path, "no such graph file", "Check the path.") from e

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from ..base.xml_prolog import refuse_document_type
 from ..core import DataError, parse_chip
 from ..base.well_known import from_wkt
 
@@ -113,12 +114,16 @@ def _read(path: Path) -> gpd.GeoDataFrame | nx.Graph:
     try:
         return readers.get(path.suffix.lower(), graph.read)(path)
     except (
+        AttributeError,
+        LookupError,
         OSError,
-        ValueError,
-        KeyError,
-        TypeError,
+        OverflowError,
+        RecursionError,
         SyntaxError,
+        TypeError,
+        ValueError,
         nx.NetworkXError,
+        shapely.errors.ShapelyError,
     ) as e:  # a ParseError is a SyntaxError
         raise DataError(
             path,
@@ -139,6 +144,7 @@ def _read_geojson(path: Path) -> gpd.GeoDataFrame:
 
 def _read_graphml(path: Path) -> nx.Graph:
     "A graph whose nodes have a place; numbers may still be texts."
+    refuse_document_type(path, "Export it again.")
     g = nx.read_graphml(path, force_multigraph=True)
     for _, d in g.nodes(data=True):
         d.update(x=float(d["x"]), y=float(d["y"]))

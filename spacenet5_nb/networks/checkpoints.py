@@ -18,6 +18,8 @@ from ..core import Channels, CheckpointError
 from spacenet5_nb.networks.member_header import (
     check_encoder,
     check_finite,
+    check_kinds,
+    check_memory,
     check_shapes,
     read_header,
 )
@@ -118,18 +120,19 @@ def load(
     info, shapes = read_header(path)
     spec = info["spec"]
     check_encoder(path, spec["encoder"])
+    check_memory(path)
     names = info.get("channels", {}).get("names")
     _expect(path, "encoder", encoder, spec["encoder"])
     _expect(path, "bands", bands, spec["in_channels"])
     _expect(path, "channels", channels and list(channels.names), names)
-    with torch.device("meta"):  # shapes without memory
-        wanted = {k: tuple(v.shape) for k, v in RoadUNet(**spec).state_dict().items()}
-    check_shapes(path, wanted, shapes)
+    wanted = _described(path, spec)
+    check_shapes(path, {k: tuple(v.shape) for k, v in wanted.items()}, shapes)
     net = RoadUNet(**spec)
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as e:
         raise CheckpointError(path, f"is damaged ({e})", "Train its fold again.") from e
+    check_kinds(path, wanted, state)
     check_finite(path, state)
     net.load_state_dict(state)
     net.mean.copy_(torch.tensor(info["mean"]).view_as(net.mean))
@@ -138,6 +141,17 @@ def load(
         k: v for k, v in info.items() if k not in ("format", "spec", "mean", "std", "versions")
     }
     return tune(net.eval()).to(device)
+
+
+def _described(path: str | Path, spec: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    "The tensors of the network that a header describes, without memory."
+    try:
+        with torch.device("meta"):
+            return RoadUNet(**spec).state_dict()
+    except Exception as e:  # timm's encoders raise what they like
+        problem = f"describes a network that cannot be built ({e})"
+        cure = "Train its fold again, or install the timm that trained it: see its `versions`."
+        raise CheckpointError(path, problem, cure) from e
 
 
 def _expect(path: str | Path, what: str, wanted: Any, got: Any) -> None:

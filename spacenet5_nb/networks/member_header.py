@@ -5,22 +5,25 @@
 # %% ../../nbs/networks/member_header.ipynb #36694b2c
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from .. import core
-from ..core import CheckpointError
+from ..core import Channels, CheckpointError, WorkspaceError
 
 # %% auto #0
-__all__ = ['Width', 'Finite', 'Positive', 'Metres', 'Text', 'MOST_HEADER_BYTES', 'Architecture', 'ChannelTable',
-           'TrainingProfile', 'MemberHeader', 'read_header', 'check_encoder', 'check_shapes', 'check_finite']
+__all__ = ['Width', 'Finite', 'Positive', 'Metres', 'Text', 'Prose', 'MOST_HEADER_BYTES', 'KINDS', 'SUMS', 'WORLD_FOLDER',
+           'Architecture', 'ChannelTable', 'TrainingProfile', 'MemberHeader', 'read_header', 'check_sum', 'file_sum',
+           'check_encoder', 'check_shapes', 'check_finite', 'check_kinds', 'check_memory']
 
 # %% ../../nbs/networks/member_header.ipynb #2ba1eb29
 _strict = dict(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -29,7 +32,24 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Positive = Annotated[float, Field(allow_inf_nan=False, ge=1e-3, le=1e6)]
 Metres = Annotated[float, Field(allow_inf_nan=False, ge=0.01, le=100.0)]
-Text = Annotated[str, Field(max_length=1000)]
+
+
+def _printable(text: str) -> str:
+    "A text without control characters, and without marks that turn its direction."
+    if core.shown(text, len(text) + 1) != text:
+        raise ValueError("it has control characters")
+    return text
+
+
+def _lines(text: str) -> str:
+    "A text of several printable lines."
+    for line in text.split("\n"):
+        _printable(line)
+    return text
+
+
+Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+Prose = Annotated[str, Field(max_length=10_000), AfterValidator(_lines)]
 
 
 @dataclass(**_strict)
@@ -96,12 +116,13 @@ class MemberHeader:
     metrics: dict[Text, float | None] = Field(default_factory=dict)
     trained_on: TrainingProfile | None = None
     sources: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
-    licence: Annotated[str, Field(max_length=10_000)] = ""
-    attribution: Annotated[str, Field(max_length=10_000)] = ""
+    licence: Prose = ""
+    attribution: Prose = ""
     versions: dict[Text, Text] = Field(default_factory=dict)
 
 # %% ../../nbs/networks/member_header.ipynb #1de29b21
 MOST_HEADER_BYTES = 4_000_000  # names and shapes of the largest networks take a tenth of it
+KINDS = ("F16", "BF16", "F32", "I64")  # of numbers: weights, and the norms' counters
 
 
 def read_header(
@@ -113,17 +134,21 @@ def read_header(
         cure = "Train its fold first: spacenet5 run 04_train -p fold K"
         raise CheckpointError(path, "no such checkpoint", cure)
     try:
+        check_sum(path)
         whole = _json_header(path)
         text = whole.pop("__metadata__")["info"]
-        shapes = {k: tuple(map(int, v["shape"])) for k, v in whole.items()}
+        shapes = {k: _shape(v) for k, v in whole.items()}
+        info = _strict_json(text)
         checked = TypeAdapter(MemberHeader).validate_json(text)
     except ValidationError as e:
         raise CheckpointError(path, f"has a header that cannot be right: {_first(e)}", _CURE) from e
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as e:
         problem = "is not a checkpoint of this workspace, or is damaged"
         raise CheckpointError(path, problem, _CURE) from e
+    except OSError as e:
+        raise CheckpointError(path, f"cannot be read ({e.strerror})", "Check its rights.") from e
     _check_agreement(path, checked)
-    return json.loads(text), shapes
+    return {k: v for k, v in info.items() if k != "channels" or v is not None}, shapes
 
 
 _CURE = "Train its fold again, or get the file again from where it came."
@@ -135,13 +160,33 @@ def _json_header(path: Path) -> dict[str, Any]:
         (size,) = struct.unpack("<Q", f.read(8))
         if size > min(MOST_HEADER_BYTES, path.stat().st_size - 8):
             raise ValueError("header larger than the file, or than any member's")
-        return json.loads(f.read(size))
+        return _strict_json(f.read(size).decode())
+
+
+def _strict_json(text: str) -> Any:
+    "JSON whose keys stand there once: two readers would believe two of them."
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key that stands there twice")
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
+
+
+def _shape(tensor: Mapping[str, Any]) -> tuple[int, ...]:
+    "A tensor's shape, if it holds numbers of a kind that members have."
+    shape = tensor["shape"]
+    if tensor["dtype"] not in KINDS or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("numbers of another kind")
+    return tuple(shape)
 
 
 def _first(error: ValidationError) -> str:
     "The first breach, with its place and the value."
     e = error.errors(include_url=False)[0]
-    place = ".".join(map(str, e["loc"])) or "the whole"
+    place = core.shown(".".join(map(str, e["loc"])), 200) or "the whole"
     if e["type"] == "unexpected_keyword_argument":
         return f"unknown key '{place}'"
     return f"{place} is {core.shown(repr(e['input']), 120)} ({e['msg']})"
@@ -152,12 +197,63 @@ def _check_agreement(path: Path, h: MemberHeader) -> None:
     bands, out = h.spec.in_channels, h.spec.out_channels
     counts = {"mean": len(h.mean), "std": len(h.std)}
     wrong = [f"{n} values of {k} for {bands} bands" for k, n in counts.items() if n != bands]
-    if h.channels and len(h.channels.names) != out:
-        wrong.append(f"{len(h.channels.names)} channel names for {out} channels")
-    if not set(h.spec.rgb_at) <= set(range(bands)) and bands >= 3:
+    if h.channels:
+        wrong += _channel_lies(h.channels, out)
+    if not set(h.spec.rgb_at) <= set(range(max(bands, 3))):
         wrong.append(f"red, green and blue at {list(h.spec.rgb_at)} of {bands} bands")
     if wrong:
         raise CheckpointError(path, f"has a header that contradicts itself: {wrong[0]}", _CURE)
+
+
+def _channel_lies(c: ChannelTable, out: int) -> list[str]:
+    "How a table of channels contradicts itself or the number of them."
+    try:
+        names = Channels(
+            c.edges_mph, c.values_mph, c.has_junction, c.has_crossing, c.orientations, c.continuous
+        ).names
+    except WorkspaceError as e:
+        return [e.problem]
+    if names != c.names:
+        return [f"channels are named {list(c.names)}, their speeds make them {list(names)}"]
+    return [f"{len(names)} channels for {out} outputs"] if len(names) != out else []
+
+# %% ../../nbs/networks/member_header.ipynb #5a1e0031
+SUMS = "SHA256SUMS"  # beside members, as `sha256sum *.safetensors > SHA256SUMS` writes it
+WORLD_FOLDER = Path(core.__file__).parent / "assets" / "world"
+
+
+def check_sum(path: Path) -> None:
+    "CheckpointError where a list of checksums lies beside a member and says otherwise."
+    is_shipped = path.resolve().parent == WORLD_FOLDER.resolve()
+    sums = path.resolve().parent / SUMS
+    if not sums.is_file() and not is_shipped:
+        return
+    wanted = _listed(sums).get(path.resolve().name)
+    if wanted is None and not is_shipped:
+        return
+    about = path.stat()
+    if wanted != file_sum(path, about.st_size, about.st_mtime_ns):
+        what = f"is not the file that {SUMS} beside it lists"
+        cure = f"Get both again: git checkout -- {path.parent}, or install the package again."
+        raise CheckpointError(path, what, cure)
+
+
+def _listed(sums: Path) -> dict[str, str]:
+    "Checksums by file, as `sha256sum` lists them; none where there is no list."
+    text = sums.read_text(errors="replace") if sums.is_file() else ""
+    pairs = [line.split(maxsplit=1) for line in text.splitlines()]
+    return {p[1].strip().lstrip("*"): p[0].lower() for p in pairs if len(p) == 2}
+
+
+@lru_cache(64)
+def file_sum(
+    path: Path,
+    size: int,
+    mtime_ns: int,  # a file that has changed is read again
+) -> str:
+    "A file's SHA-256."
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 # %% ../../nbs/networks/member_header.ipynb #44d33d51
 def check_encoder(path: str | Path, name: str) -> None:
@@ -190,9 +286,31 @@ def check_shapes(
 
 
 def check_finite(path: str | Path, state: Mapping[str, Any]) -> None:
-    "CheckpointError where a weight is NaN or infinite: such a member sees no road anywhere."
-    wrong = [k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())]
+    "CheckpointError where a weight cannot be: such a member sees no road anywhere."
+    numbers = {k: v for k, v in state.items() if v.is_floating_point()}
+    wrong = [k for k, v in numbers.items() if not bool(v.isfinite().all())]
+    wrong += [k for k, v in numbers.items() if k.endswith("running_var") and bool((v < 0).any())]
     if wrong:
         first = core.shown(wrong[0], 100)
-        problem = f"has weights that are not numbers ({len(wrong)} tensors, first {first})"
+        problem = f"has weights that are no numbers, or variances below 0 (first {first})"
         raise CheckpointError(path, problem, "Its training failed: take an earlier checkpoint.")
+
+
+def check_kinds(
+    path: str | Path,
+    wanted: Mapping[str, Any],  # tensors of the network
+    state: Mapping[str, Any],  # of the file, the same names
+) -> None:
+    "CheckpointError where whole numbers stand for others, or the other way round."
+    for k, v in state.items():
+        if v.is_floating_point() != wanted[k].is_floating_point():
+            problem = f"holds {v.dtype} in {core.shown(k, 100)}, not {wanted[k].dtype}"
+            raise CheckpointError(path, problem, _CURE)
+
+
+def check_memory(path: str | Path) -> None:
+    "CheckpointError where a member is larger than the memory that may be used."
+    size, budget = Path(path).stat().st_size / 1e9, core.load_settings().memory_gb
+    if size > budget:
+        problem = f"would take {size:.1f} GB, more than memory_gb = {budget:g}"
+        raise CheckpointError(path, problem, "Check it, or raise memory_gb in settings.ini.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import networkx as nx
 import numpy as np
 
 from .. import raster
+from ..base.temporary_names import temporary_folder
 from ..core import Channels, SpeedConfig, VectorizeConfig
 from .skeleton import Frame, make_frame
 from ..speed import add_speeds
@@ -57,9 +57,9 @@ def trace_core(
     own = Core(
         (core.own[0] - top, core.own[1] - left, *core.own[2:]), (0, 0, height, width), core.at
     )
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=cells[0][0].parent) as folder:
+    with temporary_folder(cells[0][0].parent) as folder:
         path = raster.write(
-            f"{folder}/probs.tif",
+            folder / "probs.tif",
             stack,
             grid=raster.Grid(
                 (height, width), local.transform, raster.CRS.from_user_input(frame.source)

@@ -20,6 +20,7 @@ from .. import graph
 from ..core import DataError, GraphError, write_bytes, write_text
 from ..base.labels import transformer
 from ..base.well_known import from_wkt
+from ..base.xml_prolog import refuse_document_type
 from .graph_edits import length_of
 
 # %% auto #0
@@ -325,6 +326,7 @@ _OSM_ONLY = {"highway", "maxspeed", "layer", "bridge", "tunnel"}
 def read_osm_graph(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
     "Read what `write_osm` wrote; positions are OSM's, whose seven decimals are about a centimetre."
     try:
+        refuse_document_type(path, "Make it with write_osm.")
         root = ElementTree.parse(path).getroot()
         g, places = (
             graph.empty(root.attrib["crs"]),

@@ -95,8 +95,8 @@ def stop_on_failures(r: Run, failed: Sequence[dict[str, str]], n: int) -> None:
     chips = ", ".join(f["chip"] for f in failed[:5])
     raise StageError(
         failed[0]["file"],
-        f"{failed[0]['problem']} ({len(failed)} of {n} chips failed: {chips}; all others are "
-        f"done, {r.folder / 'masks.json'} lists them)",
+        f"{failed[0]['problem']} ({len(failed)} of {n} chips failed: {chips}; "
+        f"{r.folder / 'masks.json'} lists them)",
         failed[0]["cure"] or "Mend or remove it, then run 01_explore and 02_masks again.",
     )
 

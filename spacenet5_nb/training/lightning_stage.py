@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ..core import Preset, StageConfig, StageError, TrainConfig
 from .dataset import EpochSampler, RoadDataset, rare_channels
 from .distributed import World, share_of, trainer_options
-from .resume import State, read_resume
+from .resume import State, check_optimizer, check_saved, read_resume
 
 core.cure_torchvision()
 import lightning.pytorch as pl  # noqa: E402  (after the cure: torchmetrics imports torchvision)
@@ -136,6 +136,8 @@ def loader_workers(asked: int | None, device: torch.device, world: World) -> int
 # %% ../../nbs/training/lightning_stage.ipynb #e4e87ef8
 def restore(module: pl.LightningModule, saved: Mapping[str, Any], trainer: pl.Trainer) -> None:
     "Bring a module and its trainer to where a resume file left them."
+    path = (module.out or Path()) / "resume.ckpt"
+    check_saved(path, saved, module.net, module.averaged)
     module.net.load_state_dict(saved["net"])
     if module.averaged is not None:
         module.averaged.load_state_dict(saved["averaged"])
@@ -145,6 +147,7 @@ def restore(module: pl.LightningModule, saved: Mapping[str, Any], trainer: pl.Tr
 
     def configure() -> torch.optim.Optimizer:
         optimizer = make()
+        check_optimizer(path, saved["optimizer"], optimizer)
         optimizer.load_state_dict(saved["optimizer"])
         return optimizer
 

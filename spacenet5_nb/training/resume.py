@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from .. import core  # before torch: sets how its threads wait
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from ..core import CheckpointError, Preset, StageError
+from ..networks.member_header import check_finite, check_kinds, check_shapes
 from .dataset import stamp
 from ..model import RoadUNet, fold_config
 
 # %% auto #0
-__all__ = ['fold_preset', 'split', 'fingerprint', 'State', 'write_resume', 'read_resume']
+__all__ = ['Count', 'Number', 'ANEW', 'fold_preset', 'split', 'fingerprint', 'State', 'write_resume', 'read_resume',
+           'check_archive', 'check_parts', 'check_progress', 'check_saved', 'check_optimizer']
 
 # %% ../../nbs/training/resume.ipynb #c4e50005
 def fold_preset(
@@ -77,17 +82,21 @@ def fingerprint(preset: Preset, fold: int, chips: pd.DataFrame, seed: int) -> st
     return hashlib.sha1(repr(parts).encode()).hexdigest()[:16]
 
 # %% ../../nbs/training/resume.ipynb #c4e5000d
-@dataclass
-class State:
-    "What training remembers between epochs."
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
-    fingerprint: str
-    stage: int = 0
-    epoch: int = 0  # completed in this stage
+
+@dataclass(config=ConfigDict(extra="forbid", strict=True))
+class State:
+    "What training remembers between epochs; what a file says of it has these types."
+
+    fingerprint: Annotated[str, Field(max_length=100)]
+    stage: Count = 0
+    epoch: Count = 0  # completed in this stage
     finished: bool = False
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, float] = field(default_factory=dict)
-    stopped_h: float | None = None  # the max_hours that ended it before it was finished
+    rows: list[dict[str, int | float | str | None]] = field(default_factory=list)
+    best: dict[str, Number] = field(default_factory=dict)
+    stopped_h: Number | None = None  # the max_hours that ended it before it was finished
 
     @property
     def hours(self) -> float:
@@ -128,15 +137,106 @@ def write_resume(
     return core.write_bytes(path, buffer.getvalue())
 
 
+ANEW = "Delete it: the fold then starts anew."
+
+
 def read_resume(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """What a run of exactly these inputs and parameters left, finished or not;
     None where there is none."""
     if not path.is_file():
         return None
+    check_archive(path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # zip, unpickling and value errors of several libraries
-        raise CheckpointError(
-            path, f"cannot be read ({type(e).__name__})", "Delete it: the fold then starts anew."
-        ) from e
+        raise CheckpointError(path, f"cannot be read ({type(e).__name__})", ANEW) from e
+    check_parts(path, saved)
     return saved if saved["state"]["fingerprint"] == fingerprint else None
+
+
+def check_archive(path: Path) -> None:
+    "CheckpointError where a file is not what torch writes, or unpacks to more than it takes."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as e:
+        raise CheckpointError(path, f"cannot be read ({type(e).__name__})", ANEW) from e
+    is_packed = any(m.compress_type != zipfile.ZIP_STORED for m in members)
+    if is_packed or sum(m.file_size for m in members) > path.stat().st_size:
+        raise CheckpointError(path, "unpacks to more than it takes on disk", ANEW)
+
+
+def check_parts(path: Path, saved: Any) -> None:
+    "CheckpointError where what was read has other parts than `write_resume` writes."
+    kinds = {"state": dict, "net": dict, "averaged": dict | None, "optimizer": dict, "scaler": dict}
+    try:
+        is_right = saved.keys() == kinds.keys()
+        is_right = is_right and all(isinstance(saved[k], kind) for k, kind in kinds.items())
+        weights = [*saved["net"].values(), *(saved["averaged"] or {}).values()]
+        is_right = is_right and all(torch.is_tensor(v) for v in weights)
+        is_right = is_right and all(v.layout == torch.strided for v in weights)
+        state = State(**saved["state"])
+        is_right = is_right and all(0 <= row["seconds"] < float("inf") for row in state.rows)
+        scale = saved["scaler"].values()
+        is_right = is_right and all(0 <= float(v) < float("inf") for v in scale)
+    except (AttributeError, KeyError, TypeError, ValueError) as e:  # pydantic's is a ValueError
+        reason = str(e).partition("\n")[0]
+        raise CheckpointError(path, f"is no resume file ({reason})", ANEW) from e
+    if not is_right:
+        raise CheckpointError(path, "is no resume file of this workspace", ANEW)
+
+# %% ../../nbs/training/resume.ipynb #5a1e0041
+def check_progress(
+    path: Path,
+    state: State,
+    epochs: Sequence[int],  # of each stage
+) -> None:
+    "CheckpointError where a file says that more was done than there is to do."
+    if state.stage >= len(epochs) or state.epoch > epochs[state.stage]:
+        at = f"stage {state.stage + 1}, epoch {state.epoch}"
+        problem = f"is at {at}; the preset has {len(epochs)} stages of {list(epochs)} epochs"
+        raise CheckpointError(path, problem, ANEW)
+
+
+def check_saved(
+    path: Path,
+    saved: Mapping[str, Any],  # of read_resume
+    net: torch.nn.Module,
+    averaged: torch.nn.Module | None = None,
+) -> None:
+    "CheckpointError where a file's weights are not this network's."
+    if (averaged is None) != (saved["averaged"] is None):
+        raise CheckpointError(path, "holds no running average, or one too many", ANEW)
+    for own, theirs in ((net, saved["net"]), (averaged, saved["averaged"])):
+        if own is None:
+            continue
+        wanted = own.state_dict()
+        shapes = [{k: tuple(v.shape) for k, v in some.items()} for some in (wanted, theirs)]
+        check_shapes(path, *shapes)
+        check_kinds(path, wanted, theirs)
+        check_finite(path, theirs)
+
+
+_FREE = ("lr", "params", "fused", "foreach", "capturable", "differentiable")  # no result depends
+
+
+def check_optimizer(
+    path: Path,
+    saved: Mapping[str, Any],  # an optimiser's state
+    optimizer: torch.optim.Optimizer,  # a fresh one of this training
+) -> None:
+    "CheckpointError where a state is of an optimiser of another network, or with other settings."
+    own, params = optimizer.state_dict(), optimizer.param_groups[0]["params"]
+    try:
+        (mine,), (theirs,) = own["param_groups"], saved["param_groups"]
+        is_right = theirs["params"] == mine["params"] and theirs.keys() == mine.keys()
+        fixed = [k for k in mine if k not in _FREE]
+        is_right = is_right and all(theirs[k] == mine[k] for k in fixed)
+        for k, values in saved["state"].items():
+            for v in values.values():
+                shapes = (params[k].shape, torch.Size([]))
+                is_right = is_right and v.shape in shapes and bool(v.isfinite().all())
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        is_right = False
+    if not is_right:
+        raise CheckpointError(path, "holds an optimiser of another training", ANEW)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..base.files import check_name
 from ..core import DataError, Run, StageError, WriteError
 from ..acquire.s3_transfer import size_text
 
@@ -29,6 +30,7 @@ def check_place(
     out: str | Path,  # a file or folder that will be made
 ) -> None:
     "Whether a result's place can be written, as far as permissions tell: nothing is made."
+    check_name(out)
     path = Path(out).resolve()
     if path.is_dir() and Path(out).suffix:
         raise WriteError(out, "is a folder", "Name a file.")
@@ -286,7 +288,7 @@ def plan_train(r: Run, fold: int, say: Say) -> None:
 def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, say: Say) -> None:
     "What `train-own` would do."
     from spacenet5_nb import raster
-    from spacenet5_nb.extract import band_count
+    from spacenet5_nb.extract import band_count, check_map_fits
     from spacenet5_nb.acquire.osm import check_memory, footprint
     from spacenet5_nb.acquire.street_topology import not_noded, read_streets, warning
 
@@ -296,6 +298,7 @@ def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, sa
             "needs one street map",
             "Give --osm extract.osm.pbf, or --labels roads.geojson.",
         )
+    check_map_fits(image)
     grid, count = raster.grid_of(image), band_count(image)
     final = Path(out or r.folder / f"{r.name}.gpkg")
     check_place(r.folder / "chips.parquet")

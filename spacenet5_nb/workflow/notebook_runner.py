@@ -10,18 +10,18 @@ import asyncio
 import errno
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..base.temporary_names import temporary_folder
 from ..core import StageError, load_settings, workspace_root, write_error
 
 # %% auto #0
 __all__ = ['Parameter', 'notebooks_folder', 'find_notebook', 'read_parameters', 'check_parameters', 'stale_modules', 'notebooks',
-           'check_exported', 'run_notebook', 'check_out']
+           'check_exported', 'run_notebook', 'kernel_place', 'check_out']
 
 # %% ../../nbs/workflow/notebook_runner.ipynb #0c2b941d
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def stale_modules() -> list[str]:
     "Modules whose text is not what their notebook exports now; empty when all agree."
     from nbdev.export import nb_export
 
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder) / "spacenet5_nb"
+    with temporary_folder() as folder:
+        fresh = folder / "spacenet5_nb"
         fresh.mkdir()
         for notebook in notebooks():
             nb_export(str(notebook), lib_path=str(fresh))
@@ -225,9 +225,7 @@ def run_notebook(
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(
-            prefix="kernel-"
-        ) as private:  # a socket that only this user can reach, not a TCP port
+        with temporary_folder() as private:
             papermill.execute_notebook(
                 str(notebook),
                 str(running),
@@ -236,7 +234,7 @@ def run_notebook(
                 kernel_name="python3",
                 kernel_manager_class=_manager(),
                 progress_bar=sys.stderr.isatty() if progress is None else progress,
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/s"}}),
+                config=Config({"KernelManager": kernel_place(private)}),
             )
     except papermill.PapermillExecutionError as e:
         if running.exists():
@@ -258,6 +256,19 @@ def run_notebook(
     os.replace(running, out)
     failed.unlink(missing_ok=True)
     return out
+
+
+_SOCKET_BYTES = 107  # Linux' longest name of a socket
+
+
+def kernel_place(folder: Path) -> dict[str, str]:
+    "Where a kernel's files are: sockets that only this user can reach, no TCP ports; its key."
+    sockets = folder / "s"
+    if len(os.fsencode(sockets)) + 2 > _SOCKET_BYTES:
+        cure = "Set TMPDIR to a folder with a shorter name, such as /tmp."
+        raise StageError(folder.parent, "has too long a name for a kernel's socket", cure)
+    connection = str(folder / "kernel.json")
+    return {"transport": "ipc", "ip": str(sockets), "connection_file": connection}
 
 
 def _reason(error: Any) -> str:

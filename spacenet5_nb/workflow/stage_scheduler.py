@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..base.temporary_names import left_alone, sweep
 from ..core import Run, StageError, load_settings, write_bytes
 from . import dry_runs
 from spacenet5_nb.workflow.notebook_runner import (
@@ -28,10 +29,18 @@ from spacenet5_nb.workflow.notebook_runner import (
     run_notebook,
 )
 from .file_commands import say
-from .stage_table import Stage, begin, check_reads, finish, stage_inputs
+from .renewal import recover, renewing
+from spacenet5_nb.workflow.stage_table import (
+    STAGES,
+    Stage,
+    begin,
+    check_reads,
+    finish,
+    stage_inputs,
+)
 
 # %% auto #0
-__all__ = ['run_stage', 'base_parameters', 'check_ready', 'check_writable', 'only_one', 'only_one_of', 'find_devices',
+__all__ = ['run_stage', 'base_parameters', 'check_ready', 'check_writable', 'tidy', 'only_one', 'only_one_of', 'find_devices',
            'visible_gpu', 'run_folds']
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #9e3c538d
@@ -50,7 +59,8 @@ def run_stage(
     check_reads(r, stage, values)
     inputs, start = stage_inputs(r, stage, values, fold), time.monotonic()
     begin(r, stage, inputs, fold)
-    out = run_notebook(stage.name, values, r.notebook(stage.name, fold))
+    with renewing(r, stage):
+        out = run_notebook(stage.name, values, r.notebook(stage.name, fold))
     # the first stage may have generated the data that it depends on; a fold may have been stopped
     # by its budget
     finish(
@@ -128,6 +138,13 @@ def check_writable(folder: Path) -> None:
 _LOCKS: list[int] = []
 
 
+def tidy(folder: Path) -> None:
+    "Remove what killed processes left below a folder; say what may be a living one's."
+    sweep(folder, below=True)
+    if note := left_alone(folder, below=True):
+        say(f"warning: {note}")
+
+
 @contextlib.contextmanager
 def only_one(r: Run) -> Iterator[None]:
     "One writer a run folder; the lock goes with its processes."
@@ -141,6 +158,9 @@ def only_one(r: Run) -> Iterator[None]:
                 "another pipeline, or a fold that it started, is writing to this run",
                 "Wait for it, or choose another --run.",
             ) from None
+        for stage in STAGES.values():
+            recover(r, stage)
+        tidy(r.folder)
         _LOCKS.append(lock.fileno())
         try:
             yield
@@ -166,6 +186,7 @@ def only_one_of(r: Run, fold: int, patience_s: float = 60.0) -> Iterator[None]:
                         "Wait for it, or end it.",
                     ) from None
                 time.sleep(0.5)
+        tidy(r.fold(fold))
         yield
 
 # %% ../../nbs/workflow/stage_scheduler.ipynb #56e9ba4e

@@ -41,7 +41,9 @@ class Stage:
     uses_data: bool = True
     per_fold: bool = False
     editable: tuple[str, ...] = ()  # outputs that a person may change by hand
-    clears: bool = False  # its files are named after chips: those of an earlier run must not stay
+    # folders of a run with files named after chips: those of an earlier run go when all is whole
+    places: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()  # written in place, also by a run that fails
 
 
 def _glob(folder: Path, *patterns: str) -> list[Path]:
@@ -73,7 +75,8 @@ STAGES = {
             ("data", "channels", "masks"),
             lambda r: [(r.chips, "01_explore")],
             lambda r, k: [r.folder / "masks.json", *_glob(r.folder, "masks/*.tif")],
-            clears=True,
+            places=("masks",),
+            reports=("masks.json",),
         ),
         Stage(
             "03_model",
@@ -101,7 +104,7 @@ STAGES = {
                 *((p, "04_train") for k in range(len(r.preset.folds)) for p in _checkpoints(r, k)),
             ],
             lambda r, k: _glob(r.folder, "probs/*.tif"),
-            clears=True,
+            places=("probs",),
         ),
         Stage(
             "06_vectorize",
@@ -116,7 +119,7 @@ STAGES = {
                 *_glob(r.folder, "graphs/*.gpkg", "graphs/*.graphml"),
             ],
             uses_data=False,
-            clears=True,
+            places=("graphs", "."),
         ),
         Stage(
             "07_apls",
@@ -292,17 +295,14 @@ def check_reads(r: Run, stage: Stage, parameters: dict[str, Any]) -> None:
 
 
 def begin(r: Run, stage: Stage, inputs: str, fold: int | None = None) -> None:
-    """Before a stage runs: clear what an earlier run of it may have left; a fold that was trained
-    from other inputs is set aside, not lost."""
+    """Before a stage runs: it is no longer complete; a fold that was trained from other inputs is
+    set aside, not lost."""
     started = stamp_path(r, stage, fold).with_suffix(".started")
     before = started.read_text() if started.is_file() else None
     # a fold that papermill itself trained has no such file: training then decides by its own
     # fingerprint
     if stage.per_fold and before not in (None, inputs) and r.fold(fold).exists():
         set_aside(r.fold(fold))
-    if stage.clears:
-        for path in stage.writes(r, fold):
-            path.unlink(missing_ok=True)
     stamp_path(r, stage, fold).unlink(missing_ok=True)
     started.parent.mkdir(parents=True, exist_ok=True)
     started.write_text(inputs)

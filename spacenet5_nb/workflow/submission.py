@@ -5,15 +5,19 @@
 # %% ../../nbs/workflow/submission.ipynb #08a70003
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .. import graph, raster
+from ..base.files import alone, check_name
+from ..base.temporary_names import sweep
 from ..core import DataError, Preset, progress, write_text
 from ..ensemble import Member, open_members, opening, predict, weights_hash
 from ..explore import find_chips
@@ -40,21 +44,22 @@ def submit(
     set_threads()
     keep_memory()
     out, paths = Path(out), find_members(members)
+    check_name(_parts_of(out))
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
     bands = max(i["spec"]["in_channels"] for i in infos)
-    chips, box = chips_of(folders, bands), parts_folder(out, paths, p, tta)
+    chips = chips_of(folders, bands)
     opened = open_members(paths, device=device, **opening(p.ensemble, weights=None))
-    for chip, image in progress(list(chips.items()), "submit"):
-        if not (box / f"{chip}.csv").is_file():
-            write_text(
-                box / f"{chip}.csv",
-                chip_rows(chip, image, opened, p, tta or p.ensemble.tta).to_csv(index=False),
-            )
-    rows = pd.concat([pd.read_csv(box / f"{chip}.csv") for chip in chips], ignore_index=True)
-    check_solution(rows, chips=list(chips))
-    write_text(out, rows.to_csv(index=False))
-    shutil.rmtree(box.parent)
+    with parts_folder(out, paths, p, tta) as box:
+        for chip, image in progress(list(chips.items()), "submit"):
+            if not (box / f"{chip}.csv").is_file():
+                write_text(
+                    box / f"{chip}.csv",
+                    chip_rows(chip, image, opened, p, tta or p.ensemble.tta).to_csv(index=False),
+                )
+        rows = pd.concat([pd.read_csv(box / f"{chip}.csv") for chip in chips], ignore_index=True)
+        check_solution(rows, chips=list(chips))
+        write_text(out, rows.to_csv(index=False))
     say(f"{out}: {len(rows)} rows of {len(chips)} chips")
     return rows
 
@@ -74,17 +79,33 @@ def chips_of(folders: Sequence[str | Path], bands: int) -> dict[str, str]:
     return dict(sorted(out.items()))
 
 
-def parts_folder(out: Path, members: Sequence[Path], preset: Preset, tta: str) -> Path:
-    """Where the rows of single chips wait; of other members or another preset there is another
-    folder, and the old one is removed."""
+@contextlib.contextmanager
+def parts_folder(out: Path, members: Sequence[Path], preset: Preset, tta: str) -> Iterator[Path]:
+    """Where the rows of single chips wait, for one process at a time; of other members or another
+    preset there is another folder, and the old one is removed."""
     name = hashlib.sha1(
         repr(([weights_hash(m) for m in members], preset.vectorize, preset.speed, tta)).encode()
     ).hexdigest()[:12]
-    box = out.with_name(f".{out.name}.parts") / name
-    for old in box.parent.glob("*"):
-        if old != box:
-            shutil.rmtree(old)
-    return box
+    folder = _parts_of(out)
+    with alone(folder / ".lock", out, "another process is writing this file", "another output"):
+        sweep(folder, below=True)
+        _remove_parts(folder, but=name)
+        yield folder / name
+        _remove_parts(folder)
+        (folder / ".lock").unlink()
+    with contextlib.suppress(OSError):  # somebody else's file lies there: it stays
+        folder.rmdir()
+
+
+def _parts_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
+
+
+def _remove_parts(folder: Path, but: str = "") -> None:
+    "Remove the rows of chips, and nothing that has another name."
+    for box in list(folder.iterdir()):
+        if re.fullmatch("[0-9a-f]{12}", box.name) and box.name != but:
+            shutil.rmtree(box)
 
 
 def chip_rows(
