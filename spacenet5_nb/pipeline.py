@@ -27,7 +27,7 @@ from spacenet5_nb.base.console import (
 # isort: split
 import typer
 
-from .workflow import dry_runs
+from .workflow import dry_runs, leaderboard_command  # noqa: F401  (a command)
 from .core import Run, StageError, load_settings, open_run, preset_names
 from spacenet5_nb.workflow.run_summary import (  # noqa: F401  (known by this module's name too)
     LEFT_OUT,

@@ -79,9 +79,17 @@ def with_chips(
     dry_run: bool = False,  # look, and write nothing
     say: Callable[[str], None] = print,
 ) -> Run:  # the run itself, or one that reads the chips made of its images and masks
-    "A run whose data root may be a folder of images and masks."
+    "A run whose data root may be a folder of images and masks, or one of the papers' sets."
     from spacenet5_nb.acquire.mask_pairs import find_pairs
+    from spacenet5_nb.chips.paper_layouts import find_layout
 
+    if (layout := find_layout(r.data_root)) is not None:
+        from spacenet5_nb.workflow import graph_chips
+
+        graph_chips.check_options(r.data_root, gsd, road_value)
+        out = r.folder / "own" / r.data_root.name
+        graph_chips.make_chips(layout, out, say=say, dry_run=dry_run)
+        return replace(r, data_root=out)
     found = find_pairs(r.data_root) if r.data_root.is_dir() else None
     if found and found.pairs and found.lined:
         first = found.pairs[0].image
