@@ -13,9 +13,9 @@ source; a source of fewer than five groups is in none, so always trained on. `tr
 every tile that is in no fold of `--without`, and from no tile of `--source-out`; preset `world`
 says how. `score` prints, for each source, the F1 of centre lines (within 5 m; precision and recall
 beside it, all tiles of the source together) and APLS_length with the interval of a bootstrap over
-tiles. Its truth are the centre lines of the label masks, cut to where the image has data. `nine`
-scores nine Las Vegas chips with line labels, which `train` never sees. `ship` writes weights of 16
-bits into the package.
+tiles, and APLS and TOPO by the protocol of SAM-Road's SpaceNet table. Its truth are the centre
+lines of the label masks, cut to where the image has data. `nine` scores nine Las Vegas chips with
+line labels, which `train` never sees. `ship` writes weights of 16 bits into the package.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from scipy import stats
 from skimage.transform import resize, rotate
 
 from spacenet5_nb import demo, ensemble, graph, masks, model, raster, vectorize
-from spacenet5_nb.apls import apls
+from spacenet5_nb.apls import apls, apls_sat2graph
 from spacenet5_nb.core import (
     Channels,
     DataError,
@@ -46,7 +46,10 @@ from spacenet5_nb.core import (
 )
 from spacenet5_nb.explore import find_chips
 from spacenet5_nb.extract import band_count, find_members, world_folder
+from spacenet5_nb.judge.pixel_roads import pixels_of_roads
+from spacenet5_nb.judge.routes import roads_of
 from spacenet5_nb.networks.member_header import SUMS
+from spacenet5_nb.topo import topo_sat2graph
 from spacenet5_nb.train import fit
 
 CRS = raster.CRS.from_epsg(32611)  # tiles have no place: each is put at the same one
@@ -267,6 +270,18 @@ def f1_of(rows):
     return 2 * precision * recall / max(precision + recall, 1e-9), precision, recall
 
 
+def papers(truth, found):
+    """APLS and TOPO as SAM-Road prints them on SpaceNet's tiles of 400 pixels, a metre a pixel; a
+    tile that cannot be scored is left out of the mean, as there."""
+    pixels = [pixels_of_roads(roads_of(g), CORNER) for g in (truth, found)]
+    a, t = apls_sat2graph(*pixels, variant="small_samroad"), topo_sat2graph(*pixels, radius=0.0015)
+    return {
+        "apls_papers": a.score,
+        "topo_precision": t.precision if t.starts else np.nan,
+        "topo_recall": t.recall if t.starts else np.nan,
+    }
+
+
 def score_tile(row, opened, preset):
     "One tile's centre lines and routes against its mask's."
     grid = raster.grid_of(row.image)
@@ -284,6 +299,7 @@ def score_tile(row, opened, preset):
         "chip": row.chip,
         "source": row.city,
         "apls_length": score,
+        **papers(truth, found),
         **lengths(truth, found),
     }
 
@@ -303,6 +319,12 @@ def score(a, out, preset):
         print(
             f"{source}: {len(mine)} tiles, F1 {f1:.3f} (precision {precision:.3f}, recall "
             f"{recall:.3f}), APLS_length {spread(mine.apls_length)}"
+        )
+        p, r = mine.topo_precision.mean(), mine.topo_recall.mean()
+        print(
+            f"  as SAM-Road scores tiles of 400 pixels: APLS {spread(mine.apls_papers)} over "
+            f"{mine.apls_papers.count()} tiles, TOPO precision {p:.3f}, recall {r:.3f}, F1 "
+            f"{2 * p * r / (p + r):.3f} over {mine.topo_precision.count()}"
         )
     write_json(out / f"{Path(a.members).parent.name}-tiles.json", rows.to_dict("records"))
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
 
 from ..base.kernels import compiled
@@ -19,8 +17,8 @@ from ..base.pixel_graphs import pixel_graph
 from .sat2graph_apls import LATITUDE, LONGITUDE, METRES, degrees_of
 
 # %% auto #0
-__all__ = ['STEP', 'SPACING', 'NEAR', 'SHORT_WALK', 'LONG_WALK', 'COS_40', 'MOST_POINTS', 'NO_START', 'Streets', 'streets_of',
-           'Start', 'starts_of', 'region_of', 'pair_starts', 'matched', 'doubled', 'Sat2GraphTopo', 'topo_sat2graph']
+__all__ = ['STEP', 'SPACING', 'NEAR', 'SHORT_WALK', 'LONG_WALK', 'COS_40', 'NO_WAY', 'NO_START', 'Streets', 'streets_of', 'Start',
+           'starts_of', 'region_of', 'pair_starts', 'matched', 'doubled', 'Sat2GraphTopo', 'topo_sat2graph']
 
 # %% ../../nbs/judge/sat2graph_topo.ipynb #a332d12b
 STEP = 0.00005  # from point to point
@@ -226,6 +224,8 @@ def _put(
         if (p[0], p[1], p[2], p[3]) == point:
             return n
         k = (k + 1) % len(bins)
+    if n == len(points):
+        return n  # `_walk_all` sees that all room is taken
     bins[k] = n
     points[n, 0], points[n, 1], points[n, 2], points[n, 3] = point
     return n + 1
@@ -283,7 +283,7 @@ def _walk(
     points: np.ndarray,
 ) -> int:
     "Drop points around a start; `covered` and `reached` are work space, infinite everywhere."
-    bins = np.full(1 << 13, -1, np.int64)
+    bins = np.full(2 * len(points) + 1, -1, np.int64)
     n = _on_start(s, g.places, r, points, bins)
     a, b = int(s[2]), int(s[3])
     queue, at = [(a, -1, s[4]), (b, -1, s[5])], 0
@@ -315,17 +315,17 @@ def _walk(
     return n
 
 
-MOST_POINTS = 1 << 12  # of a walk: 22 km of roads within 333 m
-
-
 @compiled
 def _walk_all(g: Streets, starts: np.ndarray, r: float) -> tuple[np.ndarray, np.ndarray]:
     "Points of all walks, one behind the other, and where each begins."
     covered, reached = np.full(len(g.to), np.inf), np.full(len(g.places), np.inf)
-    room, begins = np.empty((MOST_POINTS, 4)), np.zeros(len(starts) + 1, np.int64)
-    points = np.empty((MOST_POINTS, 4))
+    room, begins = np.empty((1024, 4)), np.zeros(len(starts) + 1, np.int64)
+    points = np.empty((1024, 4))
     for i in range(len(starts)):
         n = _walk(g, starts[i], r, covered, reached, room)
+        while n == len(room):  # once more, with more room
+            room = np.empty((2 * len(room), 4))
+            n = _walk(g, starts[i], r, covered, reached, room)
         begins[i + 1] = begins[i] + n
         if begins[i + 1] > len(points):
             more = np.empty((2 * begins[i + 1], 4))
@@ -335,38 +335,91 @@ def _walk_all(g: Streets, starts: np.ndarray, r: float) -> tuple[np.ndarray, np.
     return points[: begins[-1]], begins
 
 # %% ../../nbs/judge/sat2graph_topo.ipynb #52ec622d
+NO_WAY = -2  # of a hole from which no free one can be reached
+
+
 @compiled
-def _partners(
-    marbles: np.ndarray, holes: np.ndarray, rows: list, columns: list, at: tuple[int, int]
-) -> None:
-    "Append the pairs that may be matched; `at`: the numbers of the first of each."
-    order = np.argsort(holes[:, 0])
-    ys, reach = holes[order, 0], 1.01 * NEAR
+def _partners(marbles: np.ndarray, holes: np.ndarray, i: int, first: int, out: np.ndarray) -> int:
+    "The holes, sorted by latitude, that marble i may fall into, into `out`; how many."
+    y, x, dy, dx = marbles[i, 0], marbles[i, 1], marbles[i, 2], marbles[i, 3]
+    uy, ux = _unit(dy, dx)
+    cosine, reach, n = math.cos(math.radians(y)), 1.01 * NEAR, 0
+    for k in range(first, len(holes)):
+        if holes[k, 0] > y + reach or n == out.shape[1]:
+            break
+        a, b = y - holes[k, 0], (x - holes[k, 1]) * cosine
+        if abs(b) < reach and math.sqrt(a * a + b * b) < NEAR:
+            vy, vx = _unit(holes[k, 2], holes[k, 3])
+            if dy == dx or holes[k, 2] == holes[k, 3] or 1.0 - abs(uy * vy + ux * vx) < 0.29:
+                out[i, n] = k
+                n += 1
+    return n
+
+
+@compiled
+def _place(
+    i: int,
+    near: np.ndarray,
+    n: np.ndarray,
+    hole_of: np.ndarray,
+    owner: np.ndarray,
+    came: np.ndarray,
+    stamp: np.ndarray,
+    queue: np.ndarray,
+) -> bool:
+    "Find marble i a hole, others moving on where they must: an augmenting path."
+    queue[0], head, tail = i, 0, 1
+    while head < tail:
+        m = queue[head]
+        head += 1
+        for k in range(n[m]):
+            h = near[m, k]
+            if stamp[h] == i or stamp[h] == NO_WAY:
+                continue
+            stamp[h], came[h] = i, m
+            if owner[h] >= 0:
+                queue[tail] = owner[h]
+                tail += 1
+                continue
+            while h >= 0:
+                m = came[h]
+                owner[h], hole_of[m], h = m, h, hole_of[m]
+            return True
+    for k in range(tail):
+        for j in range(n[queue[k]]):
+            stamp[near[queue[k], j]] = NO_WAY  # nor will there be one
+    return False
+
+
+@compiled
+def _matched(marbles: np.ndarray, holes: np.ndarray) -> int:
+    "How many marbles find a hole, one to one, as many as can."
+    marbles, holes = marbles[np.argsort(marbles[:, 0])], holes[np.argsort(holes[:, 0])]
+    n, hole_of = np.zeros(len(marbles), np.int64), np.full(len(marbles), -1, np.int64)
+    near = np.empty((len(marbles), 32), np.int64)
+    owner, came = np.full(len(holes), -1, np.int64), np.full(len(holes), -1, np.int64)
+    stamp, queue, found = came.copy(), np.empty(len(marbles) + 1, np.int64), 0
+    i = first = 0
+    while i < len(marbles):
+        while first < len(holes) and holes[first, 0] < marbles[i, 0] - 1.01 * NEAR:
+            first += 1
+        n[i] = _partners(marbles, holes, i, first, near)
+        if n[i] < near.shape[1]:
+            i += 1
+        else:  # once more, with more room
+            near = np.empty((len(marbles), 2 * near.shape[1]), np.int64)
+            i = first = 0
     for i in range(len(marbles)):
-        y, x, dy, dx = marbles[i]
-        uy, ux = _unit(dy, dx)
-        cosine = math.cos(math.radians(y))
-        for k in range(np.searchsorted(ys, y - reach), len(order)):
-            h = holes[order[k]]
-            if h[0] > y + reach:
-                break
-            a, b = y - h[0], (x - h[1]) * cosine
-            if math.sqrt(a * a + b * b) < NEAR:
-                vy, vx = _unit(h[2], h[3])
-                if dy == dx or h[2] == h[3] or 1.0 - abs(uy * vy + ux * vx) < 0.29:
-                    rows.append(at[0] + i)
-                    columns.append(at[1] + order[k])
+        found += _place(i, near, n, hole_of, owner, came, stamp, queue)
+    return found
 
 
 @compiled
-def _all_partners(
-    marbles: np.ndarray, m: np.ndarray, holes: np.ndarray, h: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    rows, columns = [0], [0]
-    for i in range(len(m) - 1):
-        own = marbles[m[i] : m[i + 1]], holes[h[i] : h[i + 1]]
-        _partners(own[0], own[1], rows, columns, (m[i], h[i]))
-    return np.array(rows[1:], np.int64), np.array(columns[1:], np.int64)
+def _match_all(marbles: np.ndarray, m: np.ndarray, holes: np.ndarray, h: np.ndarray) -> np.ndarray:
+    out = np.zeros(len(m) - 1)
+    for i in range(len(out)):
+        out[i] = _matched(marbles[m[i] : m[i + 1]], holes[h[i] : h[i + 1]])
+    return out
 
 
 def matched(
@@ -376,12 +429,7 @@ def matched(
     h: np.ndarray,
 ) -> np.ndarray:  # (walks,) how many of its points found one of the other's
     "Match each walk's points with those of its counterpart, one to one."
-    rows, columns = _all_partners(marbles, m, holes, h)
-    if not len(rows):
-        return np.zeros(len(m) - 1)
-    may = csr_array((np.ones(len(rows), np.int8), (rows, columns)), (len(marbles), len(holes)))
-    found = maximum_bipartite_matching(may, perm_type="column") >= 0
-    return np.diff(np.append(0, found.cumsum())[m]).astype(float)
+    return _match_all(marbles, m, holes, h)
 
 
 def doubled(
