@@ -89,9 +89,10 @@ def find_chips(
             "holds no GeoTIFF images",
             "Check data_root; SpaceNet's layout is AOI_…/PS-RGB/*.tif beside geojson_roads*/. "
             "Chips of "
-            "images with road masks are made by `spacenet5 from-masks`; those of City-Scale, "
-            "SpaceNet (400 px) and Global-Scale by `spacenet5 pipeline` and `prepare`; roads of "
-            "one PNG or JPEG are found by `spacenet5 extract IMAGE --gsd 0.5`.",
+            "images with road masks are made by `spacenet5 from-masks`, those of "
+            "City-Scale, SpaceNet (400 px) and Global-Scale by `prepare` and `pipeline`; roads of "
+            "one PNG or JPEG "
+            "are found by `spacenet5 extract IMAGE --gsd 0.5`.",
         )
     labels = _label_files(root)
     for (chip, split), row in chips.items():
