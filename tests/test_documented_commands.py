@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import shapely
 from affine import Affine
+from paper_sets import draw_city_scale
 from pictures_with_masks import draw_pictures
 from small_workspace import environment
 
@@ -35,6 +36,8 @@ STANDS_FOR = {  # what is left to the reader; the small demo has two folds
     "<folder>": "data/demo/SN5_roads",
     "<chips>": "data/demo/SN5_roads/train",
     "<AOI folder>": "data/demo/SN5_roads",
+    "<City-Scale>": "20cities",
+    "<results>": "results",
     "IMAGE.tif": "town.tif",
     "city.osm.pbf": "city.osm",
     "probabilities.tif": "probabilities.tif",
@@ -73,6 +76,9 @@ def workspace(world) -> Path:
     shutil.copy(label, home / "streets.geojson")
     draw_town(home / "own.tif", home / "own.osm")
     draw_pictures(home / "pictures")
+    draw_city_scale(home / "20cities")
+    (home / "results").mkdir()
+    shutil.copy(home / "20cities/region_8_refine_gt_graph.p", home / "results/8.p")
     return home
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from ..core import DataError, GraphError
 
 # %% auto #0
-__all__ = ['READINGS', 'PixelGraph', 'pixel_graph', 'from_adjacency', 'to_adjacency', 'along', 'share_on', 'flip_rows',
-           'check_on_image']
+__all__ = ['READINGS', 'BEYOND_PX', 'PixelGraph', 'pixel_graph', 'from_adjacency', 'to_adjacency', 'along', 'share_on',
+           'flip_rows', 'check_on_image']
 
 # %% ../../nbs/base/pixel_graphs.ipynb #6f2533da
 class PixelGraph(NamedTuple):
@@ -164,6 +164,9 @@ def flip_rows(
     return PixelGraph(READINGS["(row from the lower edge, column)"](nodes, height), edges)
 
 
+BEYOND_PX = 10.0  # as far as the papers' protocol looks for a control point's place
+
+
 def check_on_image(
     graph: PixelGraph,
     shape: tuple[int, int],  # rows, columns
@@ -174,7 +177,7 @@ def check_on_image(
     if not len(graph.nodes):
         return
     low, high = graph.nodes.min(0), graph.nodes.max(0)
-    if (low < -1).any() or (high > np.add(shape, 1)).any():
+    if (low < -BEYOND_PX).any() or (high > np.add(shape, BEYOND_PX)).any():
         raise DataError(
             what,
             f"reaches from {low.round(1).tolist()} to {high.round(1).tolist()} (row, column), and "

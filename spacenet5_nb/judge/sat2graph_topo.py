@@ -14,18 +14,17 @@ from scipy.spatial import cKDTree
 
 from ..base.kernels import compiled
 from ..base.pixel_graphs import pixel_graph
+from .point_matching import NEAR, doubled, matched, unit
 from .sat2graph_apls import LATITUDE, LONGITUDE, METRES, degrees_of
 
 # %% auto #0
-__all__ = ['STEP', 'SPACING', 'NEAR', 'SHORT_WALK', 'LONG_WALK', 'COS_40', 'NO_WAY', 'NO_START', 'Streets', 'streets_of', 'Start',
-           'starts_of', 'region_of', 'pair_starts', 'matched', 'doubled', 'Sat2GraphTopo', 'topo_sat2graph']
+__all__ = ['STEP', 'SPACING', 'SHORT_WALK', 'LONG_WALK', 'NO_START', 'Streets', 'streets_of', 'Start', 'starts_of', 'region_of',
+           'pair_starts', 'Sat2GraphTopo', 'topo_sat2graph']
 
 # %% ../../nbs/judge/sat2graph_topo.ipynb #a332d12b
 STEP = 0.00005  # from point to point
 SPACING = 0.0005  # from start to start
-NEAR = 0.0001  # to the road, and from point to point
 SHORT_WALK, LONG_WALK = 0.0015, 0.003
-COS_40 = math.cos(math.radians(40))
 
 
 @compiled
@@ -149,14 +148,6 @@ def region_of(
 
 # %% ../../nbs/judge/sat2graph_topo.ipynb #da1df0a8
 @compiled
-def _unit(dy: float, dx: float) -> tuple[float, float]:
-    "A direction, columns as at 40 degrees."
-    dx = dx * COS_40
-    size = math.sqrt(dx * dx + dy * dy)
-    return dy / size, dx / size
-
-
-@compiled
 def _to_street(y1: float, x1: float, y2: float, x2: float, y: float, x: float) -> float:
     "Distance from a place to a straight street."
     cosine = math.cos(math.radians(y1))
@@ -176,7 +167,7 @@ def _find(starts: np.ndarray, ways: np.ndarray, places: np.ndarray, ends: np.nda
     out, w = np.full(len(starts), -1, np.int64), 2 * NEAR
     for i in range(len(starts)):
         y, x = starts[i]
-        uy, ux = _unit(ways[i, 0], ways[i, 1])
+        uy, ux = unit(ways[i, 0], ways[i, 1])
         least = np.inf
         for e in range(len(ends)):
             (y1, x1), (y2, x2) = places[ends[e, 0]], places[ends[e, 1]]
@@ -186,7 +177,7 @@ def _find(starts: np.ndarray, ways: np.ndarray, places: np.ndarray, ends: np.nda
                 continue
             far = _to_street(y1, x1, y2, x2, y, x)
             if far < NEAR and far < least:
-                vy, vx = _unit(y2 - y1, x2 - x1)
+                vy, vx = unit(y2 - y1, x2 - x1)
                 if 1.0 - abs(vy * uy + vx * ux) < 0.04:
                     least, out[i] = far, e
     return out
@@ -333,113 +324,6 @@ def _walk_all(g: Streets, starts: np.ndarray, r: float) -> tuple[np.ndarray, np.
             points = more
         points[begins[i] : begins[i + 1]] = room[:n]
     return points[: begins[-1]], begins
-
-# %% ../../nbs/judge/sat2graph_topo.ipynb #52ec622d
-NO_WAY = -2  # of a hole from which no free one can be reached
-
-
-@compiled
-def _partners(marbles: np.ndarray, holes: np.ndarray, i: int, first: int, out: np.ndarray) -> int:
-    "The holes, sorted by latitude, that marble i may fall into, into `out`; how many."
-    y, x, dy, dx = marbles[i, 0], marbles[i, 1], marbles[i, 2], marbles[i, 3]
-    uy, ux = _unit(dy, dx)
-    cosine, reach, n = math.cos(math.radians(y)), 1.01 * NEAR, 0
-    for k in range(first, len(holes)):
-        if holes[k, 0] > y + reach or n == out.shape[1]:
-            break
-        a, b = y - holes[k, 0], (x - holes[k, 1]) * cosine
-        if abs(b) < reach and math.sqrt(a * a + b * b) < NEAR:
-            vy, vx = _unit(holes[k, 2], holes[k, 3])
-            if dy == dx or holes[k, 2] == holes[k, 3] or 1.0 - abs(uy * vy + ux * vx) < 0.29:
-                out[i, n] = k
-                n += 1
-    return n
-
-
-@compiled
-def _place(
-    i: int,
-    near: np.ndarray,
-    n: np.ndarray,
-    hole_of: np.ndarray,
-    owner: np.ndarray,
-    came: np.ndarray,
-    stamp: np.ndarray,
-    queue: np.ndarray,
-) -> bool:
-    "Find marble i a hole, others moving on where they must: an augmenting path."
-    queue[0], head, tail = i, 0, 1
-    while head < tail:
-        m = queue[head]
-        head += 1
-        for k in range(n[m]):
-            h = near[m, k]
-            if stamp[h] == i or stamp[h] == NO_WAY:
-                continue
-            stamp[h], came[h] = i, m
-            if owner[h] >= 0:
-                queue[tail] = owner[h]
-                tail += 1
-                continue
-            while h >= 0:
-                m = came[h]
-                owner[h], hole_of[m], h = m, h, hole_of[m]
-            return True
-    for k in range(tail):
-        for j in range(n[queue[k]]):
-            stamp[near[queue[k], j]] = NO_WAY  # nor will there be one
-    return False
-
-
-@compiled
-def _matched(marbles: np.ndarray, holes: np.ndarray) -> int:
-    "How many marbles find a hole, one to one, as many as can."
-    marbles, holes = marbles[np.argsort(marbles[:, 0])], holes[np.argsort(holes[:, 0])]
-    n, hole_of = np.zeros(len(marbles), np.int64), np.full(len(marbles), -1, np.int64)
-    near = np.empty((len(marbles), 32), np.int64)
-    owner, came = np.full(len(holes), -1, np.int64), np.full(len(holes), -1, np.int64)
-    stamp, queue, found = came.copy(), np.empty(len(marbles) + 1, np.int64), 0
-    i = first = 0
-    while i < len(marbles):
-        while first < len(holes) and holes[first, 0] < marbles[i, 0] - 1.01 * NEAR:
-            first += 1
-        n[i] = _partners(marbles, holes, i, first, near)
-        if n[i] < near.shape[1]:
-            i += 1
-        else:  # once more, with more room
-            near = np.empty((len(marbles), 2 * near.shape[1]), np.int64)
-            i = first = 0
-    for i in range(len(marbles)):
-        found += _place(i, near, n, hole_of, owner, came, stamp, queue)
-    return found
-
-
-@compiled
-def _match_all(marbles: np.ndarray, m: np.ndarray, holes: np.ndarray, h: np.ndarray) -> np.ndarray:
-    out = np.zeros(len(m) - 1)
-    for i in range(len(out)):
-        out[i] = _matched(marbles[m[i] : m[i + 1]], holes[h[i] : h[i + 1]])
-    return out
-
-
-def matched(
-    marbles: np.ndarray,  # (m, 4) points of all walks
-    m: np.ndarray,  # (walks + 1,) where each begins
-    holes: np.ndarray,
-    h: np.ndarray,
-) -> np.ndarray:  # (walks,) how many of its points found one of the other's
-    "Match each walk's points with those of its counterpart, one to one."
-    return _match_all(marbles, m, holes, h)
-
-
-def doubled(
-    points: np.ndarray,
-    begins: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    "Every walk's points, and once more a metre beside them."
-    own = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
-    both = np.concatenate([points, points + (0.00001, 0.00001, 0, 0)])
-    return both[np.argsort(np.tile(own, 2), kind="stable")], 2 * begins
 
 # %% ../../nbs/judge/sat2graph_topo.ipynb #82686769
 @compiled
