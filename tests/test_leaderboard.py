@@ -98,8 +98,9 @@ def test_a_set_becomes_chips_that_stage_01_takes(city, small, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_pipeline_reads_a_set_as_it_was_downloaded(city, tmp_path):
+def test_the_pipeline_reads_a_set_as_it_was_downloaded(tmp_path):
     "Stages 01 and 02 on City-Scale's form; stages after them know no difference."
+    city = draw_city_scale(tmp_path / "20cities", range(10))
     code = (
         "from spacenet5_nb.pipeline import run; "
         f"r = run('small', run='m', data_root={str(city)!r}, stop='02_masks'); "
@@ -112,7 +113,7 @@ def test_the_pipeline_reads_a_set_as_it_was_downloaded(city, tmp_path):
     assert "'region_0.tif'" in done.stdout, done.stdout[-2000:]
     chips = pd.read_parquet(tmp_path / "outputs/m/chips.parquet").set_index("chip")
     assert chips.split[["region_8", "region_9"]].eq("test").all()
-    assert chips.split[["region_0", "region_1", "region_2"]].eq("train").all()
+    assert chips.split.eq("train").sum() >= 4 and len(chips) == 10
 
 
 # --- what must not change a score, and what the protocol's quirks do change
