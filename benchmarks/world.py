@@ -49,6 +49,7 @@ from spacenet5_nb.extract import band_count, find_members, world_folder
 from spacenet5_nb.judge.pixel_roads import pixels_of_roads
 from spacenet5_nb.judge.routes import roads_of
 from spacenet5_nb.networks.member_header import SUMS
+from spacenet5_nb.networks.training_profile import looks_in
 from spacenet5_nb.topo import topo_sat2graph
 from spacenet5_nb.train import fit
 
@@ -357,10 +358,15 @@ def nine(a, out, preset):
 
 def ship(a, out, preset):
     "Members of 16 bits in the package, with what they were trained on in their headers."
+    looks = looks_in([t.image for t in open_tiles(a.data, out).itertuples()])
     seen = {"gsd_m": [0.2, 0.7, 1.2], "bands": 3, "dtypes": ["uint8", "uint16"], "limits": []}
+    seen["looks"] = looks  # of real tiles: generated ground would hide water and snow
     for k, path in enumerate(find_members(a.members)):
         net = model.load(path)
-        net.info |= {"preset": "world", "trained_on": seen, "licence": "CC BY-SA 4.0"}
+        for key in ("metrics", "epoch", "stage"):  # of a validation on one chip of the training
+            net.info.pop(key, None)
+        whose = {"pretrained": "efficientnet-lite", "licence": "CC BY-SA 4.0"}
+        net.info |= {"preset": "world", "trained_on": seen, **whose}
         to = world_folder() / f"{k}.safetensors"
         model.save(net, to, half=True)
         print(f"{to}: {to.stat().st_size / 1e6:.1f} MB")
