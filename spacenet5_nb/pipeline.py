@@ -389,7 +389,7 @@ def _train_own_command(
     devices: Annotated[str, typer.Option(help="as for pipeline")] = "",
     dry_run: DryRun = False,
 ) -> None:
-    """Train on your own image and street map, and extract its roads. Labels, folds, scores on
+    """Train on your own image and street map; its roads. Labels, folds, scores on
     windows that were kept out; what was interrupted goes on."""
     from spacenet5_nb.extract import name_of, train_own
 

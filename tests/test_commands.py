@@ -58,6 +58,7 @@ WRONG = {  # a call of every command that cannot work, and what its one line mus
     "from-masks": (["nowhere", "-o", "mine"], "nowhere"),
     "node": (["broken.geojson", "-o", "noded.geojson"], "broken.geojson"),
     "bins": (["--labels", "broken.geojson"], "broken.geojson"),
+    "leaderboard": (["nowhere", "streets"], "nowhere"),
     "stages": (
         ["--no-such-option"],
         "--no-such-option",
@@ -122,7 +123,7 @@ DRY = {  # the same commands as they would work, and what they must say
     "node": (["streets.geojson", "-o", "noded.geojson"], r"9 places"),
     "download": (["--aoi", "7"], r"Nothing was fetched"),
 }
-WRITES_LITTLE = {"check", "score", "bins", "stages"}  # nothing, or one table
+WRITES_LITTLE = {"check", "score", "bins", "leaderboard", "stages"}  # nothing, or small tables
 
 
 def draw(path: Path, side: int = 200, bands: int = 3, east_m: int = 0) -> raster.Grid:

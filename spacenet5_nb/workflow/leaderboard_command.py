@@ -53,7 +53,7 @@ def _leaderboard_command(
         int | None, typer.Option(min=1, help="processes [default: settings.ini's]")
     ] = None,
 ) -> None:
-    "Score graphs by the City-Scale papers' protocols, beside the rows that the papers print."
+    "A row beside the City-Scale papers' tables, by their rules."
     from spacenet5_nb.chips.paper_layouts import SETS
     from spacenet5_nb.judge.leaderboard import as_text, beside, leaderboard, markdown
 
