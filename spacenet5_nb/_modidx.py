@@ -1871,6 +1871,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'spacenet5_nb/inference/window_store.py'),
                                                      'spacenet5_nb.inference.window_store.check_plan': ( 'inference/window_store.html#check_plan',
                                                                                                          'spacenet5_nb/inference/window_store.py'),
+                                                     'spacenet5_nb.inference.window_store.clear': ( 'inference/window_store.html#clear',
+                                                                                                    'spacenet5_nb/inference/window_store.py'),
                                                      'spacenet5_nb.inference.window_store.is_of': ( 'inference/window_store.html#is_of',
                                                                                                     'spacenet5_nb/inference/window_store.py'),
                                                      'spacenet5_nb.inference.window_store.keep_part': ( 'inference/window_store.html#keep_part',

@@ -44,6 +44,7 @@ from spacenet5_nb.inference.window_store import (
     Shared,
     Windows,
     check_plan,
+    clear,
     keep_part,
     make_windows,
     plan_hash,
@@ -294,6 +295,7 @@ def predict_raster(
     )
     plan = json.loads(json.dumps(make_plan(opened[0], scene, config)))
     if is_made(out, plan):
+        clear(out)
         return out
     if spread:
         opened = []  # the plan names them; workers have their own

@@ -28,7 +28,7 @@ from .sliding_windows import Span, spans, turns
 
 # %% auto #0
 __all__ = ['FULL', 'Windows', 'make_windows', 'waiting', 'Shared', 'settle', 'keep_part', 'make_cell', 'plan_hash', 'workplace',
-           'is_of', 'check_plan']
+           'clear', 'is_of', 'check_plan']
 
 # %% ../../nbs/inference/window_store.ipynb #f609c503
 class Windows(NamedTuple):
@@ -221,6 +221,19 @@ def _empty(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def clear(out: Path) -> None:
+    "What a run that was killed at its very end left beside a finished raster goes."
+    folder = out.with_name(out.name + ".parts")
+    if not folder.is_dir():
+        return
+    with contextlib.suppress(StageError):  # another process works there: its own to remove
+        with alone(folder / ".lock", folder, "another process works there", "another output"):
+            _empty(folder)
+            (folder / ".lock").unlink()
+    with contextlib.suppress(OSError):  # somebody else's file lies there: it stays
+        folder.rmdir()
 
 
 def is_of(folder: Path, name: str) -> bool:
