@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 NOTEBOOKS = ("02_masks", "05_ensemble", "06_vectorize", "07_apls", "08_maps")
 MOVE = """
 import json, time
-box, taken = _, {}
+box, taken = Out[max(Out)], {}  # `_` may be a variable of the notebook
 for control in box.children[0].children:
     if not hasattr(control, "description") or not control.description:
         continue
@@ -26,6 +26,9 @@ for control in box.children[0].children:
         there = next((v for v in values if v != here), None)
     else:
         there = control.max if here != control.max else control.min
+        if isinstance(here, tuple):  # of a slider with two handles
+            whole = (control.min, control.max)
+            there = whole if here != whole else (here[0], here[0])
     if there is None:
         continue
     seconds = []
