@@ -463,6 +463,7 @@ _ORDER = (
     "submit",
     "check",
     "score",
+    "leaderboard",
     "download",
     "labels",
     "from-masks",
