@@ -129,13 +129,12 @@ def page(browser, lab):  # noqa: F811
 
 
 def open_notebook(page, name, *, kernel=True):
-    # the promise is kept: JavaScript may collect one that only we wait for
-    script = """([path, kernel]) => window.kept = (async () => {
+    script = """async ([path, kernel]) => {
         const started = {name: 'python3', shouldStart: true, autoStartDefault: true};
         const kernelPreference = kernel ? started : {shouldStart: false, canStart: false};
         const w = await jupyterapp.commands.execute(
             'docmanager:open', {path, factory: 'Notebook', kernelPreference});
-        await w.context.ready; await w.revealed; if (kernel) await w.sessionContext.ready; })()"""
+        await w.context.ready; await w.revealed; if (kernel) await w.sessionContext.ready; }"""
     page.evaluate(script, [f"nbs/{name}", kernel])
 
 
@@ -193,7 +192,7 @@ def see(page, cells):
             continue
         page.evaluate(
             "i => { const n = jupyterapp.shell.currentWidget.content; "
-            "n.activeCellIndex = i; return window.kept = n.scrollToItem(i, 'start'); }",
+            "n.activeCellIndex = i; return n.scrollToItem(i, 'start'); }",
             c["i"],
         )
         output = page.locator(
