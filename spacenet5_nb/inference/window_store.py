@@ -191,22 +191,37 @@ def plan_hash(plan: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
-    """The folder of what is finished, for one process at a time; parts of another plan go, and all
-    go when the block ends well."""
+def _taken(out: Path) -> Iterator[Path]:
+    "A raster's folder of parts, for one process at a time; what runs made goes if it ends well."
     folder = out.with_name(out.name + ".parts")
     taken = "another process is predicting this raster"
     with alone(folder / ".lock", folder, taken, "another output"):
+        yield folder
+        _empty(folder)
+        (folder / ".lock").unlink()
+    with contextlib.suppress(OSError):  # somebody else's file lies there: it stays
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
+    """The folder of what is finished, for one process at a time; parts of another plan go, and all
+    go when the block ends well."""
+    with _taken(out) as folder:
         sweep(folder)
         sweep(out.parent)  # the raster itself is written there at the end
         if not is_of(folder, plan_hash(plan)):
             _empty(folder)
             write_json(folder / "plan.json", plan)
         yield folder
-        _empty(folder)
-        (folder / ".lock").unlink()
-    with contextlib.suppress(OSError):  # somebody else's file lies there: it stays
-        folder.rmdir()
+
+
+def clear(out: Path) -> None:
+    "What a run that was killed at its very end left beside a finished raster goes."
+    if out.with_name(out.name + ".parts").is_dir():
+        # another process that works there removes its own
+        with contextlib.suppress(StageError), _taken(out):
+            pass
 
 
 _MADE = re.compile(r"part_\d+_\d+\.npy|cell_\d+_\d+\.tif|whole\.tif.*")
@@ -221,19 +236,6 @@ def _empty(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def clear(out: Path) -> None:
-    "What a run that was killed at its very end left beside a finished raster goes."
-    folder = out.with_name(out.name + ".parts")
-    if not folder.is_dir():
-        return
-    with contextlib.suppress(StageError):  # another process works there: its own to remove
-        with alone(folder / ".lock", folder, "another process works there", "another output"):
-            _empty(folder)
-            (folder / ".lock").unlink()
-    with contextlib.suppress(OSError):  # somebody else's file lies there: it stays
-        folder.rmdir()
 
 
 def is_of(folder: Path, name: str) -> bool:
