@@ -338,3 +338,16 @@ def test_a_stage_begins_with_what_it_takes_makes_and_shows(name):
     assert all(f"**{word}**" in text for word in ("Takes", "Makes", "Shows")), (
         f"{name}: the cell after the parameters should say so"
     )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_check_leaves_the_environment_as_it_was(path):
+    "nbdev-test runs many notebooks in one process: what one sets, the next would read."
+    for cell in json.loads(path.read_text())["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] != "code" or "#| export" in text or "patch.dict(os.environ" in text:
+            continue
+        assert not re.search(
+            r"os\.environ(\[[^]]+\] = | \|=|\.(update|pop|setdefault)\()|del os\.environ",
+            text,
+        ), text[:200]
