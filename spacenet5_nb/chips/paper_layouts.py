@@ -13,12 +13,13 @@ from typing import NamedTuple
 from ..core import DataError, walk
 
 # %% auto #0
-__all__ = ['SETS', 'TILE_PX', 'GSD_M', 'SPLITS', 'Tile', 'Layout', 'check_set', 'split_of_region', 'find_layout']
+__all__ = ['SETS', 'TILE_PX', 'GSD_M', 'PITCH_M', 'SPLITS', 'Tile', 'Layout', 'check_set', 'split_of_region', 'find_layout']
 
 # %% ../../nbs/chips/paper_layouts.ipynb #db5cd5c2
 SETS = ("city-scale", "spacenet-400", "global-scale")
 TILE_PX = {"city-scale": 2048, "spacenet-400": 400, "global-scale": 2048}
 GSD_M = 1.0
+PITCH_M = 5000.0  # from one tile's slot to the next; a tile is about 2 km
 SPLITS = ("train", "valid", "test", "out-of-domain")
 _REGION = re.compile(r"region_(\d+)_(sat\.png|graph_gt\.pickle|refine_gt_graph\.p|gt\.png)")
 _SPACENET = re.compile(r"(AOI_\d+_[A-Za-z]+_\w*?\d+)_+(rgb\.png|gt_graph\.p|gt\.png)")

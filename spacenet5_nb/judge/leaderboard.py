@@ -21,6 +21,7 @@ from ..base.parallel import parallel
 from ..base.pixel_graphs import PixelGraph, check_on_image, flip_rows, pixel_graph
 from ..chips.paper_layouts import TILE_PX, Layout, Tile, check_set, find_layout
 from ..core import DataError, walk
+from .pixel_roads import ROAD_KINDS, read_tile_roads
 from .sat2graph_apls import apls_sat2graph
 from .sat2graph_topo import SHORT_WALK, topo_sat2graph
 from .score_summary import few
@@ -58,8 +59,17 @@ def tile_name(
     return (found[1] or "") + found[2] if found else ""
 
 
+def _is_twin(path: Path, first: Path | None) -> bool:
+    "Whether a road graph is the one that was found in another format: stage 06 writes two."
+    return (
+        first is not None
+        and (path.suffix, first.suffix) == (".graphml", ".gpkg")
+        and (path.stem == first.stem and path.parent == first.parent)
+    )
+
+
 def find_graphs(
-    source: str | Path,  # folder of pixel graphs
+    source: str | Path,  # folder of pixel graphs, or of road graphs that were made of the tiles
     kind: str,
 ) -> dict[str, Path]:  # tile -> file
     "A folder's graphs by tile; DataError where two are of one tile."
@@ -68,8 +78,11 @@ def find_graphs(
         raise DataError(source, "no such folder", "Name the folder of the graphs.")
     found: dict[str, Path] = {}
     files = (Path(folder, name) for folder, names in walk(source) for name in sorted(names))
-    for path in (p for p in files if p.suffix.lower() in PIXEL_KINDS):
+    kinds = PIXEL_KINDS + ROAD_KINDS
+    for path in sorted(p for p in files if p.suffix.lower() in kinds):
         name = tile_name(path, kind)
+        if _is_twin(path, found.get(name)):
+            continue
         if name and name in found:
             raise DataError(path, f"is of tile {name}, and so is {found[name]}", "Remove one.")
         if name:
@@ -88,8 +101,10 @@ class Job(NamedTuple):
     mask: Path | None = None
 
 
-def _graph(source: Any, what: str) -> PixelGraph:
+def _graph(source: Any, what: str, kind: str) -> PixelGraph:
     if isinstance(source, str | Path):
+        if Path(source).suffix.lower() in ROAD_KINDS:
+            return read_tile_roads(source, kind)
         return read_pixel_graph(source)
     return pixel_graph(source, what)
 
@@ -114,11 +129,11 @@ def score_image(
 ) -> dict[str, Any]:  # a row of the table
     "APLS and TOPO of one image; 0 where it has no proposal."
     row = dict(image=job.name, missing=job.proposal is None, note="")
-    truth = _graph(job.truth, f"{job.name}, truth")
+    truth = _graph(job.truth, f"{job.name}, truth", job.kind)
     row |= dict(truth_km=truth.length / 1000, proposal_km=0.0)
     if job.proposal is None:
         return row | dict.fromkeys(SCORES, 0.0)
-    proposal = _graph(job.proposal, f"{job.name}, proposal")
+    proposal = _graph(job.proposal, f"{job.name}, proposal", job.kind)
     for side, graph in (("truth", truth), ("proposal", proposal)):
         source = getattr(job, side)
         name = source if isinstance(source, str | Path) else f"{job.name}, {side}"
@@ -153,7 +168,7 @@ def make_jobs(
             "the proposal" if isinstance(proposal, Mapping) else proposal,
             f"has no image in common with the truth: it has {few(sorted(found)) or 'no graphs'}; "
             f"the truth has {few(list(truths))}",
-            "Graphs are named by their tile: 8.p, region_8.json, AOI_2_Vegas_505.p.",
+            "Graphs are named by their tile: 8.p, region_8.gpkg, AOI_2_Vegas_505.json.",
         )
     return [
         Job(name, tile.truth, found.get(name), kind, tile.image, tile.mask)

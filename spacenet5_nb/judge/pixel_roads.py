@@ -5,6 +5,8 @@
 # %% ../../nbs/judge/pixel_roads.ipynb #74abbfbb
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -12,11 +14,14 @@ import numpy as np
 from shapely import LineString, get_coordinates
 
 from .. import graph as road_graph
-from ..base.pixel_graphs import PixelGraph, pixel_graph
-from .routes import Roads
+from ..base.local_grid import LOCAL_CRS, SLOTS_ACROSS, PixelSize, local_grid
+from ..base.pixel_graphs import PixelGraph, flip_rows, pixel_graph
+from ..chips.paper_layouts import GSD_M, PITCH_M, TILE_PX
+from ..core import DataError
+from .routes import Roads, roads_of
 
 # %% auto #0
-__all__ = ['pixels_of_roads', 'shared_corner', 'roads_of_pixels']
+__all__ = ['ROAD_KINDS', 'pixels_of_roads', 'shared_corner', 'roads_of_pixels', 'read_tile_roads']
 
 # %% ../../nbs/judge/pixel_roads.ipynb #129eec24
 def pixels_of_roads(
@@ -56,3 +61,36 @@ def roads_of_pixels(
     lines = [LineString(xy[e]) for e in edges if (xy[e[0]] != xy[e[1]]).any()]
     g = road_graph.from_lines(lines, [1.0] * len(lines), crs=crs)
     return road_graph.without_speeds(g)
+
+# %% ../../nbs/judge/pixel_roads.ipynb #b0a7c002
+ROAD_KINDS = (".gpkg", ".graphml")
+
+
+def read_tile_roads(
+    path: str | Path,  # road graph of one tile, as pipeline and extract write it
+    kind: str,  # of paper_layouts.SETS
+) -> PixelGraph:
+    """A road graph on a local grid as the pixel graph of its tile, in its set's coordinates.
+
+    Raises GraphError where the file is no road graph, DataError where it lies on no local grid."""
+    g = road_graph.read(path, speeds=False)
+    roads = roads_of(g)
+    if road_graph.CRS.from_user_input(roads.crs) != LOCAL_CRS:
+        raise DataError(
+            path,
+            f"lies in {roads.crs}, so nobody knows which pixels of its tile it is on",
+            "Make it from the set itself: spacenet5 pipeline --data-root <set>, or spacenet5 "
+            "extract <tile>.png --gsd 1.",
+        )
+    if not len(roads.lines):
+        return PixelGraph(np.zeros((0, 2)), np.zeros((0, 2), np.int64))
+    side = TILE_PX[kind]
+    first = local_grid((side, side), PixelSize(GSD_M, GSD_M)).transform
+    low, high = roads.xy.min(0), roads.xy.max(0)
+    column = math.floor(((low[0] + high[0]) / 2 - first.c) / PITCH_M)
+    row = math.ceil(((low[1] + high[1]) / 2 - first.f) / PITCH_M)
+    slot = max(0, row * SLOTS_ACROSS + column)
+    place = local_grid((side, side), PixelSize(GSD_M, GSD_M), slot=slot, pitch_m=PITCH_M).transform
+    metres = pixels_of_roads(roads, (place.c, place.f))
+    pixels = PixelGraph(metres.nodes / (-place.e, place.a), metres.edges)
+    return flip_rows(pixels, side) if kind == "spacenet-400" else pixels

@@ -25,16 +25,15 @@ from spacenet5_nb.base.local_grid import (
 )
 from ..base.parallel import parallel
 from ..base.pixel_graphs import check_on_image, flip_rows
-from ..chips.paper_layouts import GSD_M, Layout, Tile
+from ..chips.paper_layouts import GSD_M, PITCH_M, Layout, Tile
 from ..core import DataError, StageError, write_text
 from ..judge.pixel_roads import roads_of_pixels
 from ..judge.score_summary import few
 
 # %% auto #0
-__all__ = ['PITCH_M', 'KNOWN', 'Plan', 'plan_chips', 'make_chip', 'make_chips', 'check_options']
+__all__ = ['KNOWN', 'Plan', 'plan_chips', 'make_chip', 'make_chips', 'check_options']
 
 # %% ../../nbs/workflow/graph_chips.ipynb #1627083e
-PITCH_M = 5000.0  # from one tile's slot to the next; a tile is about 2 km
 KNOWN = ",".join(k for k in KINDS if k in FROM_MASK)
 
 

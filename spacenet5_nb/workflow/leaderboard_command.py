@@ -28,7 +28,11 @@ def _leaderboard_command(
         ),
     ],
     proposal: Annotated[
-        str, typer.Argument(help="folder of pixel graphs named by tile: 8.p, AOI_2_Vegas_505.json")
+        str,
+        typer.Argument(
+            help="folder of pixel graphs named by tile (8.p, AOI_2_Vegas_505.json), or of road "
+            "graphs that pipeline or extract made of the tiles (region_8.gpkg)"
+        ),
     ],
     kind: Annotated[
         str,
