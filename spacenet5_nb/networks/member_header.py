@@ -10,7 +10,6 @@ import json
 import re
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -231,8 +230,7 @@ def check_sum(path: Path) -> None:
     wanted = _listed(sums).get(path.resolve().name)
     if wanted is None and not is_shipped:
         return
-    about = path.stat()
-    if wanted != file_sum(path, about.st_size, about.st_mtime_ns):
+    if wanted != file_sum(path):
         what = f"is not the file that {SUMS} beside it lists"
         cure = f"Get both again: git checkout -- {path.parent}, or install the package again."
         raise CheckpointError(path, what, cure)
@@ -245,11 +243,8 @@ def _listed(sums: Path) -> dict[str, str]:
     return {p[1].strip().lstrip("*"): p[0].lower() for p in pairs if len(p) == 2}
 
 
-@lru_cache(64)
 def file_sum(
     path: Path,
-    size: int,
-    mtime_ns: int,  # a file that has changed is read again
 ) -> str:
     "A file's SHA-256."
     with open(path, "rb") as f:
