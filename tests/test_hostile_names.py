@@ -17,7 +17,8 @@ from nbconvert import HTMLExporter
 from small_workspace import command, copy_workspace, environment
 
 from spacenet5_nb.chips.tiny_chips import tiny_chip, tiny_label
-from spacenet5_nb.core import write_text
+from spacenet5_nb.core import load_preset, write_text
+from spacenet5_nb.model import build, save
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_browser import Watched, browser  # noqa: E402, F401  (fixtures)
@@ -81,6 +82,10 @@ PRESET = f"""
 base: demo
 name: "{EVIL.replace('"', chr(92) + '"')}"
 data: {{source: folder, test_fraction: 0.3, test_min: 1, chip_m: 0}}
+folds:
+  - {{encoder: mobilenetv3_small_050, bands: 3, pretrained: false}}
+  - {{encoder: mobilenetv3_small_050, bands: 3, pretrained: false}}
+ensemble: {{tta: none}}
 """
 
 
@@ -111,6 +116,17 @@ def hostile_world(root: Path) -> Path:
     return folder
 
 
+def hostile_members(preset: Path, folder: Path) -> None:
+    "Members whose headers say the same wherever they may say something."
+    for fold in (0, 1):
+        net = build(load_preset(preset), fold)
+        net.info |= {"preset": WORSE, "network": WORSE, "source": WORSE, "licence": WORSE}
+        net.info |= {"attribution": WORSE, "sources": [WORSE], "versions": {WORSE: WORSE}}
+        net.info |= {"metrics": {WORSE: 0.5}, "epoch": 1, "stage": 0}
+        for name in ("last", "best_dice", "best_apls"):
+            save(net, folder / f"{fold}/{name}.safetensors")
+
+
 class Hostile(NamedTuple):
     "A workspace whose stages ran on such a folder."
 
@@ -122,15 +138,17 @@ class Hostile(NamedTuple):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory) -> Hostile:
-    "Stages 01, 02, 06, 07 and 08; truth's masks stand for the ensemble's probabilities."
+    "All stages but 03 and 04; truth's masks stand for what fresh members make of it."
     home = tmp_path_factory.mktemp("hostile")
     copy_workspace(home)
     data, preset = hostile_world(home / "data"), home / f"{EVIL}.yaml"
     preset.write_text(PRESET)
     arguments = ("-p", "run", "hostile", "-p", "preset", str(preset), "-p", "data_root", str(data))
     made = home / "outputs/hostile"
-    for stage in ("01_explore", "02_masks", "06_vectorize", "07_apls", "08_maps"):
+    hostile_members(preset, made / "folds")
+    for stage in ("01_explore", "02_masks", "05_ensemble", "06_vectorize", "07_apls", "08_maps"):
         if stage == "06_vectorize":
+            shutil.rmtree(made / "probs")
             shutil.copytree(made / "masks", made / "probs")
         more = ("-p", "on_problem", "skip") if stage == "01_explore" else ()
         call = command("run", stage, *arguments, *more)
@@ -154,7 +172,7 @@ def test_no_script_from_data_runs_in_executed_notebooks(hostile, browser, tmp_pa
     for notebook in sorted((hostile.run / "runs").glob("*.ipynb")):
         html, _ = HTMLExporter(template_name="classic").from_filename(str(notebook))
         pages.append(write_text(tmp_path / f"{notebook.stem}.html", html))
-    assert len(pages) == 7
+    assert len(pages) == 8
     said = ""
     for path in pages:
         w = Watched(browser)
@@ -175,7 +193,7 @@ def place(hostile):
     "That workspace for JupyterLab, its notebooks' parameters set to the run. (folder, environment)"
     values = dict(zip(hostile.arguments[1::3], hostile.arguments[2::3], strict=True))
     values |= {"on_problem": "skip"}
-    for stage in ("01_explore", "08_maps"):
+    for stage in ("01_explore", "05_ensemble", "08_maps"):
         path = hostile.home / "nbs" / f"{stage}.ipynb"
         notebook = nbformat.read(path, as_version=4)
         cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
@@ -198,7 +216,7 @@ OUTPUTS = """() => { const cells = jupyterapp.shell.currentWidget.content.model.
 def test_no_script_from_data_runs_in_jupyterlab(page, hostile):  # noqa: F811
     "Run All, then every output looked at: a cell that a person runs is trusted with HTML."
     said = ""
-    for name in ("01_explore.ipynb", "08_maps.ipynb"):
+    for name in ("01_explore.ipynb", "05_ensemble.ipynb", "08_maps.ipynb"):
         see(page, run_all(page, name))
         assert not pwned(page), name
         said += page.evaluate(OUTPUTS)
