@@ -58,6 +58,11 @@ def score_probs(r: Run, row: pd.Series, probs: np.ndarray, truths: dict) -> dict
     }
 
 # %% ../../nbs/workflow/run_summary.ipynb #8e50c6e0
+def _mean(values: pd.Series) -> str:
+    "A mean as a person reads it; labels without speeds have no APLS_time."
+    return f"{values.mean():.3f}" if values.notna().any() else "not known"
+
+
 def summarize(r: Run) -> None:
     "Where the map, the scores and the CSV are, and what the scores say."
     if r.scores_csv.is_file():
@@ -68,9 +73,9 @@ def summarize(r: Run) -> None:
         ):
             part = table[table["trained_city"] == trained] if "trained_city" in table else table[:0]
             if len(part):
+                dice, length, time = (_mean(part[k]) for k in ("dice", "apls_length", "apls_time"))
                 say(
-                    f"  {word}: dice {part['dice'].mean():.3f}  APLS_length "
-                    f"{part['apls_length'].mean():.3f}  APLS_time {part['apls_time'].mean():.3f}  "
+                    f"  {word}: dice {dice}  APLS_length {length}  APLS_time {time}  "
                     f"({len(part)} chips, mean over chips)"
                 )
     for word, path in (
