@@ -261,7 +261,7 @@ def check_budget(
     source: DatasetReader,
     shape: tuple[int, int, int],  # bands, rows, columns that are about to be decoded
 ) -> None:
-    "Refuse a read whose pixels, or one of whose blocks, would not fit `memory_gb`."
+    "Refuse a read whose pixels, or one of whose blocks, would not fit `largest_read_gb`."
     itemsize = max(np.dtype(d).itemsize for d in source.dtypes)
     block = (
         int(np.prod(source.block_shapes[0], dtype=object))
@@ -270,15 +270,16 @@ def check_budget(
     )
     needed, budget = (
         max(int(np.prod(shape, dtype=object)) * itemsize, block) / 1e9,
-        load_settings().memory_gb,
+        load_settings().largest_read_gb,
     )
     if needed > budget:
         raise DataError(
             source.name,
             f"would take {needed:.1f} GB decoded ({source.count} x {source.height} x "
             f"{source.width} {source.dtypes[0]}), "
-            f"more than memory_gb = {budget:g}",
-            "Check the file; where it is right, raise memory_gb in settings.ini or read a window.",
+            f"more than largest_read_gb = {budget:g}",
+            "Check the file; where it is right, raise largest_read_gb in settings.ini or read a "
+            "window.",
         )
 
 # %% ../nbs/00b_raster.ipynb #fc08b41b
@@ -692,14 +693,14 @@ def checked_target(
     gsd_m: float | None,
     n_bands: int,
 ) -> Grid:
-    """`target_grid`, refused where the image lies off the Earth or would not fit `memory_gb` there,
-    as bands and validity in 32-bit floats."""
+    """`target_grid`, refused where the image lies off the Earth or would not fit
+    `largest_read_gb` there, as bands and validity in 32-bit floats."""
     if not np.isfinite(ground_size(source)).all():
         raise outside_crs(path, source)
     target = target_grid(source, gsd_m)
     needed, budget = (
         (n_bands + 1) * target.shape[0] * target.shape[1] * 4 / 1e9,
-        load_settings().memory_gb,
+        load_settings().largest_read_gb,
     )
     if source == target or needed <= budget:
         return target
@@ -707,9 +708,9 @@ def checked_target(
         path,
         f"would become {target.shape[0]} x {target.shape[1]} pixels of the preset's size and take "
         f"{needed:.1f} GB (its own pixels are {gsd_of(source):.3g} m on the ground), more than "
-        f"memory_gb = {budget:g}",
-        "Check its georeference; where it is right, raise data.gsd_m in the preset or memory_gb in "
-        "settings.ini.",
+        f"largest_read_gb = {budget:g}",
+        "Check its georeference; where it is right, raise data.gsd_m in the preset or "
+        "largest_read_gb in settings.ini.",
     )
 
 

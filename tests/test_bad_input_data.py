@@ -179,7 +179,9 @@ def test_a_grid_that_the_preset_would_make_enormous(tmp_path):
         grid=grid_at()._replace(transform=Affine(0.01, 0, 37.6, 0, -0.01, 55.7)),
     )
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(core.DataError, match="chip.tif.*would become 7.* pixels.*memory_gb") as e:
+    with pytest.raises(
+        core.DataError, match="chip.tif.*would become 7.* pixels.*largest_read_gb"
+    ) as e:
         raster.read_chip(tmp_path / "chip.tif", 3, gsd_m=1.0)
     assert "georeference" in e.value.cure and "data.gsd_m" in e.value.cure
     chips = explore.scan_chips(explore.find_chips(tmp_path), gsd_m=1.0)
@@ -574,10 +576,10 @@ def test_small_file_that_claims_a_huge_image(tmp_path, tiled):
     ):
         pass
     assert (tmp_path / "chip.tif").stat().st_size < 200_000
-    fatal(tmp_path, "chip.tif", "memory_gb", "60000")
+    fatal(tmp_path, "chip.tif", "largest_read_gb", "60000")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for call in (raster.read, lambda p: raster.read_chip(p, 3), raster.read_named):
-        with pytest.raises(core.DataError, match="memory_gb"):
+        with pytest.raises(core.DataError, match="largest_read_gb"):
             call(tmp_path / "chip.tif")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 300_000, "KB"
 

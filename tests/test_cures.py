@@ -57,7 +57,7 @@ READERS = [  # modules whose messages a person meets with files of their own
 ROWS: dict[tuple[str, str], Callable] = {}
 ELSEWHERE = {  # messages whose cure another test follows, or no test can
     ("raster", "is placed by a sensor's coefficients"): "gdalwarp is no part of the workspace",
-    ("raster", "would become"): "tests/test_bad_input_data.py raises memory_gb",
+    ("raster", "would become"): "tests/test_bad_input_data.py raises largest_read_gb",
     ("roads/windowed_tracing", "ended three workers"): "tests/test_cluster.py",
     ("base/road_files", "has a view where roads are looked for"): "tests/test_graph_files.py",
 }
@@ -163,9 +163,9 @@ def _(folder, fails):
 def _(folder, fails, monkeypatch):
     for name in ("a.gpkg", "a.geojson"):
         path = roads(folder / name, LINE)
-        monkeypatch.setenv("SPACENET5_MEMORY_GB", "1e-9")
-        assert "raise memory_gb" in fails(lambda path=path: read_rows(path))
-        monkeypatch.setenv("SPACENET5_MEMORY_GB", "4")
+        monkeypatch.setenv("SPACENET5_LARGEST_READ_GB", "1e-9")
+        assert "raise largest_read_gb" in fails(lambda path=path: read_rows(path))
+        monkeypatch.setenv("SPACENET5_LARGEST_READ_GB", "4")
         assert len(read_rows(path).lines) == 1
 
 
@@ -382,9 +382,9 @@ def _(folder, fails):
 @row("base/path_options", "has a window '")
 def _(folder, fails, monkeypatch):
     path = picture(folder / "a.tif")
-    monkeypatch.setenv("SPACENET5_MEMORY_GB", "1e-6")
-    assert "raise memory_gb" in fails(lambda: raster.read(path))
-    monkeypatch.setenv("SPACENET5_MEMORY_GB", "4")
+    monkeypatch.setenv("SPACENET5_LARGEST_READ_GB", "1e-6")
+    assert "raise largest_read_gb" in fails(lambda: raster.read(path))
+    monkeypatch.setenv("SPACENET5_LARGEST_READ_GB", "4")
     assert "bands that it has" in fails(lambda: raster.read(path, bands=[4]))
     assert raster.read(path, bands=[3]).shape == (1, N, N)
     assert "whole pixels" in fails(lambda: chip(f"{path}#window=1,2"))

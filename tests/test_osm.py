@@ -359,12 +359,12 @@ def test_hostile_files_are_data_errors(tmp_path):
 
 
 def test_unpacking_without_end_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPACENET5_MEMORY_GB", "0.01")
+    monkeypatch.setenv("SPACENET5_LARGEST_READ_GB", "0.01")
     (tmp_path / "bomb.osm.gz").write_bytes(gzip.compress(bytes(30_000_000)))
     (tmp_path / "big.osm").write_bytes(b" " * 20_000_000)
     for name in ("bomb.osm.gz", "big.osm"):
         with pytest.raises(
-            DataError, match="memory_gb = 0.01.*osmium extract -b 1.0000,2.0000,3.0000,4.0000"
+            DataError, match="largest_read_gb = 0.01.*osmium extract -b 1.0000,2.0000,3.0000,4.0000"
         ):
             osm.read_osm(tmp_path / name, bounds=(1, 2, 3, 4))
 

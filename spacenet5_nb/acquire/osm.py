@@ -102,8 +102,8 @@ def check_memory(
     path: str | Path,
     bounds: tuple[float, ...] | None,  # of what is wanted, for the advice
 ) -> None:
-    "Refuse an extract whose nodes might not fit `memory_gb`."
-    kind, budget = osm_format(path), load_settings().memory_gb * 1e9
+    "Refuse an extract whose nodes might not fit `largest_read_gb`."
+    kind, budget = osm_format(path), load_settings().largest_read_gb * 1e9
     most = budget / _NODE_BYTES * (_PBF_PER_NODE if kind == "pbf" else _XML_PER_NODE)
     size = Path(path).stat().st_size if kind == "xml" else 0
     try:
@@ -117,9 +117,9 @@ def check_memory(
     box = ",".join(f"{v:.4f}" for v in bounds) if bounds else "west,south,east,north"
     raise DataError(
         path,
-        f"might take more than memory_gb = {load_settings().memory_gb:g} to read",
+        f"might take more than largest_read_gb = {load_settings().largest_read_gb:g} to read",
         f"Cut it first: osmium extract -b {box} {Path(path).name} -o part.osm.pbf; or raise "
-        "memory_gb in settings.ini.",
+        "largest_read_gb in settings.ini.",
     )
 
 

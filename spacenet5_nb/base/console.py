@@ -94,8 +94,8 @@ def explain(
         text = f"{error.strerror}. {_REFUSALS[error.errno]}"
     elif isinstance(error, MemoryError):
         text = (
-            "there is not enough memory. Set fewer `workers` or a smaller `memory_gb` in "
-            "settings.ini, or close other programs."
+            "there is not enough memory. Set fewer `workers` in settings.ini or a smaller "
+            "`ensemble.window_px` in the preset, or close other programs."
         )
     else:
         text = (

@@ -223,12 +223,12 @@ def _parsed_json(path: Path) -> tuple[list[LineString], list[dict[str, Any]], st
 def _features(path: Path) -> tuple[list, str]:
     "A GeoJSON file's features and its CRS."
     if (
-        path.stat().st_size * 20 > load_settings().memory_gb * 1e9
+        path.stat().st_size * 20 > load_settings().largest_read_gb * 1e9
     ):  # parsed JSON takes about twenty times its text
         raise DataError(
             path,
             "is too large to be one label file",
-            "Cut it into chips, or raise memory_gb in settings.ini.",
+            "Cut it into chips, or raise largest_read_gb in settings.ini.",
         )
     text = path.read_bytes()
     if not text.strip():

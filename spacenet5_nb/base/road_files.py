@@ -391,11 +391,11 @@ def read_lines(
     "Read the lines of a road file; DataError names the file, what is wrong and the cure."
     path = Path(path)
     kind = check_kind(path)
-    if os.path.getsize(path) * _EXPANSION[kind] > load_settings().memory_gb * 1e9:
+    if os.path.getsize(path) * _EXPANSION[kind] > load_settings().largest_read_gb * 1e9:
         raise DataError(
             path,
             "is too large to be one file of roads",
-            "Cut it to the image in a GIS, or raise memory_gb in settings.ini.",
+            "Cut it to the image in a GIS, or raise largest_read_gb in settings.ini.",
         )
     table, shapes, crs = _READERS[kind](path, kind, layer)
     problems: Counter = Counter()

@@ -45,7 +45,7 @@ class Settings:
     preset: str = "demo"  # $SPACENET5_PRESET
     seed: int = 2019  # $SPACENET5_SEED
     workers: int = 0  # $SPACENET5_WORKERS; 0 = one per core
-    memory_gb: float = 2.0  # $SPACENET5_MEMORY_GB
+    largest_read_gb: float = 2.0  # $SPACENET5_LARGEST_READ_GB; of one piece, decoded
     scheduler: str = ""  # $SPACENET5_SCHEDULER; a Dask scheduler's address; empty: this machine
 
     @property
@@ -59,9 +59,11 @@ _SETTINGS_ENV = {
     "preset": "SPACENET5_PRESET",
     "seed": "SPACENET5_SEED",
     "workers": "SPACENET5_WORKERS",
-    "memory_gb": "SPACENET5_MEMORY_GB",
+    "largest_read_gb": "SPACENET5_LARGEST_READ_GB",
     "scheduler": "SPACENET5_SCHEDULER",
 }
+# what settings were called before; both are understood
+_FORMER = {"memory_gb": "largest_read_gb", "SPACENET5_MEMORY_GB": "SPACENET5_LARGEST_READ_GB"}
 
 # %% ../../nbs/base/settings.ipynb #42937723
 def load_settings(
@@ -71,9 +73,11 @@ def load_settings(
     and refuse unknown keys and wrong types by name."""
     path = Path(path) if path else workspace_root() / "settings.ini"
     values: dict[str, Any] = dict(_in_file(path, _stamp(path)))
+    former = {new: old for old, new in _FORMER.items()}
     for key, variable in _SETTINGS_ENV.items():
-        if variable in os.environ:
-            values[key] = _typed_setting(f"${variable}", key, os.environ[variable])
+        named = [v for v in (former.get(variable, variable), variable) if v in os.environ]
+        for name in named:  # the later one counts
+            values[key] = _typed_setting(f"${name}", key, os.environ[name])
     for key in ("data_root", "outputs_root"):
         values[key] = _absolute(path, key, values.get(key, getattr(Settings, key)))
     return Settings(**values)
@@ -103,7 +107,10 @@ def _in_file(path: Path, stamp: bytes) -> dict[str, Any]:
             raise SettingsError(
                 path, f"unknown section [{section}]", "There is one section, [workspace]."
             )
-        for key, text in ini[section].items():
+        for written, text in ini[section].items():
+            key = _FORMER.get(written, written)
+            if key in values:
+                raise SettingsError(path, f"'{written}' and '{key}' are one", "Keep the latter.")
             if key not in known:
                 raise SettingsError(
                     path, f"unknown key '{key}'", f"Known keys: {', '.join(known)}."
@@ -141,7 +148,7 @@ def _absolute(ini: Path, key: str, folder: str) -> str:
         raise SettingsError(key, f"is no folder's name: '{folder}' ({e})", "Mend it.") from e
 
 
-_RANGES = {"memory_gb": (1e-9, 1e6), "workers": (0, 4096), "seed": (0, 10**9)}
+_RANGES = {"largest_read_gb": (1e-9, 1e6), "workers": (0, 4096), "seed": (0, 10**9)}
 
 
 def _typed_setting(where: object, key: str, text: str) -> Any:

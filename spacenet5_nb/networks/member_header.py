@@ -305,7 +305,7 @@ def check_kinds(
 
 def check_memory(path: str | Path) -> None:
     "CheckpointError where a member is larger than the memory that may be used."
-    size, budget = Path(path).stat().st_size / 1e9, core.load_settings().memory_gb
+    size, budget = Path(path).stat().st_size / 1e9, core.load_settings().largest_read_gb
     if size > budget:
-        problem = f"would take {size:.1f} GB, more than memory_gb = {budget:g}"
-        raise CheckpointError(path, problem, "Check it, or raise memory_gb in settings.ini.")
+        problem = f"would take {size:.1f} GB, more than largest_read_gb = {budget:g}"
+        raise CheckpointError(path, problem, "Check it, or raise largest_read_gb in settings.ini.")

@@ -189,7 +189,9 @@ def make_preset(path: Path) -> None:
 
 
 def make_settings(path: Path) -> None:
-    path.write_text("[workspace]\nworkers = 2\nmemory_gb = 1.5\nseed = 7\ndata_root = chips\n")
+    path.write_text(
+        "[workspace]\nworkers = 2\nlargest_read_gb = 1.5\nseed = 7\ndata_root = chips\n"
+    )
 
 
 def make_pickle(path: Path) -> None:
@@ -247,5 +249,10 @@ KINDS = {
     "pixels_json": Kind(".json", make_pixels, read_pixels, True),
 }
 
-for name in ("SPACENET5_WORKERS", "SPACENET5_MEMORY_GB", "SPACENET5_DATA", "SPACENET5_OUTPUTS"):
+for name in (
+    "SPACENET5_WORKERS",
+    "SPACENET5_LARGEST_READ_GB",
+    "SPACENET5_DATA",
+    "SPACENET5_OUTPUTS",
+):
     os.environ.pop(name, None)  # settings come from the file alone
