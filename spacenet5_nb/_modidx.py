@@ -1241,6 +1241,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'spacenet5_nb/chips/image_windows.py'),
                                                   'spacenet5_nb.chips.image_windows._is_hollow': ( 'chips/image_windows.html#_is_hollow',
                                                                                                    'spacenet5_nb/chips/image_windows.py'),
+                                                  'spacenet5_nb.chips.image_windows._is_whole': ( 'chips/image_windows.html#_is_whole',
+                                                                                                  'spacenet5_nb/chips/image_windows.py'),
                                                   'spacenet5_nb.chips.image_windows._label_of': ( 'chips/image_windows.html#_label_of',
                                                                                                   'spacenet5_nb/chips/image_windows.py'),
                                                   'spacenet5_nb.chips.image_windows._near': ( 'chips/image_windows.html#_near',

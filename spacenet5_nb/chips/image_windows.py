@@ -12,7 +12,7 @@ from functools import lru_cache
 from ..core import DataError, parse_chip
 from ..base.labels import read_rows
 from ..base.path_options import file_of, join_source, split_source
-from ..raster import Grid, grid_of, ground_size, gsd_of, outside_crs
+from ..raster import Grid, grid_of, ground_size, gsd_of, open_raster, outside_crs
 
 # isort: split
 import numpy as np
@@ -20,7 +20,7 @@ import shapely
 from rasterio.warp import transform as warp_points
 
 # %% auto #0
-__all__ = ['outline', 'give_shared_label', 'cut_image']
+__all__ = ['WHOLE', 'outline', 'give_shared_label', 'cut_image']
 
 # %% ../../nbs/chips/image_windows.ipynb #970bb6c2
 def outline(grid: Grid) -> str:
@@ -67,6 +67,7 @@ def _part_of(label: str, image: str) -> str:
 
 # %% ../../nbs/chips/image_windows.ipynb #e5434716
 _LEAST_PX = 128  # of a window's side: training crops are no smaller
+WHOLE = {"SPACENET5_ONE_CHIP": "yes"}  # tags of an image that stays one chip, however large
 _IMAGES = ("image", "ps_ms", "ps_rgb", "ms", "pan")  # columns that hold images
 
 
@@ -85,7 +86,8 @@ def cut_image(
         yield row
         return  # the scan says what is wrong with it
     size = max(_LEAST_PX, chip_m / gsd_of(grid))
-    if max(grid.shape) <= 2 * size or _is_hollow(row["image"], grid):
+    is_small = max(grid.shape) <= 2 * size
+    if is_small or _is_hollow(row["image"], grid) or _is_whole(row["image"]):
         yield row | {"label": _near(row["label"])}
         return
     for place, window in _windows(grid.shape, size):
@@ -106,6 +108,12 @@ def _label_of(row: dict, part: dict) -> str:
     if not row["label"]:
         return ""
     return _near(join_source(row["label"], within=outline(grid_of(part["image"]))))
+
+
+def _is_whole(image: str) -> bool:
+    "Whether a file says that it is one chip."
+    with open_raster(image) as source:
+        return WHOLE.items() <= source.tags().items()
 
 
 def _is_hollow(image: str, grid: Grid) -> bool:

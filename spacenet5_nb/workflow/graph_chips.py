@@ -25,6 +25,7 @@ from spacenet5_nb.base.local_grid import (
 )
 from ..base.parallel import parallel
 from ..base.pixel_graphs import check_on_image, flip_rows
+from ..chips.image_windows import WHOLE
 from ..chips.paper_layouts import GSD_M, PITCH_M, Layout, Tile
 from ..core import DataError, StageError, write_text
 from ..judge.pixel_roads import roads_of_pixels
@@ -93,7 +94,7 @@ def make_chip(
         shape = picture.shape
     grid = local_grid(shape, PixelSize(GSD_M, GSD_M), slot=plan.slot, pitch_m=PITCH_M)
     label = None if source is None else _label(plan, source, grid, stamp)
-    place_image(tile.image, plan.image, grid)
+    place_image(tile.image, plan.image, grid, tags=WHOLE)
     if label is not None:
         write_text(plan.label, json.dumps(label) + "\n")
     return label and label["road_km"]
