@@ -608,6 +608,15 @@ NAMES = [
     ["0.490", "0.560", "0.665", "0.842"],
     ["490.0 Nanometers", "560.0 Nanometers", "665.0 Nanometers", "842.0 Nanometers"],
     ["Blue-475-32nm", "Green-560-27nm", "Red-668-14nm", "NIR-842-57nm"],
+    ["TOA_B", "TOA_G", "TOA_R", "TOA_N"],
+    ["BLU", "GRN", "RED", "NIR"],
+    ["Band_2", "Band_3", "Band_4", "Band_8"],  # of Sentinel-2, for nobody counts so
+    ["2", "3", "4", "8"],
+    *[[*w.split(), "NIR"] for w in ("blå grøn rød", "kék zöld piros", "mavi yeşil kırmızı")],
+    *[
+        [*w.split(), "NIR"]
+        for w in ("파랑 초록 빨강", "أزرق أخضر أحمر", "蓝色 绿色 红色", "biru hijau merah")
+    ],
 ]
 
 
@@ -631,6 +640,7 @@ def test_stacks_of_sensors(tmp_path):
             (eight, ["C", "B", "G", "Y", "R", "RE", "N", "N2"], None),
             (eight, [f"BAND_{b}" for b in "C B G Y R RE N N2".split()], None),
             (eight, (), None),  # WorldView's order where nothing is said
+            (eight, [f"B{k}" for k in range(1, 9)], None),  # or where they are counted
             ([x, "blue", x, "green", x, "red", x, x], (), [U, C.blue, U, C.green, U, C.red, U, U]),
             (["blue", "green", "red", x, x], ["Blue", "Green", "Red", "Red edge", "NIR"], None),
             (["red", "green", "blue", x], ["Red", "Green", "Blue", "DSM"], None),
@@ -705,6 +715,18 @@ def test_pixels_without_data_are_found(tmp_path, kind):
     valid, image = raster.read_valid(path)[1], raster.read_chip(path, 3)[0]
     assert not valid[:, :CUT].any() and not image[:, :, :CUT].any()
     assert valid[:, CUT + 8 :].mean() > 0.99
+
+
+@pytest.mark.parametrize("width", [3, 10, 20])
+def test_thin_collars_are_found_along_a_whole_side(tmp_path, width):
+    for dtype, white in (("uint8", 255), ("uint16", 65535)):
+        image = noise(dtype=dtype)
+        image[:, -width:] = white
+        valid = raster.read_valid(picture(tmp_path / f"{dtype}.tif", image))[1]
+        assert not valid[-width:].any() and valid[:-width].all()
+    half = noise()
+    half[:, :8, : N // 2] = 255  # a roof along half a side
+    assert raster.read_valid(picture(tmp_path / "roof.tif", half))[1].all()
 
 
 def test_pixels_with_data_are_kept(tmp_path):
