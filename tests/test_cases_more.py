@@ -836,6 +836,28 @@ def test_the_alpha_of_addalpha_is_no_band(tmp_path):
     assert mosaic.count == 4 and raster.bands_of(mosaic, 3).order == (3, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<VRTRasterBand ", '<VRTRasterBand subClass="VRTSourcedRasterBand" '),
+        ("<VRTRasterBand ", '<VRTRasterBand blockXSize="128" blockYSize="64" '),
+        ("<VRTDataset", '<?xml version="1.0"?><!-- made by hand --><VRTDataset'),
+        ('relativeToVRT="1"', 'relativeToVRT="1" shared="0"'),
+        ("<SimpleSource>", '<SimpleSource resampling="bilinear">'),
+        ("</GeoTransform>", "</GeoTransform><OverviewList>2 4</OverviewList><Metadata/>"),
+        ('xOff="64"', 'xOff="64.0000000001"'),
+        ("<SRS>", '<SRS dataAxisToSRSAxisMapping="1,2">'),
+    ],
+)
+def test_vrts_of_other_writers(tmp_path, old, new):
+    path = vrt(tmp_path / "town.vrt", halves(tmp_path))
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    mosaic = open_mosaic(path)
+    assert raster.bands_of(mosaic, 3).order == (3, 2, 1)
+    assert (mosaic.read((3, 2, 1), Window(0, 0, N, N)) == stack(["red", "green", "blue"])).all()
+
+
 @pytest.mark.parametrize("kind", ["nested", "network", "scaled", "other band", "pixel function"])
 def test_other_vrts_are_refused_and_a_copy_is_the_cure(tmp_path, kind):
     bands = halves(tmp_path)
