@@ -528,8 +528,8 @@ def vertex_keys(
     lines: np.ndarray,  # LineStrings in longitude and latitude
 ) -> list[np.ndarray]:  # per line (n, 2)
     """What makes two vertices the same: equal to 0.1 mm in longitude and latitude, whatever CRS
-    the lines are moved to."""
-    return [shapely.get_coordinates(line).round(9) for line in lines]
+    the lines are moved to; -180 and 180 degrees are one meridian."""
+    return [shapely.get_coordinates(line).round(9) % 360 for line in lines]
 
 # %% ../nbs/00d_graph.ipynb #1ed20395
 EMPTY_WKT = "LINESTRING EMPTY"

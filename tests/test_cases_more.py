@@ -17,7 +17,7 @@ from affine import Affine
 from pyproj import Transformer
 from shapely.geometry import LineString, MultiLineString, Point, mapping
 
-from spacenet5_nb import raster  # before rasterio: sets what GDAL may open
+from spacenet5_nb import graph, raster  # before rasterio: sets what GDAL may open
 from spacenet5_nb.base.labels import read_rows
 from spacenet5_nb.chips.chip_files import find_chips
 from spacenet5_nb.chips.integrity import scan_chips
@@ -106,6 +106,8 @@ METRIC = [
     *[(n, 42) for n in ("velocidad", "vitesse", "fartsgrense", "MAXSHD", "VIT_MOY_VL", "Speed")],
     *[(n, 10) for n in ("speed_mps", "speed_ms", "avg_speed_mps")],  # 36 km/h
     *[(n, 20) for n in ("avg_speed_mph", "maxspeed_mph")],
+    *[(n, 42) for n in ("Speed Limit (km/h)", "geschwindigkeit_kmh", "vitesse_kmh", "free_speed")],
+    ("Speed Limit (mph)", 20),
 ]
 
 
@@ -125,6 +127,8 @@ def test_columns_that_say_their_unit(tmp_path):
         ("SPEED_LIMIT", (25, 50), BOSTON, "mph"),
         ("Speed", (30, 40), BOSTON, "mph"),
         ("Speed", (50, 90), (-75.7, 45.4), "km/h"),  # Ottawa
+        ("speed_limi", (50, 60), (77.2, 28.6), "km/h"),  # Delhi: tens alone
+        ("speed_limi", (35, 45), MOSCOW, "mph"),  # no limits of a metric country
     ],
 )
 def test_bare_numbers_are_in_the_unit_of_the_place_and_that_is_said(
@@ -139,6 +143,21 @@ def test_bare_numbers_are_in_the_unit_of_the_place_and_that_is_said(
     )
 
 
+@pytest.mark.parametrize(
+    ("column", "unit"),
+    [("length_km", "km/h"), ("Shape_KM", "km/h"), ("truck_kph", "km/h"), ("miles", "mph")],
+)
+def test_the_other_columns_of_a_file_say_the_unit_of_one_cut_short(tmp_path, column, unit):
+    "A shapefile leaves `speed_limi` of speed_limit_kph and of speed_limit_mph."
+    for at in (BOSTON, MOSCOW):
+        path = collection(tmp_path / "r.geojson", *({"speed_limi": v, column: 1} for v in (50, 60)),
+                          at=at)  # fmt: skip
+        factor = MPH_TO_KPH if unit == "mph" else 1
+        assert [kph for kph, _ in facts(path)] == pytest.approx(
+            [50 * factor, 60 * factor], abs=0.01
+        )
+
+
 def test_travel_times(tmp_path):
     assert not wrong(
         tmp_path,
@@ -147,6 +166,7 @@ def test_travel_times(tmp_path):
             ({"travel_time": "36,0", "length": "500,0"}, 50, 0),
             ({"travel_time": 36, "length_km": 0.5}, 50, 0),
             ({"travel_time_min": 0.6, "length_m": 500}, 50, 0),
+            ({"freespeed": 12.5, "permlanes": 2, "length": 500}, 45, 0),  # MATSim: m/s
         ],
     )
 
@@ -176,6 +196,17 @@ CLASSES = [
     ({"ROADCLASS": "Expressway / Highway", "SPEED": -1}, MOTORWAY),  # Canada
     ({"highway": "residential", "surface": "gravel"}, RESIDENTIAL * 0.75),
     ({"highway": "primary", "lanes": "['3', '4']"}, 55 * MPH_TO_KPH),
+    ({"highway": "primary;secondary"}, PRIMARY),
+    ({"RoadClass": "Motorway Link"}, MOTORWAY),
+    ({"road_type": "Secondary Road"}, SECONDARY),
+    ({"FUNC_CLASS": 14}, PRIMARY),  # a code before 2010
+    ({"FUNCTIONAL_CLASS": "Rural Principal Arterial - Interstate"}, MOTORWAY),
+    ({"FUNCTIONAL_CLASS": "Urban Minor Arterial"}, SECONDARY),
+    ({"F_SYSTEM": 4, "SURFACE_TYPE": 2}, SECONDARY),  # HPMS: 2 is bituminous
+    ({"FCC": "A41"}, RESIDENTIAL),
+    ({"clazz": 15, "km": 0.6}, PRIMARY),  # osm2po
+    ({"tag_id": 106}, PRIMARY),  # osm2pgrouting
+    ({"WDM": "1305"}, SECONDARY),  # ATKIS
 ]
 
 
@@ -214,6 +245,10 @@ LEVELS = [
     ({"tags": {"bridge": "yes"}}, 1),
     ({"tags": "bridge=yes;layer=2"}, 2),
     ({"road_flags": [{"values": ["is_bridge"]}], "level_rules": [{"value": 1}]}, 1),
+    *[({"bridge": w}, 0) for w in ("0.0", "0,0", "nie", "否", "不是", "нет", "hayır")],
+    *[({name: "ja"}, 1) for name in ("Brücke", "pont", "PONTE", "puente", "мост", "桥")],
+    ({"layer": "roads_north", "bridge": "yes"}, 1),  # QGIS's merge writes the layer's name
+    ({"layer": "Bridges"}, 0),
 ]
 
 
@@ -244,6 +279,32 @@ def test_limits_of_overture(tmp_path):
     others = ({"class": "ferry", "subtype": "water"}, {"class": "light_rail", "subtype": "rail"})
     rows = read_rows(collection(tmp_path / "s.geojson", segment, *others))
     assert len(rows.lines) == 1 and "subtype rail" in " ".join(rows.problems)
+
+
+def test_the_road_column_of_overture_in_2023(tmp_path):
+    "Until 2024 one column held everything, with keys in another spelling."
+    limits = [{"maxSpeed": {"value": 50, "unit": "km/h"}, "at": [0, 0.5]}]
+    road = {"class": "secondary", "flags": ["isBridge"], "restrictions": {"speedLimits": limits}}
+    path = collection(tmp_path / "s.geojson", {"subType": "road", "road": json.dumps(road)})
+    assert facts(path) == [(50, 1), (pytest.approx(SECONDARY, abs=0.01), 1)]
+    cases = [
+        ({"class": "primary", "restrictions": {"speedLimits": {"maxSpeed": [30, "mph"]}}},
+         30 * MPH_TO_KPH, 0),
+        ({"class": "primary", "surface": "gravel", "level": 1}, PRIMARY * 0.75, 1),
+        ({"class": "primary", "flags": [{"values": ["isTunnel"]}]}, PRIMARY, -1),
+        ({"class": "primary", "restrictions": {"speedLimits": [
+            {"maxSpeed": {"value": 20, "unit": "km/h"}, "during": "Mo-Fr"}]}}, PRIMARY, 0),
+    ]  # fmt: skip
+    assert not wrong(tmp_path, [({"subtype": "road", "road": r}, *rest) for r, *rest in cases])
+    street = {"highway": "primary", "road": "Main Street"}
+    assert not wrong(tmp_path, [(street, PRIMARY, 0)])
+
+
+def test_areas_are_no_roads(tmp_path):
+    "OpenStreetMap draws squares as closed ways with area=yes."
+    tags = ({"highway": "pedestrian", "area": "yes"}, {"highway": "residential", "area": "no"})
+    rows = read_rows(collection(tmp_path / "a.geojson", *tags))
+    assert len(rows.lines) == 1 and rows.problems == ["1 lines that are no roads (area yes)"]
 
 
 # --- formats
@@ -315,6 +376,57 @@ def test_geojson_as_programs_write_it(tmp_path):
     (tmp_path / "old.geojson").write_bytes(text.replace("yes", "Stra\u00dfe").encode("latin-1"))
     with pytest.raises(DataError, match="not written in UTF-8"):
         read_rows(tmp_path / "old.geojson")
+
+
+NODES = {1: (37.6, 55.75), 2: (37.61, 55.75)}
+ROAD = "".join(f'<tag k="{k}" v="{v}"/>' for k, v in ONE.items())
+
+
+def osm(path: Path, *ways: str, nodes: str = "first", more: str = "") -> Path:
+    "OpenStreetMap's XML: nodes before the ways, after them, within them, or nowhere."
+    places = {k: f'lat="{y}" lon="{x}"' for k, (x, y) in NODES.items()}
+    at = "".join(f'<node id="{k}" {p}/>' for k, p in places.items())
+    refs = "".join(f'<nd ref="{k}" {p if nodes == "within" else ""}/>' for k, p in places.items())
+    body = "".join(f'<way id="{k}" {more}>{refs}{tags}</way>' for k, tags in enumerate(ways))
+    path.write_text(f"<osm>{at * (nodes == 'first')}{body}{at * (nodes == 'after')}</osm>")
+    return path
+
+
+@pytest.mark.parametrize("nodes", ["first", "after", "within"])
+def test_openstreetmap_as_programs_order_it(tmp_path, nodes):
+    square = '<tag k="highway" v="pedestrian"/><tag k="area" v="yes"/>'
+    assert is_one(osm(tmp_path / "a.osm", ROAD, square, nodes=nodes))
+
+
+def test_ways_without_nodes_and_deleted_ones(tmp_path):
+    with pytest.raises(DataError, match="none of the nodes") as e:
+        read_rows(osm(tmp_path / "a.osm", ROAD, nodes="nowhere"))
+    assert "(._;>;)" in e.value.cure
+    deleted = osm(tmp_path / "d.osm", ROAD, more='action="delete"')
+    assert not len(read_rows(deleted).lines)
+
+
+@pytest.mark.parametrize("layer", ["osm_roads", "road_network", "Straßen", "City Streets"])
+def test_the_one_layer_that_is_named_after_roads_is_taken(tmp_path, layer):
+    for name in ("rivers", "railroads", layer):
+        tags = ONE if name == layer else {"name": name}
+        table(LINE, **tags).to_file(tmp_path / "a.gpkg", layer=name)
+    assert is_one(tmp_path / "a.gpkg")
+
+
+@pytest.mark.parametrize(
+    ("data", "way"),
+    [
+        ({"elements": []}, "[out:xml]"),
+        ({"type": "Topology", "arcs": []}, "ogr2ogr"),
+        ({"geometryType": "esriGeometryPolyline", "features": []}, "ogr2ogr"),
+    ],
+)
+def test_json_of_other_programs_names_the_way(tmp_path, data, way):
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(DataError) as e:
+        read_rows(tmp_path / "a.json")
+    assert way in e.value.cure
 
 
 def test_parquet_without_geo_metadata(tmp_path):
@@ -416,6 +528,19 @@ def test_other_formats_are_refused_with_a_way(tmp_path, name, way):
     assert way in e.value.cure
 
 
+@pytest.mark.parametrize("ends", [(179.999, 180.002), (179.999, -179.998), (-179.999, -180.002)])
+def test_roads_across_the_180th_meridian_are_cut_there(tmp_path, ends):
+    road = {"type": "LineString", "coordinates": [[x, -16.85] for x in ends]}
+    feature = {"type": "Feature", "properties": ONE, "geometry": road}
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    rows = read_rows(path)
+    assert is_one(path, 2) and "180th meridian" in rows.problems[0]
+    assert sum(line.length for line in rows.lines) == pytest.approx(0.003, abs=1e-9)
+    g = graph.from_labels(path)
+    assert nx.number_connected_components(g) == 1 and len(g.edges) <= 2
+
+
 def test_a_crs_that_leads_nowhere_is_named(tmp_path):
     table(LINE).to_file(tmp_path / "a.shp")
     (tmp_path / "a.prj").write_text('LOCAL_CS["x",UNIT["metre",1]]')
@@ -483,6 +608,15 @@ NAMES = [
     ["0.490", "0.560", "0.665", "0.842"],
     ["490.0 Nanometers", "560.0 Nanometers", "665.0 Nanometers", "842.0 Nanometers"],
     ["Blue-475-32nm", "Green-560-27nm", "Red-668-14nm", "NIR-842-57nm"],
+    ["TOA_B", "TOA_G", "TOA_R", "TOA_N"],
+    ["BLU", "GRN", "RED", "NIR"],
+    ["Band_2", "Band_3", "Band_4", "Band_8"],  # of Sentinel-2, for nobody counts so
+    ["2", "3", "4", "8"],
+    *[[*w.split(), "NIR"] for w in ("blå grøn rød", "kék zöld piros", "mavi yeşil kırmızı")],
+    *[
+        [*w.split(), "NIR"]
+        for w in ("파랑 초록 빨강", "أزرق أخضر أحمر", "蓝色 绿色 红色", "biru hijau merah")
+    ],
 ]
 
 
@@ -506,6 +640,7 @@ def test_stacks_of_sensors(tmp_path):
             (eight, ["C", "B", "G", "Y", "R", "RE", "N", "N2"], None),
             (eight, [f"BAND_{b}" for b in "C B G Y R RE N N2".split()], None),
             (eight, (), None),  # WorldView's order where nothing is said
+            (eight, [f"B{k}" for k in range(1, 9)], None),  # or where they are counted
             ([x, "blue", x, "green", x, "red", x, x], (), [U, C.blue, U, C.green, U, C.red, U, U]),
             (["blue", "green", "red", x, x], ["Blue", "Green", "Red", "Red edge", "NIR"], None),
             (["red", "green", "blue", x], ["Red", "Green", "Blue", "DSM"], None),
@@ -580,6 +715,18 @@ def test_pixels_without_data_are_found(tmp_path, kind):
     valid, image = raster.read_valid(path)[1], raster.read_chip(path, 3)[0]
     assert not valid[:, :CUT].any() and not image[:, :, :CUT].any()
     assert valid[:, CUT + 8 :].mean() > 0.99
+
+
+@pytest.mark.parametrize("width", [3, 10, 20])
+def test_thin_collars_are_found_along_a_whole_side(tmp_path, width):
+    for dtype, white in (("uint8", 255), ("uint16", 65535)):
+        image = noise(dtype=dtype)
+        image[:, -width:] = white
+        valid = raster.read_valid(picture(tmp_path / f"{dtype}.tif", image))[1]
+        assert not valid[-width:].any() and valid[:-width].all()
+    half = noise()
+    half[:, :8, : N // 2] = 255  # a roof along half a side
+    assert raster.read_valid(picture(tmp_path / "roof.tif", half))[1].all()
 
 
 def test_pixels_with_data_are_kept(tmp_path):
@@ -687,6 +834,28 @@ def test_the_alpha_of_addalpha_is_no_band(tmp_path):
     )
     mosaic = open_mosaic(vrt(tmp_path / "town.vrt", [*halves(tmp_path), alpha]))
     assert mosaic.count == 4 and raster.bands_of(mosaic, 3).order == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<VRTRasterBand ", '<VRTRasterBand subClass="VRTSourcedRasterBand" '),
+        ("<VRTRasterBand ", '<VRTRasterBand blockXSize="128" blockYSize="64" '),
+        ("<VRTDataset", '<?xml version="1.0"?><!-- made by hand --><VRTDataset'),
+        ('relativeToVRT="1"', 'relativeToVRT="1" shared="0"'),
+        ("<SimpleSource>", '<SimpleSource resampling="bilinear">'),
+        ("</GeoTransform>", "</GeoTransform><OverviewList>2 4</OverviewList><Metadata/>"),
+        ('xOff="64"', 'xOff="64.0000000001"'),
+        ("<SRS>", '<SRS dataAxisToSRSAxisMapping="1,2">'),
+    ],
+)
+def test_vrts_of_other_writers(tmp_path, old, new):
+    path = vrt(tmp_path / "town.vrt", halves(tmp_path))
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    mosaic = open_mosaic(path)
+    assert raster.bands_of(mosaic, 3).order == (3, 2, 1)
+    assert (mosaic.read((3, 2, 1), Window(0, 0, N, N)) == stack(["red", "green", "blue"])).all()
 
 
 @pytest.mark.parametrize("kind", ["nested", "network", "scaled", "other band", "pixel function"])

@@ -146,6 +146,17 @@ def _(folder, fails):
     assert fails(lambda: read_rows(points)) == "Export the streets as lines."
 
 
+@row("base/road_files", "and none of the nodes that they run over")
+def _(folder, fails):
+    way = '<way id="1"><nd ref="1"/><nd ref="2"/><tag k="highway" v="primary"/></way>'
+    path = folder / "a.osm"
+    path.write_text(f"<osm>{way}</osm>")
+    assert "Download the nodes" in fails(lambda: read_rows(path))
+    nodes = "".join(f'<node id="{k}" lon="33.0{k}" lat="15.6"/>' for k in (1, 2))
+    path.write_text(f"<osm>{nodes}{way}</osm>")
+    assert len(read_rows(path).lines) == 1
+
+
 @row("base/geopackage", "has changes that are not in it yet")
 def _(folder, fails):
     path = roads(folder / "a.gpkg", LINE)

@@ -5,6 +5,7 @@
 # %% ../../nbs/base/band_roles.ipynb #e4d7145d
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -59,19 +60,29 @@ def role_of(
 def _numbered(name: str) -> str:
     "A sensor's number of a band, `b4`, in a name: of `B04_10m`, `T36UXA_20200101_B04`, `SR_B4`."
     low = name.strip().lower()
-    found = re.search(r"(?:^|[\W_])((?:sr_|sur_refl_)?b(?:and[ _])?)0?(\d{1,2}a?)(?![a-z0-9])", low)
+    found = re.search(
+        r"(?:^|[\W_])((?:sr_|sur_refl_)?b(?:and[ _]?)?)0?(\d{1,2}a?)(?![a-z0-9])", low
+    )
+    if re.fullmatch(r"\d{1,2}a?", low):
+        return f"b{low.lstrip('0') or 0}"
     return found[1].replace("and", "").strip(" _") + found[2] if found else low
 
 
 def _by_sensor(names: Sequence[str]) -> tuple[list[str], str]:
     "Roles by a sensor's own numbers, and its name; all empty where no sensor is known by them."
     numbers = [_numbered(n) for n in names]
-    own = [n for n, name in zip(numbers, names, strict=True) if "band" not in name.lower()]
+    counted = numbers == [f"b{k}" for k in range(1, len(names) + 1)]
+    own = [] if counted and (len(names) == 8 or not _is_short(names[0])) else numbers
     for sensor in band_table()["sensors"]:
         alone = set(numbers) == set(sensor.get("alone", ()))
         if alone or set(own) & set(sensor["known_by"]):
             return [sensor["bands"].get(n, "") for n in numbers], sensor["name"]
     return [""] * len(names), ""
+
+
+def _is_short(name: str) -> bool:
+    "Whether a name is a sensor's, `B1`, and not one that a program makes up, `Band 1`."
+    return bool(re.search(r"b0?\d", name.lower()))
 
 
 def _by_wavelength(names: Sequence[str]) -> list[str]:
@@ -119,6 +130,9 @@ def colours_of(source: Any) -> list[Any]:
 def _names(source: Any) -> list[str]:
     "What a file calls its bands; a, b, c ... are no colours, r, g and b together are."
     names = [re.sub(r"(?i)^band[_ ](?=[a-z])", "", d or "") for d in source.descriptions]
+    same = len(os.path.commonprefix(names))
+    if same and all(len(n) == same + 1 for n in names) and not names[0][same - 1].isalnum():
+        names = [n[same:] for n in names]  # TOA_R, TOA_G, TOA_B
     together = {"r", "g", "b"} <= {n.lower() for n in names}
     latin = re.compile(r"[A-Za-z]")
     return [n if together or not latin.fullmatch(n) else "" for n in names]

@@ -143,17 +143,38 @@ def _collar(source: Any, alpha: int) -> tuple[tuple[float, ...], float]:
     lossy = source.dtypes[0] == "uint8" and source.compression in _LOSSY
     for row, column in ((0, 0), (0, w - _CORNER), (h - _CORNER, 0), (h - _CORNER, w - _CORNER)):
         patch = source.read(bands, window=Window(column, row, _CORNER, _CORNER))
-        colour, near = patch[:, 0, 0], 0
+        colour, near = patch[:, -1 if row else 0, -1 if column else 0], 0
         if lossy and _is_extreme(patch):
             colour, near = np.median(patch, (1, 2)).round().astype("uint8"), _BLUR
-        elif not (patch == colour[:, None, None]).all() or not colour.any():
+        if source.nodata is not None and (colour == source.nodata).all() or not colour.any():
             continue
-        if source.nodata is not None and (colour == source.nodata).all():
+        if not near and not (patch == colour[:, None, None]).all():
+            if _is_side(source, bands, patch, (row, column)):
+                return tuple(colour.tolist()), near
             continue
         share = _like(_small(source, bands), colour, near).mean()
         if 0.01 <= share <= 0.95:
             return tuple(colour.tolist()), near
     return (), 0
+
+
+def _is_side(
+    source: Any,
+    bands: list[int],
+    patch: np.ndarray,  # of a corner
+    at: tuple[int, int],  # its row and column
+) -> bool:
+    "Whether a side of the image is of its corner's colour, the brightest that there is."
+    h, w = source.height, source.width
+    y, x = (-1 if start else 0 for start in at)
+    colour = patch[:, y, x][:, None]
+    if np.dtype(source.dtypes[0]).kind != "u" or (colour != np.iinfo(source.dtypes[0]).max).any():
+        return False
+    row, column = Window(0, h - 1 if y else 0, w, 1), Window(w - 1 if x else 0, 0, 1, h)
+    return any(
+        (edge == colour).all() and (source.read(bands, window=whole) == colour[:, None]).all()
+        for edge, whole in ((patch[:, y], row), (patch[:, :, x], column))
+    )
 
 
 _LOSSY = (Compression.jpeg, Compression.webp, Compression.jpeg2000, Compression.lerc)

@@ -109,7 +109,8 @@ def _parsed(path: Path, layer: str, names: tuple[tuple[str, str], ...] | None) -
         raise DataError(
             path, f"has a CRS that leads nowhere ({e})", "Set its CRS in a GIS and export it again."
         ) from e
-    if len(lines) and not (np.abs(shapely.total_bounds(moved)) <= (180, 90, 180, 90)).all():
+    moved, tags = _cut_at_180(moved, list(tags), problems)
+    if len(moved) and not (np.abs(shapely.total_bounds(moved)) <= (180, 90, 180, 90)).all():
         raise DataError(
             path,
             "has coordinates outside longitude and latitude"
@@ -117,6 +118,44 @@ def _parsed(path: Path, layer: str, names: tuple[tuple[str, str], ...] | None) -
             "Name the projected CRS in a `crs` member." if json_like else "Check its CRS.",
         )
     return _understood(moved, tags, names, problems)
+
+
+def _cut_at_180(
+    lines: np.ndarray, tags: list[dict[str, Any]], problems: Counter
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Lines that cross the 180th meridian, cut there: those that jump from 179.9 to -179.9, and
+    those of a file that counts on, to 180.1."""
+    bounds = shapely.bounds(lines)
+    if not len(lines) or (np.abs(bounds[:, [1, 3]]) > 90).any():
+        return lines, tags
+    beyond = (np.abs(bounds[:, [0, 2]]) > 180).any(1)
+    if beyond.any() and (np.abs(bounds[:, [0, 2]]) > 270).any():
+        return lines, tags  # no longitudes
+    far = np.flatnonzero(beyond | (bounds[:, 2] - bounds[:, 0] > 180))
+    if not len(far):
+        return lines, tags
+    problems["lines across the 180th meridian or beyond, cut there"] += len(far)
+    parts = [[line] for line in lines]
+    for k in far:
+        whole = shapely.transform(
+            lines[k], lambda xy: np.c_[np.unwrap(xy[:, 0], period=360), xy[:, 1]]
+        )
+        parts[k] = _on_the_map(whole)
+    index = [k for k, found in enumerate(parts) for _ in found]
+    return np.array([line for p in parts for line in p], object), [dict(tags[k]) for k in index]
+
+
+def _on_the_map(line: LineString) -> list[LineString]:
+    "A line that leaves -180 to 180 degrees, as parts within."
+    found = []
+    for turn in (-360, 0, 360):
+        part = shapely.intersection(line, shapely.box(turn - 180, -90, turn + 180, 90))
+        found += [
+            shapely.transform(p, lambda xy, turn=turn: xy - (turn, 0))
+            for p in shapely.get_parts(part)
+            if p.geom_type == "LineString" and p.length > 0
+        ]
+    return found
 
 
 def _check_lines(path: Path, n: int, problems: Counter) -> None:
@@ -241,13 +280,21 @@ def _features(path: Path) -> tuple[list, str]:
             "Name the file of road lines instead.",
         )
     if not isinstance(data, dict) or data.get("type") not in ("FeatureCollection", "Feature"):
-        raise DataError(
-            path, "is JSON but not a GeoJSON FeatureCollection", "Export the labels as GeoJSON."
-        )
+        raise DataError(path, "is JSON but not a GeoJSON FeatureCollection", _json_cure(path, data))
     features = data.get("features") if data["type"] == "FeatureCollection" else [data]
     if not isinstance(features, list):
         raise DataError(path, "has no list of features", "Export the labels as GeoJSON.")
     return features, _crs_member(path, data.get("crs"))
+
+
+def _json_cure(path: Path, data: Any) -> str:
+    "The way from another program's JSON to GeoJSON."
+    said = data if isinstance(data, dict) else {}
+    if isinstance(said.get("elements"), list):
+        return "It is Overpass' JSON: export it as GeoJSON, or with `[out:xml]` as .osm."
+    if said.get("type") == "Topology" or "geometryType" in said:
+        return f"GDAL's `ogr2ogr {path.stem}.gpkg {path.name}`, or a GIS, converts it."
+    return "Export the labels as GeoJSON."
 
 
 def _json(path: Path, text: bytes) -> Any:

@@ -205,7 +205,7 @@ def said(tags: Mapping[str, Any], meaning: str) -> Said:
 def is_yes(text: str, *but: str) -> bool:
     """Whether a word says yes: any word that says something, is not a no, and is none of some
     others."""
-    return text not in _NO and text not in but and text not in _NOTHING
+    return not (text in _NO or text in but or text in _NOTHING or number(text) == 0)
 
 
 _NO = frozenset(road_table()["no"])
@@ -231,25 +231,32 @@ def road_word(
     for column, scheme, text in all_said(tags, "class"):
         if scheme == "spacenet" and not math.isnan(number(text)):
             continue  # its codes are the caller's affair
-        word = _coded(scheme.removesuffix(" only"), text)
-        if word.removesuffix("_link") in known:
-            return word + "_link" * _is_link(tags, word), column
+        words = _readings(scheme.removesuffix(" only"), text)
+        for word in words:
+            if word.removesuffix("_link") in known:
+                return word + "_link" * _is_link(tags, word), column
         if not scheme.endswith((" only", "spacenet")):
-            strange = strange if strange[0] else (word, column)
+            strange = strange if strange[0] else (words[0], column)
     return strange
 
 
 _OSM = road_table()["classes"]["osm"]
 
 
-def _coded(scheme: str, text: str) -> str:
-    "A class in OpenStreetMap's words: by its code, its words, or either of `4 - minor arterial`."
+def _readings(scheme: str, text: str) -> list[str]:
+    """A class in OpenStreetMap's words, the nearest reading first: by its code or its words, of
+    `4 - minor arterial` either, of `Urban Minor Arterial` and `Primary Road` what is meant, of
+    `primary;secondary` the first."""
     codes = road_table()["classes"].get(scheme, _OSM)
-    tries = [text, text.upper()]
+    plain = re.sub(r"^(urban|rural) | (road|street)$", "", text)
+    first = re.split("[;,|]", plain)[0].strip()
+    tries = [text, text.upper(), text.lstrip("0"), plain]
     if codes is not _OSM and (found := re.fullmatch(r"(\d+)\W+(\w.*)", text)):
         tries += [found[2], found[1]]
     tries += [text[:2].upper()] * (scheme == "cfcc")  # A41 and A45 are streets
-    return next((codes[t] for t in tries if t in codes), _OSM.get(text, text))
+    tries += reversed(re.split(r"\s+[-–]\s+", plain))
+    words = [codes[t] for t in tries if t in codes]
+    return [*words, *(_OSM.get(t, t) for t in (text, first, re.sub(r"[\s-]+", "_", first)))]
 
 
 def _is_link(tags: Mapping[str, Any], word: str) -> bool:
@@ -316,6 +323,46 @@ def _limit_key(entry: Mapping) -> str:
     return "" if said else f"maxspeed{heading}"
 
 
+def _snake(value: Any) -> Any:
+    "Nested values whose keys and flags are written `isBridge` as they are written today."
+    if isinstance(value, dict):
+        return {_snake(k): _snake(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_snake(v) for v in value]
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", value).lower() if isinstance(value, str) else value
+
+
+def _stretches(value: Any, key: str) -> list[dict]:
+    "A rule, or a list of rules, as today's lists have them: `between`, and `when` it holds."
+    out = []
+    for e in value if isinstance(value, list) else [value]:
+        e = e if isinstance(e, dict) else {key: [e] if key == "values" else e}
+        most = e.get("max_speed")
+        if isinstance(most, list) and len(most) == 2:
+            e = e | {"max_speed": dict(zip(("value", "unit"), most, strict=True))}
+        when = {k: v for k, v in e.items() if k in ("during", "direction", "using", "mode")}
+        heading = {"heading": when.pop("direction")} if "direction" in when else {}
+        e = {"between": e.get("at"), "when": when | heading} | e
+        out.append(e)
+    return out
+
+
+def _of_2023(tags: Mapping[str, Any]) -> dict[str, Any]:
+    "The column `road`, which held all of Overture's tags until 2024, as the columns of today."
+    column = next((k for k in tags if _plain(k) == "road"), "")
+    road = _snake(bag_of(tags.get(column)))
+    limits = (road.get("restrictions") or {}).get("speed_limits") or []
+    found = {
+        "class": road.get("class"),
+        "speed_limits": _stretches(limits, "max_speed"),
+        "road_flags": _stretches(road.get("flags") or [], "values"),
+        "road_surface": _stretches(road.get("surface") or [], "value"),
+        "level": road.get("level"),
+    }
+    own = {_plain(k) for k, v in tags.items() if text_of(v)}
+    return {k: v for k, v in found.items() if v and _plain(k) not in own}
+
+
 def _overture(tags: Mapping[str, Any]) -> list[tuple[tuple[float, float], dict[str, Any]]]:
     "What Overture's lists say, each with the part of the road for which it holds."
     get = {_plain(k): v for k, v in tags.items()}.get
@@ -351,7 +398,8 @@ def spread(
         for key, value in bag_of(tags.get(column)).items():
             if not tag(out, key):
                 out[key] = value
-    rules = _overture(tags) if "overture" in meanings else []
+    out |= _of_2023(out) if "overture" in meanings else {}
+    rules = _overture(out) if "overture" in meanings else []
     names = bag_of(out.get("names")).get("primary")
     out |= {"name": names} if names and not tag(out, "name") else {}
     cuts = sorted({0.0, 1.0, *(at for share, _ in rules for at in share)})

@@ -9,6 +9,7 @@ import bz2
 import gzip
 import json
 import os
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -206,6 +207,7 @@ _TYPES = {0: "Point", 3: "Polygon"}
 
 # %% ../../nbs/base/road_files.ipynb #37c3bd80
 _LAYERS = ("edges", "lines", "roads", "gis_osm_roads_free", "segment", "streets", "transportation")
+_ROADS = re.compile("(?<!rail)road|street|highway|stra(ß|ss)e|carretera|дорог|道路")
 
 
 def choose_layer(
@@ -222,6 +224,8 @@ def choose_layer(
         )
     lines = [n for n, kind in layers.items() if not _no_lines(kind)]
     known = [n for wanted in _LAYERS for n in lines if n.lower().startswith(wanted)]
+    named = [n for n in lines if _ROADS.search(n.lower())]
+    known = known or named * (len(named) == 1)
     if len(lines) == 1 or known:
         return known[0] if known else lines[0]
     raise DataError(
@@ -349,27 +353,42 @@ def _read_osm_xml(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.n
     "Ways with `highway`; nodes that the file does not hold are left out."
     openers = {".gz": gzip.open, ".bz2": bz2.open}
     places: dict[str, tuple[float, float]] = {}
-    rows, shapes = [], []
+    rows, ways = [], []
     try:
         refuse_document_type(path, _NO_TYPE)
         with openers.get(path.suffix.lower(), open)(path, "rb") as f:
             for _, e in ElementTree.iterparse(f):
                 if e.tag == "node" and "lon" in e.attrib:
                     places[e.attrib["id"]] = float(e.attrib["lon"]), float(e.attrib["lat"])
-                elif e.tag == "way":
+                elif e.tag == "way" and e.attrib.get("action") != "delete":  # as JOSM saves it
                     tags = {t.attrib["k"]: t.attrib["v"] for t in e.iter("tag")}
-                    refs = [nd.attrib["ref"] for nd in e.iter("nd")]
-                    xy = [places[ref] for ref in refs if ref in places]
-                    if "highway" in tags and len(xy) > 1:
+                    if "highway" in tags:
                         rows.append({"osm_id": e.attrib.get("id"), **tags})
-                        shapes.append(shapely.LineString(xy))
+                        ways.append([_way_point(nd.attrib) for nd in e.iter("nd")])
                 if e.tag in ("node", "way", "relation"):
                     e.clear()
     except DataError:
         raise
     except Exception as e:  # of XML, gzip, and of numbers that are none
         raise _unreadable(path, kind, e) from e
-    return pd.DataFrame({"row": rows}, dtype=object), np.array(shapes, object), "EPSG:4326"
+    found = [
+        [xy for p in way if (xy := places.get(p) if isinstance(p, str) else p)] for way in ways
+    ]
+    if ways and not any(found):
+        raise DataError(
+            path,
+            f"has {len(ways)} roads, and none of the nodes that they run over",
+            "Download the nodes too: in Overpass, `(._;>;); out;` after the query.",
+        )
+    kept = [k for k, xy in enumerate(found) if len(xy) > 1]
+    shapes = [shapely.LineString(found[k]) for k in kept]
+    table = pd.DataFrame({"row": [rows[k] for k in kept]}, dtype=object)
+    return table, np.array(shapes, object), "EPSG:4326"
+
+
+def _way_point(node: Mapping[str, str]) -> str | tuple[float, float]:
+    "A way's node: its place, where Overpass wrote it there (`out geom`), or its number."
+    return (float(node["lon"]), float(node["lat"])) if "lon" in node else node["ref"]
 
 # %% ../../nbs/base/road_files.ipynb #cc86a34c
 _READERS = {

@@ -5,6 +5,7 @@
 # %% ../../nbs/base/speed_units.ipynb #5b0e0003
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,13 +33,42 @@ def bare_unit(
     }
     if not usual or not len(lines):
         return ""
+    values = {number(text_of(t.get(column))) for t in tags for column, _ in usual}
+    miles = all(unit == "mph" for _, unit in usual)
+    found = _neighbours(tags) or _of_values(values, miles, _is_american(tags[0]), lines)
+    return "" if found == ("mph" if miles else "km/h") else found
+
+
+def _of_values(values: set[float], miles: bool, american: bool, lines: np.ndarray) -> str:
+    "The unit by the values, by the classes of US agencies, and by where the roads lie."
     lands, bounds = road_table()["units"], shapely.total_bounds(lines)
     here = {u for u in ("km/h", "mph") if any(_within(bounds, b) for b in lands[u].values())}
-    values = {number(text_of(t.get(column))) for t in tags for column, _ in usual}
-    metric = bool(values & set(range(90, 140, 10))) and not values & set(range(25, 80, 10))
-    if all(unit == "mph" for _, unit in usual):
-        return "km/h" if metric or "km/h" in here else ""
-    return "mph" if _is_american(tags[0]) or ("mph" in here and not metric) else ""
+    fives = values & set(range(25, 80, 10))
+    metric = bool(values & set(range(90, 140, 10))) and not fives
+    if metric and (miles or not american):
+        return "km/h"
+    if american or here:
+        return "mph" if american or "km/h" not in here else "km/h"
+    return "mph" if miles and (fives or not _tens(values)) else "km/h"
+
+
+def _tens(values: set[float]) -> bool:
+    "Whether limits are those of a metric country: none but tens, more than one."
+    known = {v for v in values if v > 0}
+    return len(known) > 1 and all(v % 10 == 0 for v in known)
+
+
+def _neighbours(tags: Sequence[Mapping[str, Any]]) -> str:
+    "The unit in which the other columns of a file measure, where they all measure in one."
+    names = {str(name).lower() for name in tags[0]}
+    found = {u for u, ending in _ENDINGS.items() if any(ending.search(n) for n in names)}
+    return found.pop() if len(found) == 1 else ""
+
+
+_ENDINGS = {
+    "km/h": re.compile(r"(?:^|[\W_])(?:km|kms|kilomet\w*|kmh|kph|km_h|km/h)\W*$|lengthkm$"),
+    "mph": re.compile(r"(?:^|[\W_])(?:mi|miles?|mph)\W*$|(?:length|dist|distance)(?:mi|miles)$"),
+}
 
 
 def _within(bounds: np.ndarray, land: Sequence[float]) -> bool:

@@ -167,7 +167,7 @@ def _xml(path: Path) -> ElementTree.Element:
 
 def _sources(band: ElementTree.Element) -> list[ElementTree.Element]:
     "A band's sources, all of plain kinds."
-    if band.get("subClass"):
+    if band.get("subClass", "VRTSourcedRasterBand") != "VRTSourcedRasterBand":
         raise ValueError(f"a band of class {band.get('subClass')}")
     known = {
         "SimpleSource",
@@ -209,6 +209,8 @@ def _tiles(vrt: Path, band: ElementTree.Element) -> list[Tile]:
         if odd := [e.tag for e in s if e.tag not in _PLAIN]:
             raise ValueError(f"changes its pixels by <{odd[0]}>")
         name = s.find("SourceFilename")
+        if s.find("SrcRect") is None or s.find("DstRect") is None:
+            raise ValueError("does not say where a tile lies")
         source, place = (
             [float(s.find(tag).get(key)) for key in ("yOff", "xOff", "ySize", "xSize")]
             for tag in ("SrcRect", "DstRect")

@@ -304,8 +304,12 @@ def finish_roads(g: nx.MultiGraph, frame: Frame, config: VectorizeConfig) -> nx.
 def check_scale(
     top: int,  # largest value of the road band
     name: str,
+    share: float = 0.0,  # of its pixels above 127
 ) -> str:  # what to say of another scale; "" where there is nothing to say
     "Refuse bytes that look like masks of 0 and 1, or like percentages; for rasters from elsewhere."
+    if share > 0.6:
+        turned = f'`rio calc --dtype uint8 "(- 255 (read 1))" {Path(name).name} turned.tif`'
+        return f"{100 * share:.0f} % of its pixels are road; where road is the dark one: {turned}"
     if top not in (1, 100):
         ratio = 2.55 if top > 10 else 255 / max(top, 1)
         scale = f"`rio convert {Path(name).name} scaled.tif --scale-ratio {ratio:g}`"

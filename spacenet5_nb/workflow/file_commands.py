@@ -248,8 +248,9 @@ def _vectorize_command(
     channels, bands = _channels_of(names, p.channels)
     timed, stack = len(names) > 1, DiskStack(raster, bands=bands)
     if stack.dtype == np.uint8 and len(stack) == len(channels):
-        if low := check_scale(int(stack[channels.road].max()), raster):
-            say(f"{raster}: {low}")
+        road = stack[channels.road]
+        if odd := check_scale(int(road.max()), raster, float((road > 127).mean())):
+            say(f"{raster}: {odd}")
     g = vectorize_windows(
         raster,
         config=p.vectorize,
