@@ -805,6 +805,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'spacenet5_nb/base/line_ends.py'),
                                              'spacenet5_nb.base.line_ends._parts': ( 'base/line_ends.html#_parts',
                                                                                      'spacenet5_nb/base/line_ends.py'),
+                                             'spacenet5_nb.base.line_ends.between_nodes': ( 'base/line_ends.html#between_nodes',
+                                                                                            'spacenet5_nb/base/line_ends.py'),
                                              'spacenet5_nb.base.line_ends.divide_at_ends': ( 'base/line_ends.html#divide_at_ends',
                                                                                              'spacenet5_nb/base/line_ends.py'),
                                              'spacenet5_nb.base.line_ends.find_ends': ( 'base/line_ends.html#find_ends',

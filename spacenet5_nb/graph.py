@@ -36,7 +36,7 @@ from spacenet5_nb.base.geopackage import (
 from .base.geoparquet import parquet_bytes, read_parquet
 from .base.known_channels import known_of_tags
 from .base.labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
-from .base.line_ends import divide_at_ends, find_ends
+from .base.line_ends import between_nodes, divide_at_ends, find_ends
 from .base.qgis_style import add_styles, node_style, road_style
 from .base.temporary_names import temporary_folder
 from .base.well_known import from_wkb, from_wkt
@@ -275,19 +275,12 @@ def _gpkg_of(g: nx.MultiGraph, path: Path) -> bytes:
 def _parquet_of(g: nx.MultiGraph, path: Path) -> bytes:
     "A row an edge; its line runs from the node u to the node v, and ends exactly there."
     table = to_gdf(g)
-    ends = shapely.get_coordinates(shapely.get_point(table.geometry.to_numpy()[:, None], [0, -1]))
-    at = {n: np.array([d["x"], d["y"]]) for n, d in g.nodes(data=True)}
-    lines = []
-    for i, (u, v, line) in enumerate(zip(table.u, table.v, table.geometry, strict=True)):
-        first, last = ends[2 * i : 2 * i + 2]
-        if math.dist(first, at[u]) + math.dist(last, at[v]) > math.dist(first, at[v]) + math.dist(
-            last, at[u]
-        ):
-            table.loc[i, ["u", "v"]] = v, u
-            u, v = v, u
-        xy = shapely.get_coordinates(line)
-        xy[0], xy[-1] = at[u], at[v]
-        lines.append(LineString(xy))
+    u, v = (
+        np.array([(g.nodes[n]["x"], g.nodes[n]["y"]) for n in table[end]]).reshape(-1, 2)
+        for end in "uv"
+    )
+    lines, turned = between_nodes(table.geometry.to_numpy(), u, v)
+    table.loc[turned, ["u", "v"]] = table.loc[turned, ["v", "u"]].to_numpy()
     return parquet_bytes(table.set_geometry(gpd.GeoSeries(lines, crs=table.crs)))
 
 

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from shapely.ops import substring
 
 # %% auto #0
-__all__ = ['REACH_M', 'Ends', 'find_ends', 'divide_at_ends']
+__all__ = ['REACH_M', 'Ends', 'find_ends', 'divide_at_ends', 'between_nodes']
 
 # %% ../../nbs/base/line_ends.ipynb #le190005
 REACH_M = 0.1
@@ -67,3 +67,20 @@ def divide_at_ends(
 def _parts(line: shapely.LineString, cuts: np.ndarray) -> list[shapely.LineString]:
     stops = [0.0, *cuts.tolist(), line.length]
     return [substring(line, a, b) for a, b in zip(stops, stops[1:], strict=False) if b - a > 1e-6]
+
+# %% ../../nbs/base/line_ends.ipynb #le19000b
+def between_nodes(
+    lines: np.ndarray,  # LineStrings
+    u: np.ndarray,  # (lines, 2) places of the nodes that each joins
+    v: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # lines whose ends lie on nodes; which run from v to u
+    "Lines with their ends moved onto their nodes, and whether they run the other way round."
+    ends = shapely.get_coordinates(shapely.get_point(lines, [[0], [-1]])).reshape(2, -1, 2)
+    apart = [np.hypot(*(ends - np.stack(pair)).T).sum(axis=1) for pair in ((u, v), (v, u))]
+    turned = apart[0] > apart[1]
+    moved = []
+    for line, back, a, b in zip(lines, turned, u, v, strict=True):
+        xy = shapely.get_coordinates(line)
+        xy[0], xy[-1] = (b, a) if back else (a, b)
+        moved.append(shapely.LineString(xy))
+    return np.array(moved, object), turned

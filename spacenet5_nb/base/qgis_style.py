@@ -57,12 +57,15 @@ def width_expression(
     return f'coalesce(map_get(map({table}), "highway"), {OTHER_MM + more_mm:g})'
 
 
-def dash_expression(columns: Collection[str]) -> str:
+def dash_expression(
+    columns: Collection[str],
+    unsure_style: str = "dash",  # "no": not drawn
+) -> str:
     "QGIS' expression for the line's style: dashes where a road is unsure."
     unsure = [
         f'coalesce("{name}", 1) < {limit:g}' for name, limit in UNSURE.items() if name in columns
     ]
-    return f"if({' OR '.join(unsure)}, 'dash', 'solid')" if unsure else "'solid'"
+    return f"if({' OR '.join(unsure)}, '{unsure_style}', 'solid')" if unsure else "'solid'"
 
 # %% ../../nbs/base/qgis_style.ipynb #qs190009
 def road_style(
@@ -80,7 +83,7 @@ def road_style(
         more = dict(key=f"{{{k}}}", symbol=str(k), label=label)
         ElementTree.SubElement(rules, "rule", said | more)
         symbol = ElementTree.SubElement(symbols, "symbol", type="line", name=str(k), alpha="1")
-        _line(symbol, CASING, width_expression(columns, 0.5), "'solid'")
+        _line(symbol, CASING, width_expression(columns, 0.5), dash_expression(columns, "no"))
         _line(symbol, color, width_expression(columns), dash_expression(columns))
     if order:
         clause = ElementTree.SubElement(renderer, "orderby")
@@ -111,7 +114,7 @@ def _line(symbol: ElementTree.Element, color: str, width: str, style: str) -> No
     "Add a line whose width and style QGIS works out for each road."
     layer = ElementTree.SubElement(symbol, "layer", {"class": "SimpleLine", "enabled": "1"})
     look = dict(line_color=_rgb(color), line_width=f"{OTHER_MM:g}", line_width_unit="MM")
-    _options(layer, look | dict(capstyle="round", joinstyle="round", line_style="solid"))
+    _options(layer, look | dict(capstyle="flat", joinstyle="round", line_style="solid"))
     found = ElementTree.SubElement(layer, "data_defined_properties")
     found = ElementTree.SubElement(found, "Option", type="Map")
     _option(found, "name", "")
