@@ -272,6 +272,7 @@ def extract(
         stretch,
         devices,
         beside,
+        source=name,
     )
     formats.save(g, out)
     km, km2 = (
@@ -387,6 +388,7 @@ def roads_of(
     stretch: str,
     devices: str | Sequence[str],
     beside: bool | None,
+    source: str = "",  # name of the image, as a person knows it
 ) -> tuple[nx.MultiGraph, Path]:
     "Predict and trace, one after the other or side by side, here or on a cluster: the same graph."
     channels, probs, workers = (
@@ -395,6 +397,7 @@ def roads_of(
         load_settings().n_workers,
     )
     how = dict(config=ensemble, devices=devices, stretch=stretch)
+    more = dict(surface=p.masks.surface, source=source)
     if beside is None:
         beside = (
             workers > 1
@@ -404,7 +407,13 @@ def roads_of(
 
     def trace() -> nx.MultiGraph:
         return vectorize_windows(
-            probs, config=p.vectorize, speed=p.speed, channels=channels, workers=None, **_CORES
+            probs,
+            config=p.vectorize,
+            speed=p.speed,
+            channels=channels,
+            workers=None,
+            **more,
+            **_CORES,
         )
 
     if not beside:
@@ -415,7 +424,7 @@ def roads_of(
     def hear(w: tiled_inference.Windows, cells: list) -> None:
         tracing.add([cell_of(w, at) for at in cells])
         if not cells:
-            found.append(tracing.finish(probs, p.speed))
+            found.append(tracing.finish(probs, p.speed, **more))
 
     try:
         tiled_inference.predict_raster(paths, scene.path, probs, beside=hear, **how)

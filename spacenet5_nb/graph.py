@@ -18,15 +18,26 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import ParseError
 
 from .core import DataError, GraphError, write_bytes, write_error
+from spacenet5_nb.base.edge_attributes import (
+    attribute_breach,
+    value_of,
+    with_types,
+    without_gaps,
+    xml_text,
+)
 from spacenet5_nb.base.geopackage import (
     base_tables,
     gpkg_crs,
     gpkg_geometry,
     open_tables,
+    read_layer,
     read_rows,
 )
+from .base.geoparquet import parquet_bytes, read_parquet
 from .base.known_channels import known_of_tags
 from .base.labels import Rows, crs_text, move_lines, read_labels, rows_of  # noqa: F401
+from .base.line_ends import between_nodes, divide_at_ends, find_ends
+from .base.qgis_style import add_styles, node_style, road_style
 from .base.temporary_names import temporary_folder
 from .base.well_known import from_wkb, from_wkt
 from .base.xml_prolog import refuse_document_type
@@ -45,7 +56,8 @@ from shapely.geometry import LineString, Point
 
 # %% auto #0
 __all__ = ['EMPTY_WKT', 'empty', 'utm_of', 'utm_crs', 'validate', 'to_gdf', 'nodes_gdf', 'project', 'gpkg_bytes', 'write', 'read',
-           'network', 'from_lines', 'without_speeds', 'from_labels', 'vertex_keys', 'from_wkt_rows', 'to_wkt_rows']
+           'rebuilt', 'network', 'from_lines', 'without_speeds', 'from_labels', 'vertex_keys', 'from_wkt_rows',
+           'to_wkt_rows']
 
 # %% ../nbs/00d_graph.ipynb #04e55371
 def empty(
@@ -135,17 +147,13 @@ def _edge_breach(u: Mapping, v: Mapping, data: Mapping, speeds: bool) -> str:
     if not min(apart(u, v), apart(v, u)) <= 0.01:
         return "geometry does not run between its two nodes"
     if not speeds:
-        return ""
+        return attribute_breach(data)
     speed, time = data.get("speed_kph"), data.get("travel_time")
     if not _is_number(speed) or speed <= 0:
         return f"speed_kph must be positive, is {speed!r}"
     if not _is_number(time) or abs(time - length / speed * 3.6) > 0.01 + 0.01 * time:
         return f"travel_time {time!r} is not length / speed"
-    if "speed_confidence" in data and not (
-        _is_number(data["speed_confidence"]) and 0 <= data["speed_confidence"] <= 1
-    ):
-        return f"speed_confidence must be between 0 and 1, is {data['speed_confidence']!r}"
-    return ""
+    return attribute_breach(data)
 
 # %% ../nbs/00d_graph.ipynb #a2620194
 def to_gdf(
@@ -155,9 +163,8 @@ def to_gdf(
     "Edges as a table."
     rows = [{"u": u, "v": v, "key": k, **data} for u, v, k, data in g.edges(keys=True, data=True)]
     columns = None if rows else ["u", "v", "key", "length", "speed_kph", "travel_time", "geometry"]
-    frame = gpd.GeoDataFrame(
-        pd.DataFrame(rows, columns=columns), geometry="geometry", crs=g.graph["crs"]
-    )
+    table = with_types(pd.DataFrame(rows, columns=columns))
+    frame = gpd.GeoDataFrame(table, geometry="geometry", crs=g.graph["crs"])
     return frame if crs is None else frame.to_crs(crs)
 
 
@@ -201,6 +208,7 @@ _GDAL = (
 def gpkg_bytes(
     tables: Mapping[str, tuple[gpd.GeoDataFrame, str]],  # name -> rows, kind of their geometries
     path: Path,  # what they are for: errors are about it
+    styles: Mapping[str, str] | None = None,  # name -> QGIS' style (QML) that it opens with
 ) -> bytes:
     """Tables as a GeoPackage; the date inside is fixed, so that equal tables are equal files.
 
@@ -214,6 +222,7 @@ def gpkg_bytes(
                     options = dict(layer=name, driver="GPKG", geometry_type=kind)
                     pyogrio.write_dataframe(table, made, append=made.exists(), **options)
                 _check_gpkg(made, {name: len(table) for name, (table, _) in tables.items()})
+                add_styles(made, styles or {})
             except (*_GDAL, sqlite3.Error) as e:
                 rows = sum(len(table) for table, _ in tables.values())
                 if shutil.disk_usage(folder).free > 500_000 + 2_000 * rows:
@@ -242,24 +251,37 @@ def _check_gpkg(made: Path, rows: Mapping[str, int]) -> None:
 # %% ../nbs/00d_graph.ipynb #b6152043
 def write(
     g: nx.MultiGraph,
-    path: str | Path,  # ends in .gpkg or .graphml
+    path: str | Path,  # ends in .gpkg, .graphml or .parquet
     *,
     speeds: bool = True,  # False: a graph that has none yet
 ) -> Path:
     "Check a graph and write it, all or nothing."
     validate(g, speeds=speeds)
-    kinds = {".gpkg": _gpkg_of, ".graphml": _graphml_bytes}
+    kinds = {".gpkg": _gpkg_of, ".graphml": _graphml_bytes, ".parquet": _parquet_of}
     if Path(path).suffix not in kinds:
         raise GraphError(
-            path, "unknown kind of graph file", "Use a name that ends in .gpkg or .graphml."
+            path, "unknown kind of graph file", "Use a name that ends in .gpkg, .graphml, .parquet."
         )
     return write_bytes(path, kinds[Path(path).suffix](g, Path(path)))
 
 
 def _gpkg_of(g: nx.MultiGraph, path: Path) -> bytes:
-    "The graph's nodes and edges as a GeoPackage."
-    tables = {"nodes": (nodes_gdf(g), "Point"), "edges": (to_gdf(g), "LineString")}
-    return gpkg_bytes(tables, path)
+    "The graph's nodes and edges as a GeoPackage that opens styled in QGIS."
+    edges = to_gdf(g)
+    tables = {"nodes": (nodes_gdf(g), "Point"), "edges": (edges, "LineString")}
+    return gpkg_bytes(tables, path, {"nodes": node_style(), "edges": road_style(edges.columns)})
+
+
+def _parquet_of(g: nx.MultiGraph, path: Path) -> bytes:
+    "A row an edge; its line runs from the node u to the node v, and ends exactly there."
+    table = to_gdf(g)
+    u, v = (
+        np.array([(g.nodes[n]["x"], g.nodes[n]["y"]) for n in table[end]]).reshape(-1, 2)
+        for end in "uv"
+    )
+    lines, turned = between_nodes(table.geometry.to_numpy(), u, v)
+    table.loc[turned, ["u", "v"]] = table.loc[turned, ["v", "u"]].to_numpy()
+    return parquet_bytes(table.set_geometry(gpd.GeoSeries(lines, crs=table.crs)))
 
 
 def _graphml_bytes(g: nx.MultiGraph, path: Path) -> bytes:
@@ -284,28 +306,34 @@ def _text(value: Any) -> str:
     return (
         repr(value.item() if isinstance(value, np.generic) else value)
         if not isinstance(value, str)
-        else value
+        else xml_text(value)
     )
 
 # %% ../nbs/00d_graph.ipynb #ec3bc75a
 def read(
-    path: str | Path,  # .gpkg or .graphml, as written by `write`
+    path: str | Path,  # .gpkg, .graphml or .parquet, as written by `write`
     *,
     speeds: bool = True,
+    rebuild: bool = False,  # of .gpkg and .parquet: nodes anew from the lines' ends, as `rebuilt`
 ) -> nx.MultiGraph:
     "Read a graph and check it."
     path = Path(path)
     if not path.is_file():
         raise GraphError(path, "no such graph file", "Run stage 06_vectorize, or check the path.")
-    readers = {".gpkg": _read_gpkg, ".graphml": _read_graphml}
+    readers = {".gpkg": _read_gpkg, ".graphml": _read_graphml, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise GraphError(
-            path, "unknown kind of graph file", "Give one that ends in .gpkg or .graphml."
+            path, "unknown kind of graph file", "Give one that ends in .gpkg, .graphml or .parquet."
         )
     try:
+        if rebuild:
+            return validate(rebuilt(_edge_table(path)), speeds=speeds)
         return validate(readers[path.suffix](path), speeds=speeds)
     except GraphError as e:
-        raise GraphError(path, f"{e.subject} {e.problem}", e.cure) from e
+        cure = e.cure or (_EDITED if path.suffix in (".gpkg", ".parquet") else "")
+        raise GraphError(path, f"{e.subject} {e.problem}", cure) from e
+    except DataError as e:
+        raise GraphError(path, e.problem, e.cure) from e
     except (
         sqlite3.Error,
         ParseError,
@@ -336,12 +364,61 @@ def _read_gpkg(path: Path) -> nx.MultiGraph:
         g = empty(gpkg_crs(t, "edges"))
         g.add_nodes_from((r["node"], {"x": r["x"], "y": r["y"]}) for r in read_rows(t, "nodes"))
         rows = list(read_rows(t, "edges"))
-    lines = from_wkb([gpkg_geometry(row.pop("geom")) for row in rows])
+    return _with_edges(g, rows, from_wkb([gpkg_geometry(row.pop("geom")) for row in rows]))
+
+
+_EDITED = (
+    "Where it was edited elsewhere: graph.read(path, rebuild=True) finds the nodes anew from the "
+    "ends of lines."
+)
+
+
+def _check_ids(rows: list[dict[str, Any]], lines: Any) -> None:
+    "GraphError where rows do not say which nodes they join, or have no line."
+    lost = sum(any(row.get(name) is None for name in ("u", "v", "key")) for row in rows)
+    if lost:
+        what = f"does not say of {lost} of {len(rows)} roads which nodes they join (u, v, key)"
+        raise GraphError("its table of edges", what, _EDITED)
+    if any(line is None for line in lines):
+        raise GraphError("its table of edges", "has a row without a line", _EDITED)
+
+
+def _with_edges(g: nx.MultiGraph, rows: list[dict[str, Any]], lines: Any) -> nx.MultiGraph:
+    "Add an edge a row."
+    _check_ids(rows, lines)
     for row, line in zip(rows, lines, strict=True):
-        ends = row.pop("u"), row.pop("v"), row.pop("key")
-        data = {k: v for k, v in row.items() if k != "fid" and v is not None}
-        g.add_edge(*ends, **data, geometry=line)
+        said = without_gaps(row)
+        ends = int(said.pop("u")), int(said.pop("v")), int(said.pop("key"))
+        said.pop("fid", None)
+        g.add_edge(*ends, **said, geometry=line)
     return g
+
+
+def _read_parquet(path: Path) -> nx.MultiGraph:
+    "A graph from the rows of its edges: a node lies where lines begin or end."
+    table = _edge_table(path)
+    g, rows = (
+        empty(table.crs),
+        [without_gaps(r) for r in table.drop(columns="geometry").to_dict("records")],
+    )
+    lines = table.geometry.to_numpy()
+    _check_ids(rows, lines)
+    ends = shapely.get_coordinates(shapely.get_point(lines, [[-1], [0]])).reshape(2, -1, 2)
+    for places, name in zip(ends, "vu", strict=True):
+        at = zip([int(row[name]) for row in rows], places.tolist(), strict=True)
+        g.add_nodes_from((n, {"x": x, "y": y}) for n, (x, y) in at)
+    return _with_edges(g, rows, lines)
+
+
+def _edge_table(path: Path) -> gpd.GeoDataFrame:
+    "The rows of edges in a GeoPackage or GeoParquet file."
+    if path.suffix == ".parquet":
+        return read_parquet(path)
+    if path.suffix != ".gpkg":
+        raise GraphError("it", "cannot be rebuilt", "Give a GeoPackage or GeoParquet file.")
+    with open_tables(path) as t:
+        columns, lines, crs = read_layer(t, "edges")
+    return gpd.GeoDataFrame(columns, geometry=lines, crs=crs)
 
 
 def _read_graphml(path: Path) -> nx.MultiGraph:
@@ -351,19 +428,40 @@ def _read_graphml(path: Path) -> nx.MultiGraph:
     g = empty(raw.graph["crs"])
     g.add_nodes_from((n, {"x": float(d["x"]), "y": float(d["y"])}) for n, d in raw.nodes(data=True))
     for u, v, k, d in raw.edges(keys=True, data=True):
-        data = {key: _value(text) for key, text in d.items() if key not in ("geometry", "id")}
+        own = (item for item in d.items() if item[0] not in ("geometry", "id"))
+        data = {key: value_of(key, text) for key, text in own}
         g.add_edge(u, v, key=int(k), **data, geometry=from_wkt(d["geometry"]))
     return g
 
+# %% ../nbs/00d_graph.ipynb #ab1e0004
+def rebuilt(
+    roads: gpd.GeoDataFrame,  # lines in any CRS; u, v, key, length and travel_time are not read
+) -> nx.MultiGraph:  # in their own CRS where it is in metres, else in their UTM zone
+    """The graph of lines that meet where they end, or where one ends on another; lines that only
+    cross stay apart. Travel times stand where a road has a positive `speed_kph`."""
+    roads = roads[~(roads.geometry.isna() | roads.geometry.is_empty)].explode(ignore_index=True)
+    if roads.crs is None:
+        raise GraphError("roads", "have no CRS", "Set it: roads.set_crs(...).")
+    if not len(roads) or not CRS(roads.crs).is_projected:
+        roads = roads.to_crs(roads.estimate_utm_crs() if len(roads) else "EPSG:32631")
+    g = empty(roads.crs)
+    lines, owner = divide_at_ends(shapely.force_2d(roads.geometry.to_numpy()))
+    ends = find_ends(lines)
+    g.add_nodes_from((n, dict(x=x, y=y)) for n, (x, y) in enumerate(ends.places.tolist()))
+    said = roads.drop(columns=[roads.geometry.name, *_MEASURED], errors="ignore").to_dict("records")
+    for i, u, v, line in zip(owner, ends.u.tolist(), ends.v.tolist(), lines, strict=True):
+        xy = shapely.get_coordinates(line)
+        xy[0], xy[-1] = ends.places[u], ends.places[v]
+        data = without_gaps(said[i]) | dict(geometry=LineString(xy), length=LineString(xy).length)
+        if _is_number(data.get("speed_kph")) and data["speed_kph"] > 0:
+            data["travel_time"] = data["length"] / data["speed_kph"] * 3.6
+        if data["length"] > 0.01:
+            g.add_edge(u, v, **data)
+    g.remove_nodes_from([n for n in list(g) if g.degree(n) == 0])
+    return g
 
-def _value(text: Any) -> Any:
-    "A number where the text is one."
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except (TypeError, ValueError):
-            continue
-    return text
+
+_MEASURED = ("u", "v", "key", "fid", "length", "travel_time")
 
 # %% ../nbs/00d_graph.ipynb #c9393bbc
 class _Segments(NamedTuple):

@@ -8,6 +8,7 @@ __all__ = ['FAINT_M', 'find_masks', 'find_lines', 'steps', 'vectorize', 'explain
 
 # %% ../nbs/06_vectorize.ipynb #5eaf4c38
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -34,6 +35,7 @@ from spacenet5_nb.roads.graph_edits import (
 )
 from .roads.joins import close_gaps
 from .roads.published_settings import NAMED
+from .roads.road_attributes import describe_roads
 from .roads.run_files import read_probs
 from spacenet5_nb.roads.skeleton import (
     TRACERS,
@@ -165,6 +167,9 @@ def vectorize_chip(
     probs, grid = read_probs(r.prob(chip), r.preset.channels)
     log = StepLog()
     g = make_graph(probs, grid, r.preset, log)
+    place = dict(transform=grid.transform, crs=grid.crs, channels=r.preset.channels)
+    more = dict(surface=r.preset.masks.surface, source=Path(image).name)
+    describe_roads(g, probs, **place, **more)
     for suffix in (".gpkg", ".graphml"):
         graph.write(g, r.graph(chip).with_suffix(suffix))
     log.write(r.graph(chip).with_suffix(".steps.csv"))

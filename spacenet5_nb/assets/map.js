@@ -38,12 +38,16 @@ function facts(data, layer, i) {
   const s = layer.spec, kph = s.speed[i], units = data.unit === "mph" ? ["mph", "km/h"] : ["km/h", "mph"];
   const rows = [["Length", fixed(s.length[i], 0) + " m"], ["Travel time", duration(s.time[i])]];
   if (s.confidence[i] !== null) rows.push(["Confidence", Math.round(s.confidence[i] * 100) + " %"]);
-  const kind = layer.text("kind", i);   // a label's; a predicted road has none but the class of its speed
-  if (kind) rows.push(["Class", kind]);
+  const kind = layer.text("kind", i), sure = s.kind_confidence[i];   // a label's is known, a predicted road's an estimate
+  if (kind) rows.push(["Class", sure === null ? kind : kind + ", estimate (" + Math.round(sure * 100) + " %)"]);
   else if (kph !== null) rows.push(["Speed class", data.units[data.unit].labels[layer.cls[i]] + " " + data.unit]);
-  if (s.level[i] > 0) rows.push(["Level", "overpass"]);
+  if (s.width[i] !== null) rows.push(["Width", s.width[i].toFixed(1) + " m"]);
+  if (s.lanes[i] !== null) rows.push(["Lanes", String(s.lanes[i])]);
+  if (s.level[i] > 0) rows.push(["Level", s.level[i] + ", overpass"]);
+  else if (layer.text("bridge", i) === "yes") rows.push(["Bridge", "yes"]);
   const speed = kph === null ? ["speed unknown", ""] : units.map(u => speedIn(u, kph));
-  return {speed, name: layer.text("name", i), chip: layer.text("chip", i), city: layer.text("city", i), rows};
+  const seen = layer.text("source", i);
+  return {speed, name: layer.text("name", i), seen, chip: layer.text("chip", i), city: layer.text("city", i), rows};
 }
 
 function card(data, layer, i, full) {
@@ -55,7 +59,7 @@ function card(data, layer, i, full) {
   box.append(head);
   if (f.name) box.append(el("div", "", f.name));
   const table = el("table");
-  const rows = full ? f.rows.concat([["City", f.city], ["Chip", f.chip]].filter(r => r[1])) : f.rows;
+  const rows = full ? f.rows.concat([["Source", f.seen], ["City", f.city], ["Chip", f.chip]].filter(r => r[1])) : f.rows;
   for (const [key, value] of rows) { const tr = el("tr"); tr.append(el("th", "", key), el("td", "", value)); table.append(tr); }
   box.append(table, el("div", "s5-dim", layer.spec.name_of_layer));
   return box;

@@ -20,7 +20,8 @@ from xml.etree import ElementTree
 from .xml_prolog import refuse_document_type
 from ..core import DataError, load_settings
 from .geopackage import layers_of, open_tables, read_layer
-from .well_known import from_wkb, from_wkt, is_deep
+from .geoparquet import refuse_nesting
+from .well_known import from_wkb, from_wkt
 
 # isort: split
 import networkx as nx
@@ -289,23 +290,12 @@ def _read_parquet(path: Path, kind: str, layer: str) -> tuple[pd.DataFrame, np.n
     try:
         if not is_geoparquet(path):
             return *_bare_parquet(path), None
-        _check_nesting(path)
+        refuse_nesting(path)
         frame = gpd.read_parquet(path)
     except Exception as e:  # pyarrow's and geopandas' own classes, and ValueErrors
         raise _unreadable(path, kind, e) from e
     shapes = frame.geometry.to_numpy()
     return frame.drop(columns=frame.geometry.name), shapes, frame.crs or "EPSG:4326"
-
-
-def _check_nesting(path: Path) -> None:
-    "ValueError where a geometry would end the program: geopandas does not look."
-    from pyarrow import parquet
-
-    columns = json.loads(parquet.read_schema(path).metadata[b"geo"])["columns"]
-    for name in columns:
-        values = parquet.read_table(path, columns=[name])[name]
-        if any(isinstance(v := value.as_py(), bytes) and is_deep(v) for value in values):
-            raise ValueError("a geometry is nested too deep, or is none")
 
 
 def _bare_parquet(path: Path) -> tuple[pd.DataFrame, np.ndarray]:

@@ -19,7 +19,6 @@ from .. import raster
 from ..base.temporary_names import temporary_folder
 from ..core import Channels, SpeedConfig, VectorizeConfig
 from .skeleton import Frame, make_frame
-from ..speed import add_speeds
 from spacenet5_nb.roads.windowed_tracing import (
     Core,
     DiskStack,
@@ -28,6 +27,7 @@ from spacenet5_nb.roads.windowed_tracing import (
     join_parts,
     make_cores,
     part_of_frame,
+    with_attributes,
 )
 
 # %% auto #0
@@ -113,14 +113,20 @@ class Tracing:
                 )
             )
 
-    def finish(self, probs: str | Path | None, speed: SpeedConfig | None) -> nx.MultiGraph:
-        "Wait for all, join them, add speeds from the finished raster."
+    def finish(
+        self,
+        probs: str | Path,
+        speed: SpeedConfig | None,
+        *,
+        surface: bool = False,
+        source: str = "",  # see describe_roads; empty: the raster
+    ) -> nx.MultiGraph:
+        "Wait for all, join them, add speeds and widths from the finished raster."
         g = self.roads()
-        if speed is None:
-            return g
-        with raster.open_raster(probs) as source:
-            place = dict(transform=source.transform, crs=source.crs)
-        return add_speeds(g, DiskStack(probs), channels=self.channels, config=speed, **place)
+        with raster.open_raster(probs) as opened:
+            place = dict(transform=opened.transform, crs=opened.crs, channels=self.channels)
+        more = dict(surface=surface, source=source or Path(probs).name)
+        return with_attributes(g, DiskStack(probs), speed, **more, **place)
 
     def roads(self) -> nx.MultiGraph:
         "The city's graph without speeds, when every core is traced; no cell is needed any more."

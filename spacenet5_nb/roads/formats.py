@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,6 +18,7 @@ import shapely
 
 from .. import graph
 from ..core import DataError, GraphError, write_bytes, write_text
+from ..base.edge_attributes import value_of, xml_text
 from ..base.labels import transformer
 from ..base.well_known import from_wkt
 from ..base.xml_prolog import refuse_document_type
@@ -260,8 +261,14 @@ def write_osm(
 ) -> Path:
     "A road graph as OSM XML, all or nothing."
     graph.validate(g, speeds=speeds)
+    own = sorted({name for *_, d in g.edges(data=True) for name in d} - {"geometry"})
     root = ElementTree.Element(
-        "osm", version="0.6", generator="spacenet5_nb", upload="never", crs=str(g.graph["crs"])
+        "osm",
+        version="0.6",
+        generator="spacenet5_nb",
+        upload="never",
+        crs=str(g.graph["crs"]),
+        attributes=xml_text(json.dumps(own)),
     )
     to, number, places, ways = (
         transformer(g.graph["crs"], "EPSG:4326"),
@@ -310,17 +317,24 @@ def write_osm(
 def _tags(data: dict) -> dict[str, str]:
     "An edge's attributes as OSM's tags, and in full under their own names."
     level = int(data.get("level", 0))
-    tags = {"highway": "road"} | {
-        name: str(_plain(value)) for name, value in data.items() if name != "geometry"
+    tags = {"highway": _UNKNOWN_ROAD} | {
+        name: xml_text(str(_plain(value))) for name, value in data.items() if name != "geometry"
     }
     if "speed_kph" in data:
         tags["maxspeed"] = str(round(data["speed_kph"]))
+    if "width_m" in data:
+        tags["est_width"] = f"{data['width_m']:.1f}"
     if level:
         tags |= {"layer": str(level), "bridge" if level > 0 else "tunnel": "yes"}
     return tags
 
 
-_OSM_ONLY = {"highway", "maxspeed", "layer", "bridge", "tunnel"}
+_UNKNOWN_ROAD = "road"
+
+
+def _is_own(name: str, text: str, own: Collection[str]) -> bool:
+    "Whether a tag is an attribute that edges had, and not only OSM's word for another one."
+    return name in own and not (name == "highway" and text == _UNKNOWN_ROAD)
 
 
 def read_osm_graph(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
@@ -328,6 +342,7 @@ def read_osm_graph(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
     try:
         refuse_document_type(path, "Make it with write_osm.")
         root = ElementTree.parse(path).getroot()
+        own = json.loads(root.attrib["attributes"])
         g, places = (
             graph.empty(root.attrib["crs"]),
             {
@@ -340,13 +355,10 @@ def read_osm_graph(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
             xy = np.column_stack(
                 to.transform(*np.array([places[nd.attrib["ref"]] for nd in way.iter("nd")]).T)
             )
-            data = {
-                t.attrib["k"]: t.attrib["v"]
-                for t in way.iter("tag")
-                if t.attrib["k"] not in _OSM_ONLY
-            }
-            u, v, k = (_value(data.pop(name)) for name in ("u", "v", "key"))
-            _add_edge(g, u, v, xy, key=k, **{name: _value(text) for name, text in data.items()})
+            tags = {t.attrib["k"]: t.attrib["v"] for t in way.iter("tag")}
+            data = {k: value_of(k, text) for k, text in tags.items() if _is_own(k, text, own)}
+            u, v, k = (value_of(name, tags[name]) for name in ("u", "v", "key"))
+            _add_edge(g, u, v, xy, key=k, **data)
     except (OSError, ElementTree.ParseError, ValueError, LookupError, TypeError) as e:
         raise GraphError(
             path,
@@ -355,26 +367,18 @@ def read_osm_graph(path: str | Path, *, speeds: bool = True) -> nx.MultiGraph:
         ) from e
     return graph.validate(g, speeds=speeds)
 
-
-def _value(text: str) -> Any:
-    "A number where a text is one."
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
 # %% ../../nbs/roads/formats.ipynb #9fea62e9
 WRITERS = {
     ".gpkg": graph.write,
     ".graphml": graph.write,
+    ".parquet": graph.write,
     ".geojson": write_geojson,
     ".osm": write_osm,
 }
 READERS = {
     ".gpkg": graph.read,
     ".graphml": graph.read,
+    ".parquet": graph.read,
     ".geojson": read_geojson,
     ".osm": read_osm_graph,
 }

@@ -39,6 +39,7 @@ from ..raster import open_raster
 from .skeleton import Frame, check_probs, make_frame
 from ..speed import NAMED as SPEED_NAMED
 from ..speed import add_speeds
+from .road_attributes import describe_roads
 from .stitch import add_chip, clipped, finish_city, grounded, new_city
 from .graph_edits import to_road_graph
 from .published_settings import NAMED
@@ -46,7 +47,7 @@ from ..vectorize import steps
 
 # %% auto #0
 __all__ = ['ALIGN_PX', 'OVER_PX', 'OFF_PX', 'DiskStack', 'Core', 'make_cores', 'part_of_frame', 'core_area', 'find_part',
-           'join_parts', 'finish_roads', 'check_scale', 'vectorize_windows']
+           'join_parts', 'finish_roads', 'check_scale', 'vectorize_windows', 'with_attributes']
 
 # %% ../../nbs/roads/windowed_tracing.ipynb #503f6cc8
 class DiskStack:
@@ -334,13 +335,15 @@ def vectorize_windows(
     margin_m: float = 120.0,  # beyond it
     workers: int | None = 1,  # processes; None: as settings say, a cluster's or this machine's
     bands: Sequence[int] | None = None,  # of the file, from 0, in the channels' order; None: all
+    surface: bool = False,  # roads are as wide there as they are; see describe_roads
+    source: str = "",  # what they were seen in; empty: the raster
 ) -> nx.MultiGraph:
     "The road graph of a raster of any size."
     config = section(config, VectorizeConfig, NAMED)
     stack = DiskStack(path, bands=bands)
     check_probs(stack, channels, str(path))  # floats are read once for this
-    with open_raster(path) as source:
-        shape, transform, crs = source.shape, source.transform, source.crs
+    with open_raster(path) as opened:
+        shape, transform, crs = opened.shape, opened.transform, opened.crs
     frame = make_frame(shape, transform, crs)
     cores = make_cores(shape, window_px, round(margin_m / frame.gsd_m))
     g = finish_roads(
@@ -350,13 +353,21 @@ def vectorize_windows(
         frame,
         config,
     )
-    if speed is None:
-        return g
-    return add_speeds(
-        g,
-        stack,
-        transform=transform,
-        crs=crs,
-        channels=channels,
-        config=section(speed, SpeedConfig, SPEED_NAMED),
-    )
+    speed = None if speed is None else section(speed, SpeedConfig, SPEED_NAMED)
+    place = dict(transform=transform, crs=crs, channels=channels)
+    source = source or Path(path).name
+    return with_attributes(g, stack, speed, surface=surface, source=source, **place)
+
+
+def with_attributes(
+    g: nx.MultiGraph,  # a road graph without speeds
+    stack: DiskStack,  # the probabilities
+    speed: SpeedConfig | None,  # None: no speeds
+    *,
+    surface: bool = False,  # see describe_roads
+    source: str = "",
+    **place: Any,  # transform, crs, channels
+) -> nx.MultiGraph:
+    "A graph's roads with speeds, widths, classes."
+    g = g if speed is None else add_speeds(g, stack, config=speed, **place)
+    return describe_roads(g, stack, surface=surface, source=source, **place)

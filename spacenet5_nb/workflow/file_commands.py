@@ -259,6 +259,7 @@ def _vectorize_command(
         bands=bands,
         window_px=window_px,
         workers=workers,
+        surface=p.masks.surface or not timed,
     )
     save(g, out, speeds=timed)
     km = sum(d["length"] for *_, d in g.edges(data=True)) / 1000
