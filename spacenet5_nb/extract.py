@@ -9,16 +9,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 import yaml
 
-from . import maps, raster
+from . import raster
 from .inference import tiled_inference
 from .roads import formats
-from .roads.concurrent_tracing import Cell, Tracing
 from spacenet5_nb.core import (
     CheckpointError,
     DataError,
@@ -33,17 +32,17 @@ from spacenet5_nb.core import (
 from .core import open_run, preset_names, preset_path, write_text
 from .model import info_channels, keep_memory, read_info, set_threads
 from .inference.vrt_mosaic import is_mosaic, open_mosaic
-from .acquire.osm import make_labels
-from .mapping.image_overlays import Overlay, warp_rgb
 from .networks.training_profile import looks_of, strange
-from .acquire.street_topology import node_file
 from .base.chip_ids import safe_name
 from .base.files import check_name
 from .base.local_grid import DRIVERS, is_local, place_problem, placed
 from .base.path_options import file_of, join_source, split_source
 from .base.road_files import road_kind
 from .inference.sliding_windows import Scene, Span, blocks, open_scene, read_window
-from .roads.windowed_tracing import vectorize_windows
+
+if TYPE_CHECKING:  # tracing, maps, what reads street maps: imported where they are used
+    from spacenet5_nb.mapping.image_overlays import Overlay
+    from spacenet5_nb.roads.concurrent_tracing import Cell
 
 # %% auto #0
 __all__ = ['WORLD', 'TOO_COARSE', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_scale', 'check_image', 'look_at',
@@ -391,6 +390,9 @@ def roads_of(
     source: str = "",  # name of the image, as a person knows it
 ) -> tuple[nx.MultiGraph, Path]:
     "Predict and trace, one after the other or side by side, here or on a cluster: the same graph."
+    from spacenet5_nb.roads.concurrent_tracing import Tracing
+    from spacenet5_nb.roads.windowed_tracing import vectorize_windows
+
     channels, probs, workers = (
         info_channels(read_info(paths[0])),
         probs_path(out),
@@ -437,6 +439,8 @@ def roads_of(
 
 def cell_of(w: tiled_inference.Windows, at: tuple[int, int]) -> Cell:
     "A finished cell and its place."
+    from spacenet5_nb.roads.concurrent_tracing import Cell
+
     r, c = w.rows[at[0]], w.columns[at[1]]
     return Cell(w.cell(at), (r.low, c.low, r.high - r.low, c.high - c.low))
 
@@ -466,6 +470,8 @@ def picture(
             )
             here = slice(r, rows.stop), slice(c, columns.stop)
             image[:, *here], valid[here] = read_window(small, rows, columns)
+    from spacenet5_nb.mapping.image_overlays import warp_rgb
+
     return warp_rgb(image, small.target, valid, max_px=max_px)
 
 
@@ -478,6 +484,8 @@ def write_map(
 ) -> Path:
     "The roads over the image as one HTML file."
     title = f"Roads of {name}" + " (a local grid, no place on Earth)" * is_local(scene.grid)
+    from spacenet5_nb import maps
+
     page = maps.speed_map(
         {name: g}, imagery={name: picture(scene)}, title=title, attribution=credit_of(scene.path)
     )
@@ -592,6 +600,8 @@ def train_own(
         preset = str(begun_preset(preset, begin_with, r.folder, say))
     root, label = own_folder(r, image, str(labels))
     if osm and is_older(label, osm, image):
+        from spacenet5_nb.acquire.osm import make_labels
+
         make_labels(
             osm,
             {str(label.with_suffix(".tif")): label},
@@ -667,6 +677,8 @@ def _as_geojson(r: Run, labels: str) -> Path:
     file, said = split_source(labels)
     if road_kind(file) == "geojson" and not said:
         return file
+    from spacenet5_nb.acquire.street_topology import node_file
+
     made = r.folder / "streets.geojson"
     node_file(labels, made, node=False)
     return made

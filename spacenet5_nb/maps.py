@@ -8,7 +8,7 @@ __all__ = ['speed_map', 'save', 'Overlay', 'differences', 'places', 'plot_speeds
 # %% ../nbs/08_maps.ipynb #5f53237d
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .core import write_text  # before rasterio: sets what GDAL may open
 
@@ -35,9 +35,20 @@ from spacenet5_nb.mapping.road_table import (  # noqa: F401  (known by this modu
     scales_of_page,
     speed_scale,
 )
-from .mapping.static_map import plot_speeds, save_png  # noqa: F401
+
+if TYPE_CHECKING:
+    from spacenet5_nb.mapping.static_map import plot_speeds, save_png  # noqa: F401
 
 _all_ = ["Overlay", "differences", "places", "plot_speeds", "road_frame", "save_png"]
+
+
+def __getattr__(name: str) -> Any:
+    "Pictures, whose matplotlib.pyplot no page needs: loaded where they are asked for."
+    if name in ("plot_speeds", "save_png"):
+        from spacenet5_nb.mapping import static_map
+
+        return getattr(static_map, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 # %% ../nbs/08_maps.ipynb #9aaf112b
 def speed_map(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -481,6 +482,8 @@ equip(app)
 
 def main() -> None:
     "The `spacenet5` command: a user's error is one line; --debug shows the traceback."
+    # most of a short command loads modules, which are no garbage
+    gc.set_threshold(max(10_000, gc.get_threshold()[0]))
     debug, arguments = (
         "--debug" in sys.argv,
         join_pairs([a for a in sys.argv[1:] if a != "--debug"]),

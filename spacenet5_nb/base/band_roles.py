@@ -25,7 +25,8 @@ __all__ = ['band_table', 'role_of', 'mask_cure', 'colours_of', 'roles_of', 'Band
 def band_table() -> dict[str, Any]:
     "The table as it stands in assets/band_names.yaml."
     text = resources.files("spacenet5_nb").joinpath("assets", "band_names.yaml").read_text("utf-8")
-    return yaml.safe_load(text)
+    quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is there
+    return yaml.load(text, Loader=quick)
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,6 @@ from rasterio.enums import ColorInterp, Compression, MaskFlags
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
-from scipy import ndimage
 
 # %% auto #0
 __all__ = ['Empty', 'how_empty', 'mask_file', 'mask_pixels', 'Shown', 'Palette', 'shown']
@@ -195,6 +194,8 @@ def _like(image: np.ndarray, colour: np.ndarray, near: float) -> np.ndarray:
 
 def _touching(same: np.ndarray) -> np.ndarray:
     "The parts of a mask that touch the border of what is read; specks do not count."
+    from scipy import ndimage
+
     found, n = ndimage.label(same)
     edge = np.unique(np.concatenate([found[0], found[-1], found[:, 0], found[:, -1]]))
     large = np.flatnonzero(np.bincount(found.ravel(), minlength=n + 1) >= 64)

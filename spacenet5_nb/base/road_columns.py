@@ -31,7 +31,8 @@ def road_table() -> dict[str, Any]:
     text = (
         resources.files("spacenet5_nb").joinpath("assets", "road_columns.yaml").read_text("utf-8")
     )
-    return yaml.safe_load(text)
+    quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is there
+    return yaml.load(text, Loader=quick)
 
 
 _NOTHING = frozenset(road_table()["nothing"])

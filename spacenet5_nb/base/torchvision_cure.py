@@ -5,18 +5,31 @@
 # %% ../../nbs/base/torchvision_cure.ipynb #41e388b3
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 # %% auto #0
-__all__ = ['cure_torchvision']
+__all__ = ['cure_torchvision', 'import_timm']
 
 # %% ../../nbs/base/torchvision_cure.ipynb #1e464f60
 _torchvision_library = None  # kept: the declarations live as long as this object
 
 
 def cure_torchvision() -> bool:
-    """Make `import torchvision` work beside a torch that lacks its operators;
-    True where that was needed."""
+    """Make `import torchvision` work beside a torch that lacks its operators, and quick;
+    True where operators were lacking."""
+    if "torchvision" in sys.modules:
+        return False
+    with _without_compiler():
+        return _cure()
+
+
+def _cure() -> bool:
+    "Import torchvision, with its operators declared where torch lacks them."
     global _torchvision_library
     try:
         import torchvision  # noqa: F401
@@ -36,3 +49,51 @@ def cure_torchvision() -> bool:
 
         return True
     return False
+
+# %% ../../nbs/base/torchvision_cure.ipynb #7c0de001
+_COMPILER = "torch._dynamo.utils"
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    "Keep an import from loading torch's compiler; where that is loaded, nothing is changed."
+    if _COMPILER in sys.modules:
+        yield
+        return
+    import torch
+
+    stand_in, disable = ModuleType(_COMPILER), torch.compiler.disable
+    stand_in.is_compile_supported = lambda device: _of_compiler("is_compile_supported")(device)
+    stand_in.__getattr__ = _of_compiler  # whatever else is asked for
+    sys.modules[_COMPILER], torch.compiler.disable = stand_in, _disabled
+    try:
+        yield
+    finally:
+        torch.compiler.disable = disable
+        if sys.modules.get(_COMPILER) is stand_in:
+            del sys.modules[_COMPILER]
+
+
+def _of_compiler(name: str) -> Any:
+    "Something of torch's compiler, which is loaded now."
+    if name.startswith("__"):  # what Python's import asks of any module
+        raise AttributeError(name)
+    if not hasattr(sys.modules.get(_COMPILER), "__file__"):  # the stand-in
+        sys.modules.pop(_COMPILER, None)
+    return getattr(importlib.import_module(_COMPILER), name)
+
+
+def _disabled(function: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+    "`torch.compiler.disable` as torch has it for itself: it loads the compiler on the first call."
+    from torch._compile import _disable_dynamo
+
+    return _disable_dynamo(function, recursive)
+
+# %% ../../nbs/base/torchvision_cure.ipynb #7c0de004
+def import_timm() -> ModuleType:
+    "timm, with torchvision cured; 200 modules, so it is imported where a network is made."
+    if "timm" in sys.modules:
+        return sys.modules["timm"]
+    cure_torchvision()
+    with _without_compiler():
+        return importlib.import_module("timm")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, core  # before torch: sets how its threads wait
+from .. import __version__, core  # noqa: F401  before torch: sets how its threads wait
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..core import Channels, CheckpointError
 from spacenet5_nb.networks.member_header import (
@@ -24,9 +27,6 @@ from spacenet5_nb.networks.member_header import (
     read_header,
 )
 from .unet import RoadUNet, tune
-
-core.cure_torchvision()
-import timm  # noqa: E402  (after the cure: timm imports torchvision)
 
 # %% auto #0
 __all__ = ['FORMAT', 'channels_info', 'info_channels', 'header', 'save', 'read_info', 'load']
@@ -69,7 +69,7 @@ def header(
     versions = {
         "spacenet5_nb": __version__,
         "torch": torch.__version__.split("+")[0],
-        "timm": timm.__version__,
+        "timm": version("timm"),
     }
     return dict(
         model.info,
@@ -104,6 +104,24 @@ def read_info(path: str | Path) -> dict[str, Any]:
     info, _ = read_header(path)
     return {k: v for k, v in info.items() if k != "format"}
 
+# %% ../../nbs/networks/checkpoints.ipynb #c0de2101
+class _Unfilled(TorchFunctionMode):
+    """Networks made within have no random weights: a file's will take their place, drawing takes
+    longer than reading, and on the meta device it would load torch's compiler."""
+
+    fills = {
+        *(nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_),
+        *(nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
+        *(torch.Tensor.normal_, torch.Tensor.uniform_),
+    }
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in self.fills:
+            return (*args, *(kwargs or {}).values())[0]  # the tensor
+        return func(*args, **kwargs or {})
+
 # %% ../../nbs/networks/checkpoints.ipynb #f8e579a0
 def load(
     path: str | Path,
@@ -127,7 +145,8 @@ def load(
     _expect(path, "channels", channels and list(channels.names), names)
     wanted = _described(path, spec)
     check_shapes(path, {k: tuple(v.shape) for k, v in wanted.items()}, shapes)
-    net = RoadUNet(**spec)
+    with _Unfilled():
+        net = RoadUNet(**spec)
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as e:
@@ -146,7 +165,7 @@ def load(
 def _described(path: str | Path, spec: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     "The tensors of the network that a header describes, without memory."
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             return RoadUNet(**spec).state_dict()
     except Exception as e:  # timm's encoders raise what they like
         problem = f"describes a network that cannot be built ({e})"

@@ -15,22 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from .. import core  # before torch: sets how its threads wait
+from .. import core  # noqa: F401  before torch: sets how its threads wait
 
 import torch
 from torch import Tensor, nn
 
+from ..base.torchvision_cure import import_timm
 from ..core import CheckpointError
-
-core.cure_torchvision()
-import timm  # noqa: E402  (after the cure: timm imports torchvision)
-from timm.models.dpn import DualPathBlock  # noqa: E402
 
 # %% auto #0
 __all__ = ['Extra', 'SUFFIXES', 'PACKAGES', 'stem_weights', 'check_rgb_at', 'make_encoder', 'pad_valid_convolutions',
-           'LightDualPath', 'lighten_dual_paths', 'restore_last_norm', 'feature_shapes', 'load_pretrained',
-           'hub_weights', 'find_weights', 'file_weights', 'package_file', 'package_weights', 'learned_weights',
-           'normalisation']
+           'feature_shapes', 'load_pretrained', 'hub_weights', 'find_weights', 'file_weights', 'package_file',
+           'package_weights', 'learned_weights', 'normalisation']
 
 # %% ../../nbs/networks/encoder.ipynb #0b2ac274
 Extra = Literal["he", "mean", "zero", "torch"]
@@ -86,6 +82,7 @@ def check_rgb_at(rgb_at: Sequence[int]) -> None:
 # %% ../../nbs/networks/encoder.ipynb #7ef10c3c
 def make_encoder(name: str, in_channels: int) -> nn.Module:
     "A timm network that returns its features, shallow to deep, with fresh weights."
+    timm = import_timm()
     try:
         encoder = timm.create_model(
             name, features_only=True, in_chans=in_channels, pretrained=False
@@ -105,6 +102,8 @@ def make_encoder(name: str, in_channels: int) -> nn.Module:
             f"Names like it: {', '.join(close) or 'none; see timm.list_models()'}.",
         ) from e
     if name.startswith("dpn"):
+        from spacenet5_nb.networks.dual_paths import lighten_dual_paths, restore_last_norm
+
         restore_last_norm(lighten_dual_paths(encoder))
     valid = any(
         isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.padding == (0, 0)
@@ -123,46 +122,13 @@ def pad_valid_convolutions(module: nn.Module) -> nn.Module:
             m.padding = 1
     return module
 
-
-class LightDualPath(DualPathBlock):
-    """timm's block with its two paths cut apart by `split`: slices would each fill, copy and add
-    a whole array on the way back."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = self.c1x1_w_s1 or self.c1x1_w_s2
-        carried = x if shortcut is None else shortcut(x)
-        residual, dense = carried.split([self.num_1x1_c, carried.shape[1] - self.num_1x1_c], 1)
-        y = self.c1x1_c(self.c3x3_b(self.c1x1_a(x)))
-        added, new = (
-            (self.c1x1_c1(y), self.c1x1_c2(y)) if self.b else y.split([self.num_1x1_c, self.inc], 1)
-        )
-        return torch.cat([residual + added, dense, new], 1)
-
-
-def lighten_dual_paths(encoder: nn.Module) -> nn.Module:
-    "Let a dual-path network compute the same in an eighth less time; its weights keep their names."
-    for m in encoder.modules():
-        if type(m) is DualPathBlock:
-            m.__class__ = LightDualPath
-    return encoder
-
-
-def restore_last_norm(encoder: nn.Module) -> None:
-    """Give a dual-path network's deepest feature the normalisation and ReLU that follow it and
-    that `features_only` cuts off."""
-    from timm.layers import BatchNormAct2d
-    from timm.models.dpn import BnAct
-
-    last = list(encoder.return_layers)[-1]
-    encoder["features_conv5_bn_ac"] = BnAct(encoder.feature_info.channels()[-1], BatchNormAct2d)
-    encoder.return_layers = {
-        "features_conv5_bn_ac" if k == last else k: v for k, v in encoder.return_layers.items()
-    }
-
 # %% ../../nbs/networks/encoder.ipynb #040db098
 def feature_shapes(encoder: nn.Module, in_channels: int, size: int = 64) -> list[tuple[int, int]]:
     """(channels, reduction) of each feature, shallow to deep, measured by sending a blank image
-    through."""
+    through; on the meta device, where nothing is measured, as timm declares them."""
+    if next(encoder.parameters()).is_meta:
+        info = encoder.feature_info
+        return list(zip(info.channels(), info.reduction(), strict=True))
     was = encoder.training
     try:
         with torch.no_grad():
@@ -267,7 +233,7 @@ def hub_weights(name: str) -> dict[str, Tensor]:
     "Learned weights from timm's hub; offline is an error that says what to do."
     try:
         with _hub_as_reachable():
-            return timm.create_model(name, pretrained=True).state_dict()
+            return import_timm().create_model(name, pretrained=True).state_dict()
     except (
         Exception
     ) as e:  # the hub's client raises a dozen kinds, from several libraries; all mean the same here
@@ -356,7 +322,7 @@ def package_weights(
     path: Path,  # of `package_file`
 ) -> dict[str, Tensor]:  # in timm's names
     "An installed package's weights; CheckpointError where they are not this network's."
-    own = timm.create_model(name, pretrained=False).state_dict()
+    own = import_timm().create_model(name, pretrained=False).state_dict()
     keys = [k for k in own if "num_batches" not in k]
     values = [v for k, v in file_weights(path).items() if "num_batches" not in k]
     if [own[k].shape for k in keys] != [v.shape for v in values]:
@@ -388,7 +354,7 @@ def normalisation(
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (1, bands, 1, 1) on 0-255 from the encoder's own data config;
     other bands take the average of its three."""
-    config = timm.get_pretrained_cfg(encoder, allow_unregistered=True)
+    config = import_timm().get_pretrained_cfg(encoder, allow_unregistered=True)
     rgb = [
         (config.mean if config else None) or (0.485, 0.456, 0.406),
         (config.std if config else None) or (0.229, 0.224, 0.225),
@@ -396,5 +362,6 @@ def normalisation(
     bands = [
         [v[rgb_at.index(k)] if k in rgb_at else sum(v) / 3 for k in range(in_channels)] for v in rgb
     ]
-    mean, std = (255 * torch.tensor(b, dtype=torch.float32).view(1, -1, 1, 1) for b in bands)
+    there = dict(dtype=torch.float32, device="cpu")  # numbers, on the meta device too
+    mean, std = (255 * torch.tensor(b, **there).view(1, -1, 1, 1) for b in bands)
     return mean, std

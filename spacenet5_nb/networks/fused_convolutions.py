@@ -16,9 +16,6 @@ from torch.nn import functional as F
 
 from .unet import FOLD_FROM_PIXELS, DecoderBlock, fold_doubling
 
-core.cure_torchvision()
-from timm.models.inception_resnet_v2 import Block8, Block17, Block35  # noqa: E402  (after the cure: timm imports torchvision)
-
 # %% auto #0
 __all__ = ['conv_relu', 'ConvRelu', 'QuickResidual', 'QuickDecoderBlock', 'fuse_relus']
 
@@ -169,6 +166,8 @@ def fuse_relus(
     absorbed: list[tuple[str, str]],
 ) -> int:  # parts that were changed
     "Let convolutions do the ReLU, and the sum, that follow them."
+    from timm.models.inception_resnet_v2 import Block8, Block17, Block35
+
     e, n = network.encoder, 0
     for conv, after in absorbed:
         if type(e.get_submodule(after)) is not nn.ReLU:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass
 
 from .. import core
+from ..base.torchvision_cure import import_timm
 from ..core import Channels, CheckpointError, WorkspaceError
 
 # %% auto #0
@@ -253,9 +254,7 @@ def file_sum(
 # %% ../../nbs/networks/member_header.ipynb #44d33d51
 def check_encoder(path: str | Path, name: str) -> None:
     "CheckpointError where an encoder is not one that the installed timm has under that name."
-    core.cure_torchvision()
-    import timm
-
+    timm = import_timm()
     if re.fullmatch(_TIMM_NAME, name) and timm.is_model(name):
         return
     problem = (

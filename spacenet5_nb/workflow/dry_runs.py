@@ -5,14 +5,13 @@
 # %% ../../nbs/workflow/dry_runs.ipynb #09a00003
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from ..base.files import check_name
 from ..core import DataError, Run, StageError, WriteError
@@ -91,6 +90,8 @@ def measure(
     side: int = 256,  # of the window
 ) -> Prediction:
     "Pixels a second of an ensemble on this machine."
+    import numpy as np
+
     from spacenet5_nb.ensemble import VIEWS, open_members, predict
 
     if tta not in VIEWS:
@@ -144,7 +145,7 @@ def plan_extract(
         paths, tta or p.ensemble.tta, "auto" if devices in ("", "auto") else devices.split(",")[0]
     )
     target = raster.target_grid(grid, how.gsd_m)
-    px = float(np.prod(target.shape))
+    px = float(math.prod(target.shape))
     for note in notes:
         say(f"warning: {Path(image).name}: {note}")
     say(f"would read {image}: {area_text(grid)}")
@@ -190,7 +191,9 @@ def plan_submit(
     p = preset_of(infos[0], preset, say)
     chips = chips_of(folders, max(i["spec"]["in_channels"] for i in infos))
     how = measure(paths, tta or p.ensemble.tta, device)
-    px = sum(float(np.prod(raster.target_grid(image, how.gsd_m).shape)) for image in chips.values())
+    px = sum(
+        float(math.prod(raster.target_grid(image, how.gsd_m).shape)) for image in chips.values()
+    )
     say(
         f"would read {len(chips)} chips of {', '.join(map(str, folders))}: {px / 1e6:.3g} million "
         "pixels"
@@ -238,7 +241,7 @@ def plan_data(
     files = {file_of(image) for image in chips["image"]}
     size = sum(f.stat().st_size for f in files if f.is_file())
     try:
-        px = float(np.prod(raster.target_grid(chips["image"].iloc[0], r.preset.data.gsd_m).shape))
+        px = float(math.prod(raster.target_grid(chips["image"].iloc[0], r.preset.data.gsd_m).shape))
     except DataError:
         return f"{len(chips)} chips, {size_text(size)} of images in {r.data_root}"
     bands = len(r.preset.channels)
@@ -326,7 +329,7 @@ def plan_own(image: str, osm: str, labels: str, node: bool, r: Run, out: str, sa
             say(warning(labels, places))
     side, gsd = r.preset.data.chip_m, raster.gsd_of(grid)
     windows = (
-        int(np.prod([max(1, round(n * gsd / side)) for n in grid.shape]))
+        math.prod(max(1, round(n * gsd / side)) for n in grid.shape)
         if max(grid.shape) * gsd > 2 * side
         else 1
     )

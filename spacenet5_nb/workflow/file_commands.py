@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from ..base.console import DryRun
@@ -247,7 +246,7 @@ def _vectorize_command(
         names = list(source.descriptions)
     channels, bands = _channels_of(names, p.channels)
     timed, stack = len(names) > 1, DiskStack(raster, bands=bands)
-    if stack.dtype == np.uint8 and len(stack) == len(channels):
+    if stack.dtype == "uint8" and len(stack) == len(channels):
         road = stack[channels.road]
         if odd := check_scale(int(road.max()), raster, float((road > 127).mean())):
             say(f"{raster}: {odd}")
@@ -387,6 +386,8 @@ def _bins_command(
 ) -> None:
     """Make speed bins that hold about equal lengths of road. They are a table in the original's
     form."""
+    import numpy as np
+
     from spacenet5_nb.explore import find_chips
     from spacenet5_nb.graph import utm_of
     from spacenet5_nb.base.labels import move_lines, read_rows

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import errno
 import os
 import re
@@ -184,6 +183,8 @@ def check_exported() -> None:
 @lru_cache
 def _manager() -> type:
     "A kernel manager that asks before it interrupts."
+    import asyncio
+
     from jupyter_client.manager import AsyncKernelManager
 
     class Polite(AsyncKernelManager):

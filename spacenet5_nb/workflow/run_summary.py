@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
 import typer
 
 from ..core import Run
 from .file_commands import say
+
+if TYPE_CHECKING:  # `spacenet5 --help` loads this module: tables are read where they are used
+    import numpy as np
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'make_score', 'score_probs', 'summarize', 'say_remarks', 'left_out', 'report_left_out']
@@ -65,6 +68,8 @@ def _mean(values: pd.Series) -> str:
 
 def summarize(r: Run) -> None:
     "Where the map, the scores and the CSV are, and what the scores say."
+    import pandas as pd
+
     if r.scores_csv.is_file():
         table = pd.read_csv(r.scores_csv)
         for trained, word in (

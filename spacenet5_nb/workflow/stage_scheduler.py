@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..base.temporary_names import left_alone, sweep
 from ..core import Run, StageError, load_settings, write_bytes
 from . import dry_runs
@@ -244,6 +242,8 @@ def visible_gpu(index: int) -> str:
 # %% ../../nbs/workflow/stage_scheduler.ipynb #09h00021
 def _show_rows(r: Run, job: _Job) -> None:
     "Print what a fold has added to its metrics since last time."
+    import pandas as pd
+
     path = r.fold(job.fold) / "metrics.csv"
     if not path.is_file():
         return
