@@ -462,6 +462,7 @@ _ORDER = (
     "vectorize",
     "stitch",
     "submit",
+    "export",
     "check",
     "score",
     "leaderboard",

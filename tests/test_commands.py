@@ -51,6 +51,7 @@ WRONG = {  # a call of every command that cannot work, and what its one line mus
     "vectorize": (["broken.tif", "-o", "roads.gpkg"], "broken.tif"),
     "stitch": (["--run", "nothing"], "nothing"),
     "submit": (["nowhere", "--members", "members"], "nowhere"),
+    "export": (["--members", "nowhere", "-o", "roads.onnx"], "nowhere"),
     "check": (["nowhere.csv"], "nowhere.csv"),
     "score": (["--truth", "nowhere", "--proposal", "streets.geojson"], "nowhere"),
     "download": (["--aoi", "7"], "s3://spacenet-dataset"),
@@ -77,6 +78,7 @@ UNWRITABLE = {  # a result whose folder is a file, where a command writes a resu
     ],
     "vectorize": ["probabilities.tif", "-o", "file/roads.gpkg"],
     "submit": ["chips", "--members", "members", "-o", "file/solution.csv"],
+    "export": ["--members", "members", "-o", "file/roads.onnx", "--preset", "tiny.yaml"],
     "score": ["--truth", "chips", "--proposal", "streets", "--out", "file/scores"],
     "labels": ["--osm", "town.osm", "--image", "town.tif", "--out", "file/labels.geojson"],
     "from-masks": ["pictures", "-o", "file/mine", "--gsd", "0.5"],
@@ -114,6 +116,10 @@ DRY = {  # the same commands as they would work, and what they must say
     "submit": (
         ["chips", "--members", "members", "--preset", "tiny.yaml"],
         r"2 chips.*would make solution.csv",
+    ),
+    "export": (
+        ["--members", "members", "--preset", "tiny.yaml", "-o", "roads.onnx"],
+        r"would average 2 members.*tiles of 512 px.*would make roads.onnx",
     ),
     "labels": (["--osm", "town.osm", "--image", "town.tif"], r"would make .*town.geojson"),
     "from-masks": (

@@ -25,6 +25,7 @@ DECLARED = [
         *EXTRAS["download"],
         *EXTRAS["osm"],
         *EXTRAS["cluster"],
+        *EXTRAS["onnx"],
         *EXTRAS["dev"],
     ]
 ]

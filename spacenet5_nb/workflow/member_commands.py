@@ -205,3 +205,47 @@ def _submit_command(
     from spacenet5_nb.workflow.submission import submit
 
     submit(folders, members, out, preset=preset, tta=tta, device=device, say=say)
+
+# %% ../../nbs/workflow/member_commands.ipynb #b5e51011
+@members.command("export")
+def _export_command(
+    members: Annotated[
+        str,
+        typer.Option(
+            help="world: those that come with the workspace; or a folder of checkpoints, such as "
+            "outputs/demo/folds"
+        ),
+    ] = "world",
+    out: Annotated[str, typer.Option("--out", "-o", help="ONNX file to write")] = "roads.onnx",
+    tile: Annotated[
+        int, typer.Option(min=64, help="side of the tiles that it takes, in pixels")
+    ] = 512,
+    channels: Annotated[
+        str, typer.Option(help="road, as a mask; or all, as probabilities of every channel")
+    ] = "road",
+    preset: MembersPreset = "",
+    dry_run: DryRun = False,
+) -> None:
+    "One ONNX file of all members, for QGIS' Deepness plugin or any ONNX runtime."
+    from spacenet5_nb.extract import find_members, preset_of
+    from spacenet5_nb.model import read_info
+
+    if channels not in ("road", "all"):
+        raise StageError(f"--channels {channels}", "is unknown", "Use road or all.")
+    if not out.endswith(".onnx"):
+        raise StageError(f"--out {out}", "is no ONNX file", "Use a name that ends in .onnx.")
+    dry_runs.check_place(out)
+    paths = find_members(members)
+    info = read_info(paths[0])
+    p = preset_of(info, preset, say)
+    if dry_run:
+        gsd = f"{info['gsd_m']:g} m" if info.get("gsd_m") else "any size"
+        say(f"would average {len(paths)} members: tiles of {tile} px, pixels of {gsd}")
+        return say(f"would make {out}")
+    from spacenet5_nb.inference.members import open_members
+    from spacenet5_nb.inference.onnx_export import export_onnx
+
+    opened = open_members(paths, device="cpu")
+    threshold = p.vectorize.threshold
+    export_onnx(opened, out, outputs=channels, tile=tile, threshold=threshold)
+    say(f"{out}: {len(opened)} members, tiles of {tile} px; equal to them within 1/255")

@@ -1,0 +1,76 @@
+"""Members as ONNX: every encoder that presets name, several members in one file, what Deepness
+reads, and what is said where it cannot be."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from spacenet5_nb import core, extract, model
+from spacenet5_nb.core import StageError
+from spacenet5_nb.inference.members import open_members
+from spacenet5_nb.inference.onnx_export import export_onnx, run_onnx
+
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+ENCODERS = sorted(
+    {
+        (f.encoder, f.bands, tuple(p.decoder), p.decoder_norm)
+        for p in map(core.load_preset, core.preset_names())
+        for f in p.folds
+    }
+)
+
+
+def own(members, pixels: np.ndarray, channels) -> np.ndarray:
+    "What members say themselves."
+    from spacenet5_nb.inference.members import probabilities
+
+    images = torch.from_numpy(pixels)
+    said = [probabilities(m, images[:, : m.net.spec["in_channels"]]) for m in members]
+    return (sum(said) / len(said))[:, channels].numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: f"{e[0]}-{e[1]}-{e[3]}")
+def test_every_encoder_of_the_presets_is_exported(tmp_path, encoder):
+    name, bands, decoder, norm = encoder
+    torch.manual_seed(0)
+    net = model.RoadUNet(name, bands, 12, decoder=decoder, norm=norm).eval()
+    torch.nn.init.normal_(net.head.weight, std=0.3)
+    net.info = model.build(core.load_preset("demo"), 0).info
+    members = open_members([net], device="cpu")
+    path = export_onnx(members, tmp_path / "a.onnx", outputs="all", tile=96)
+    pixels = np.random.default_rng(1).integers(0, 256, (1, bands, 96, 96), dtype=np.uint8)
+    said = own(members, pixels, list(range(12)))
+    assert np.ptp(said) > 0.01 and np.abs(run_onnx(path, pixels) - said).max() < 1 / 255
+
+
+@pytest.mark.slow
+def test_the_members_that_come_with_the_workspace(tmp_path):
+    "On the sample image, read as Deepness reads a file: its keys, its one square output."
+    import rasterio
+
+    members = open_members(extract.find_members("world"), device="cpu")
+    path = export_onnx(members, tmp_path / "roads.onnx", tile=256, threshold=0.5)
+    folder = extract.world_folder().parent / "sample"
+    with rasterio.open(folder / "las_vegas.tif") as source:
+        pixels = source.read([1, 2, 3], window=((0, 256), (0, 256)))[None]
+    seen = run_onnx(path, pixels)
+    road = model.info_channels(members[0].net.info).road
+    assert len(members) == 2 and seen.shape == (1, 1, 256, 256)
+    assert np.abs(seen - own(members, pixels, [road])).max() < 1 / 255
+    assert 0.01 < (seen > 0.5).mean() < 0.6, "streets of Las Vegas are seen"
+    said = {p.key: json.loads(p.value) for p in onnx.load(path).metadata_props}
+    assert (said["model_type"], said["tile_size"], said["resolution"]) == ("Segmentor", 256, 70)
+    assert said["class_names"] == {"0": "not_road", "1": "road"} and said["seg_thresh"] == 0.5
+    assert said["members"] == ["0.safetensors", "1.safetensors"]
+
+
+def test_a_library_that_lacks_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(StageError, match=r"needs onnxruntime.*spacenet5_nb\[onnx\]"):
+        export_onnx([], tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
