@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,20 +37,23 @@ from .inference.vrt_mosaic import is_mosaic, open_mosaic
 from .networks.training_profile import looks_of, strange
 from .base.chip_ids import safe_name
 from .base.files import check_name
+from .base.temporary_names import temporary_folder
 from .base.local_grid import DRIVERS, is_local, place_problem, placed
 from .base.path_options import file_of, join_source, split_source
 from .base.road_files import road_kind
 from .inference.sliding_windows import Scene, Span, blocks, open_scene, read_window
 
 if TYPE_CHECKING:  # tracing, maps, what reads street maps: imported where they are used
+    import geopandas as gpd
+
     from spacenet5_nb.mapping.image_overlays import Overlay
     from spacenet5_nb.roads.concurrent_tracing import Cell
 
 # %% auto #0
 __all__ = ['WORLD', 'TOO_COARSE', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_scale', 'check_image', 'look_at',
            'assumed', 'Extraction', 'extract', 'check_names', 'probs_path', 'image_path', 'say_place', 'band_count',
-           'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'credit_of', 'begun_preset',
-           'name_of', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
+           'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'credit_of', 'graph', 'roads',
+           'begun_preset', 'name_of', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 WORLD = "world"  # the members that come with the workspace
@@ -500,6 +505,39 @@ def credit_of(image: str | Path) -> str:
         return ""
     with raster.open_raster(image) as source:
         return source.tags().get("TIFFTAG_COPYRIGHT", "")
+
+# %% ../nbs/08c_extract.ipynb #ca190002
+def graph(
+    image: str | Path,
+    members: str | Path | Sequence[str | Path] = WORLD,
+    *,
+    out: str | Path = "",  # keeps the files of `extract`; what was interrupted goes on
+    **options: Any,  # extract's: gsd, tta, preset, stretch, devices, say
+) -> nx.MultiGraph:  # as 00d_graph has it
+    "The road graph of an image, with speeds, widths and classes."
+    if out:
+        return extract(image, members, out, **{"html": False} | options).graph
+    with temporary_folder() as folder:
+        made = Path(folder, "roads.gpkg")
+        return extract(image, members, made, **{"say": _quiet, **options, "html": False}).graph
+
+
+def _quiet(line: str) -> None:
+    "Only warnings, as a notebook shows them."
+    if line.startswith("warning: "):
+        warnings.warn(line.removeprefix("warning: "), stacklevel=4)
+
+
+def roads(
+    image: str | Path,
+    members: str | Path | Sequence[str | Path] = WORLD,
+    **options: Any,  # as `graph` takes them
+) -> gpd.GeoDataFrame:  # EPSG:4326; u, v, key, the attributes of edges, geometry
+    "The roads of an image as a table, a row an edge."
+    from spacenet5_nb.graph import to_gdf
+
+    table = to_gdf(graph(image, members, **options), "EPSG:4326")
+    return table.assign(source=table["source"].map(escape)) if "source" in table else table
 
 # %% ../nbs/08c_extract.ipynb #08cb0001
 def begun_preset(
