@@ -28,7 +28,8 @@ from spacenet5_nb.base.console import (
 # isort: split
 import typer
 
-from .workflow import dry_runs, leaderboard_command  # noqa: F401  (a command)
+from .workflow import conflate_command, leaderboard_command  # noqa: F401  (commands)
+from .workflow import dry_runs
 from .core import Run, StageError, load_settings, open_run, preset_names
 from spacenet5_nb.workflow.run_summary import (  # noqa: F401  (known by this module's name too)
     LEFT_OUT,
@@ -461,6 +462,7 @@ _ORDER = (
     "train-own",
     "vectorize",
     "stitch",
+    "conflate",
     "submit",
     "export",
     "check",
