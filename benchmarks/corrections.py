@@ -1,7 +1,7 @@
 """What mending a quarter of a prediction is worth in the other three: `train-own --labels
 mended.gpkg --looked-at area.gpkg --begin-with world`, its weights, and what it is compared with.
 
-    .venv/bin/python benchmarks/corrections.py [--city Terra] [--seed 77] [--steps 120] [--draws 2]
+    .venv/bin/python benchmarks/corrections.py [--city Enigma] [--seed 77] [--steps 120] [--draws 2]
         [--minutes 25] [--out outputs/corrections]
 
 A generated city that no member has seen (another seed than any training's), eight chips of 200 m.
@@ -145,7 +145,7 @@ def score_arm(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps:
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    ask.add_argument("--city", default="Terra")
+    ask.add_argument("--city", default="Enigma")
     ask.add_argument("--seed", type=int, default=77)
     ask.add_argument("--steps", type=int, default=120)
     ask.add_argument("--draws", type=int, default=2)
@@ -153,7 +153,13 @@ def main() -> None:
     ask.add_argument("--out", default=str(Path(load_settings().outputs_root) / "corrections"))
     a, start = ask.parse_args(), time.monotonic()
     root = demo.make_demo(
-        Path(a.out) / "city", seed=a.seed, chip_m=CHIP_M, grid=GRID, cities=[a.city], workers=1
+        Path(a.out) / "city",
+        seed=a.seed,
+        chip_m=CHIP_M,
+        grid=GRID,
+        test_grid=GRID,
+        cities=[a.city],
+        workers=1,
     )
     run = Run("corrections", Path(a.out), root, make_preset("small", [], a.steps, 2), a.seed)
     chips = explore.find_chips(root, n_bands=3, chip_m=0)

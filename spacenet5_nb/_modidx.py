@@ -2747,6 +2747,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'spacenet5_nb/mapping/new_roads.py'),
                                                 'spacenet5_nb.mapping.new_roads._speed': ( 'mapping/new_roads.html#_speed',
                                                                                            'spacenet5_nb/mapping/new_roads.py'),
+                                                'spacenet5_nb.mapping.new_roads._typed': ( 'mapping/new_roads.html#_typed',
+                                                                                           'spacenet5_nb/mapping/new_roads.py'),
                                                 'spacenet5_nb.mapping.new_roads._way_tags': ( 'mapping/new_roads.html#_way_tags',
                                                                                               'spacenet5_nb/mapping/new_roads.py'),
                                                 'spacenet5_nb.mapping.new_roads._whole': ( 'mapping/new_roads.html#_whole',

@@ -19,6 +19,7 @@ from shapely.geometry import LineString
 
 from .. import graph
 from ..acquire.osm import each_way, osm_format
+from ..base.edge_attributes import edge_attributes, value_of
 from ..base.labels import transformer
 from .conflation import Conflation
 from ..speed_limits import FALLBACK_MPH, MPH_TO_KPH
@@ -110,7 +111,7 @@ def conflated_graph(found: Conflation) -> tuple[nx.MultiGraph, Joined]:
     joined = join_ends(list(new.geometry), _goes_on(found), list(whole.geometry))
     lines, tags = _with_joins(whole, joined), _records(whole)
     lines += joined.lines
-    tags += [{**t, "source": "predicted"} for t in _records(new)]
+    tags += [{**t, "side": "predicted"} for t in _records(new)]
     kph = _seen_speeds(found)
     speeds = [_speed(t, kph.get(t.get("line"))) for t in tags]
     levels = [int(float(t.get("level", 0))) for t in tags]
@@ -119,8 +120,8 @@ def conflated_graph(found: Conflation) -> tuple[nx.MultiGraph, Joined]:
 
 
 def _whole(drawn: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    "The map's stretches, each with `source`; stretches of one way meet at their ends already."
-    return drawn.assign(source="map")
+    "The map's stretches, each with `side`; stretches of one way meet at their ends already."
+    return drawn.assign(side="map")
 
 
 def _records(table: gpd.GeoDataFrame) -> list[dict[str, Any]]:
@@ -179,11 +180,21 @@ def _seen_speeds(found: Conflation) -> dict[int, float]:
 
 def _speed(tags: Mapping[str, Any], seen_kph: float | None) -> float:
     "km/h of a road: measured on a new one; else posted, predicted, or its class's."
-    if tags["source"] == "predicted" and float(tags.get("speed_kph", 0)) > 0:
+    if tags["side"] == "predicted" and float(tags.get("speed_kph", 0)) > 0:
         return float(tags["speed_kph"])
-    if tags["source"] == "map" and not tags.get("maxspeed") and seen_kph:
+    if tags["side"] == "map" and not tags.get("maxspeed") and seen_kph:
         return float(seen_kph)
     return float(tags.get("map_kph", FALLBACK_MPH * MPH_TO_KPH))
+
+
+def _typed(name: str, value: Any) -> Any:
+    "An attribute that every graph has, with its own type; others as they are."
+    known = edge_attributes().get(name)
+    if known is None or known.kind == "text":
+        return value
+    value = value_of(name, value)
+    is_whole = known.kind == "whole" and isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else value
 
 
 def _graph_of(
@@ -204,7 +215,8 @@ def _graph_of(
             g.add_node(node, x=float(parts.points[at, 0]), y=float(parts.points[at, 1]))
         own = {"length": line.length, "speed_kph": float(speeds[owner]), "level": levels[owner]}
         own["travel_time"] = line.length / own["speed_kph"] * 3.6
-        more = {k: v for k, v in tags[owner].items() if k not in {*own, "length_m", "line", "way"}}
+        skip = {*own, "length_m", "line", "way"}
+        more = {k: _typed(k, v) for k, v in tags[owner].items() if k not in skip}
         g.add_edge(u, v, geometry=line, **own, **more)
     return g
 
