@@ -21,6 +21,7 @@ from .speed_limits import level_of, speed_of
 from .targets import mask_files, reference_rules, target_shapes
 from .targets.mask_comparison import compare_masks, road_dice  # noqa: F401
 from .targets.mask_surface import read_surface
+from .targets.label_weights import read_weights, weight_tags
 from .targets.target_shapes import Canvas, Network, mark, paint, strokes_along
 
 # isort: split
@@ -166,6 +167,7 @@ def make_chip_mask(
     masks = hide_nodata(paint_target(rows, grid, channels, config, surface), valid)
     tags = known_tags(read_known(label), channels)
     masks[~np.array(is_known(tags, channels.names))] = 0
+    tags |= weight_tags(read_weights(label), grid)
     write(path, masks, grid=grid, descriptions=channels.names, tags=tags)
     crossings = mask_files.count_crossings(rows, grid)
     return mask_files.mask_amounts(masks, channels.names, crossings)

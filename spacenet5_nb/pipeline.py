@@ -28,7 +28,8 @@ from spacenet5_nb.base.console import (
 # isort: split
 import typer
 
-from .workflow import dry_runs, leaderboard_command  # noqa: F401  (a command)
+from .workflow import conflate_command, leaderboard_command  # noqa: F401  (commands)
+from .workflow import dry_runs
 from .core import Run, StageError, load_settings, open_run, preset_names
 from spacenet5_nb.workflow.run_summary import (  # noqa: F401  (known by this module's name too)
     LEFT_OUT,
@@ -368,6 +369,15 @@ def _train_own_command(
             "bridges and tunnels that are tagged",
         ),
     ] = False,
+    predicted: Annotated[
+        str,
+        typer.Option(
+            help="the prediction that --labels was mended from [default: the one beside it]"
+        ),
+    ] = "",
+    looked_at: Annotated[
+        str, typer.Option(help="polygons: where somebody looked while mending --labels")
+    ] = "",
     run_name: Annotated[
         str, typer.Option("--run", help="folder under outputs/ [default: the image's name]")
     ] = "",
@@ -394,6 +404,12 @@ def _train_own_command(
     windows that were kept out; what was interrupted goes on."""
     from spacenet5_nb.extract import name_of, train_own
 
+    if (predicted or looked_at) and (node_crossings or not labels):
+        raise StageError(
+            "--predicted" if predicted else "--looked-at",
+            "is for roads that were mended, given as --labels",
+            "Name the mended roads as --labels, without --node-crossings.",
+        )
     if node_crossings and not labels:
         raise StageError(
             "--node-crossings",
@@ -408,6 +424,9 @@ def _train_own_command(
     check_result(out, tta)
     if node_crossings:
         labels = _own_streets(open_run(run_name, preset), labels, node_crossings)
+    elif labels:
+        about = dict(predicted=predicted, looked_at=looked_at)
+        labels = _own_corrections(open_run(run_name, preset), image, labels, about)
     train_own(
         image,
         train=run,
@@ -422,6 +441,17 @@ def _train_own_command(
         devices=devices,
         say=say,
     )
+
+
+def _own_corrections(r: Run, image: str, labels: str, about: dict[str, str]) -> str:
+    "Mended roads as labels that say what each place is worth; other labels as they are."
+    from spacenet5_nb.mapping.corrections import find_prediction, mended_labels
+
+    if not (any(about.values()) or find_prediction(labels)):
+        return labels
+    check_writable(r.folder)
+    made = mended_labels(labels, image, r.folder / "mended.geojson", **about, say=say)
+    return str(made or labels)
 
 
 def _own_streets(r: Run, labels: str, node: bool) -> str:
@@ -461,6 +491,7 @@ _ORDER = (
     "train-own",
     "vectorize",
     "stitch",
+    "conflate",
     "submit",
     "export",
     "check",

@@ -50,6 +50,7 @@ WRONG = {  # a call of every command that cannot work, and what its one line mus
     ),
     "vectorize": (["broken.tif", "-o", "roads.gpkg"], "broken.tif"),
     "stitch": (["--run", "nothing"], "nothing"),
+    "conflate": (["nowhere.gpkg", "--osm", "town.osm", "-o", "c.gpkg"], "nowhere.gpkg"),
     "submit": (["nowhere", "--members", "members"], "nowhere"),
     "export": (["--members", "nowhere", "-o", "roads.onnx"], "nowhere"),
     "check": (["nowhere.csv"], "nowhere.csv"),
@@ -77,6 +78,7 @@ UNWRITABLE = {  # a result whose folder is a file, where a command writes a resu
         "file/roads.gpkg",
     ],
     "vectorize": ["probabilities.tif", "-o", "file/roads.gpkg"],
+    "conflate": ["streets.geojson", "--osm", "town.osm", "-o", "file/c.gpkg"],
     "submit": ["chips", "--members", "members", "-o", "file/solution.csv"],
     "export": ["--members", "members", "-o", "file/roads.onnx", "--preset", "tiny.yaml"],
     "score": ["--truth", "chips", "--proposal", "streets", "--out", "file/scores"],
@@ -113,6 +115,10 @@ DRY = {  # the same commands as they would work, and what they must say
         r"12 bands, 200 x 200 px.*would make roads.gpkg",
     ),
     "stitch": (["--run", "made", "--preset", "tiny.yaml"], r"would stitch 1 chips into .*gpkg"),
+    "conflate": (
+        ["streets.geojson", "--osm", "town.osm", "-o", "c.gpkg"],
+        r"would compare 6 predicted lines with \d+ of town.osm.*would make c.gpkg, c_new.osm",
+    ),
     "submit": (
         ["chips", "--members", "members", "--preset", "tiny.yaml"],
         r"2 chips.*would make solution.csv",

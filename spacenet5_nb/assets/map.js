@@ -285,7 +285,7 @@ const PANES = [["s5-image", 250], ["s5-probability", 260], ["s5-chips", 380], ["
   ["s5-mark", 430], ["s5-route", 440], ["s5-labels", 450]];
 
 function differenceLayer(d) {
-  return L.polyline(d.line.map(lineOf), {pane: d.key, renderer: rendererOf(d.key), color: d.key === "missed" ? "#00d5ff" : "#ff6ad5", weight: 9, opacity: 0.75, dashArray: d.key === "extra" ? "12 7" : null,
+  return L.polyline(d.line.map(lineOf), {pane: d.key, renderer: rendererOf(d.key), color: d.color || (d.key === "missed" ? "#00d5ff" : "#ff6ad5"), weight: 9, opacity: 0.75, dashArray: d.dash || (d.key === "extra" ? "12 7" : null),
     lineCap: "butt", interactive: false});
 }
 
@@ -305,16 +305,17 @@ window.spacenet5Map = function (map, data) {
   PANES.forEach(([name, z]) => makePane(map, name, z));
   const overlays = {}, layers = data.roads.map(spec => new Roads(spec));
   const canvases = layers.map(l => new RoadCanvas(l, data, {pane: l.spec.key, padding: 0.4}));
-  const offer = (layer, name, shown, mark) => {
+  const offer = (layer, name, shown, mark, color) => {
     if (shown) layer.addTo(map);
-    overlays[escaped(name) + (mark ? `<span class="s5-sw s5-sw-${mark}"></span>` : "")] = layer;
+    const style = /^#[0-9a-f]{6}$/.test(color || "") ? ` style="background:${color}"` : "";
+    overlays[escaped(name) + (mark ? `<span class="s5-sw s5-sw-${mark}"${style}></span>` : "")] = layer;
   };
   const classify = () => layers.forEach(l => l.classify(data.units[data.unit]));
   const setUnit = unit => { data.unit = unit; classify(); canvases.forEach(c => c.redraw()); map.fire("s5-unit"); };
   classify();
   places(map, data);
   canvases.forEach(c => offer(c, c.roads.spec.name_of_layer, c.roads.spec.show));
-  for (const d of data.differences) offer(differenceLayer(d), d.name, false, d.key === "missed" ? "missed" : "extra");
+  for (const d of data.differences) offer(differenceLayer(d), d.name, Boolean(d.show), d.key === "missed" ? "missed" : "extra", d.color);
   for (const spec of data.images) offer(pictureLayer(spec), spec.name, spec.show, spec.pane === "s5-probability" ? "probability" : "");
   if (data.scores.length) { offer(scoreLayer(data), "Score per chip", true); hideSmallLabels(map, data); }
   L.control.layers({}, overlays, {collapsed: map.getSize().x < 600}).addTo(map);

@@ -24,6 +24,7 @@ from ..core import DataError, StageError, TrainConfig
 from ..base.parallel import parallel
 from .sampling import EpochSampler, Key, epoch_keys, rank_now, rare_channels  # noqa: F401  (known by this module's name too)
 from ..base.known_channels import is_known
+from ..targets.label_weights import painted
 from ..base.path_options import file_of
 
 core.cure_torchvision()
@@ -38,8 +39,8 @@ _all_ = ["EpochSampler", "Key", "epoch_keys", "rank_now", "rare_channels"]
 __all__ = ['HOLE_PX', 'COLOURS', 'pack_bits', 'unpack_bits', 'is_continuous', 'pack_target', 'unpack_target', 'count_planes',
            'bit_of', 'has_data', 'known_planes', 'stamp', 'cached_image', 'cached_mask', 'cache_chip', 'cache_chips',
            'mirrored', 'read_window', 'place_crop', 'Saturation', 'Haze', 'make_augmentation', 'augment', 'scales_of',
-           'shrunk', 'known_in', 'RoadDataset', 'places', 'EpochSampler', 'Key', 'epoch_keys', 'rank_now',
-           'rare_channels']
+           'shrunk', 'known_in', 'weights_in', 'drawn_by_weight', 'RoadDataset', 'places', 'EpochSampler', 'Key',
+           'epoch_keys', 'rank_now', 'rare_channels']
 
 # %% ../../nbs/training/dataset.ipynb #d1b4c694
 def pack_bits(
@@ -413,6 +414,22 @@ def known_in(mask: str | Path, names: Sequence[str]) -> tuple[bool, ...]:
     with raster.open_raster(mask) as source:
         return is_known(source.tags(), names, mask)
 
+# %% ../../nbs/training/dataset.ipynb #c1d00002
+def weights_in(
+    mask: str | Path,  # GeoTIFF of stage 02
+) -> np.ndarray | None:  # uint8 (H, W), 255 counts in full; None: all of it does
+    "What a target's pixels are worth, as its file says."
+    with raster.open_raster(mask) as source:
+        return painted(source.tags(), raster.grid_in(source), mask)
+
+
+def drawn_by_weight(
+    weight: np.ndarray,  # uint8 (H, W)
+    seed: int,
+) -> np.ndarray:  # bool (H, W)
+    "Which pixels count this time: each with the probability that is its weight."
+    return np.random.default_rng((seed, 1)).integers(0, 255, weight.shape) < weight
+
 # %% ../../nbs/training/dataset.ipynb #3f974b4e
 class RoadDataset(Dataset):
     """Augmented crops: uint8 (bands, crop, crop) and int32 packed targets (planes, crop, crop),
@@ -456,6 +473,7 @@ class RoadDataset(Dataset):
             rotate_deg=t.rotate_deg,
         )
         self.known = [known_in(m, self.names) for m in chips["mask"]]
+        self.weights = [weights_in(m) for m in chips["mask"]]
         self.places: dict[
             int, dict[int, np.ndarray]
         ] = {}  # rare channel: chip: (n, 2) rows and columns
@@ -501,7 +519,10 @@ class RoadDataset(Dataset):
             rng, image.shape[1:], self.crop, scale_range=(low, high), shift=self.shift, at=at
         )
         image, mask = read_window(image, *where), read_window(mask, *where)
-        mask = np.concatenate([mask, known_planes(self.known[key.chip], has_data(image))])
+        valid = has_data(image)
+        if (weight := self.weights[key.chip]) is not None:
+            valid &= drawn_by_weight(read_window(weight[None], *where)[0], key.seed)
+        mask = np.concatenate([mask, known_planes(self.known[key.chip], valid)])
         if self.by_size:
             image, mask = shrunk(image, mask, self.crop)
         image, mask = augment(self.augmentation, image, mask, key.seed)
