@@ -1,5 +1,7 @@
-"""benchmarks/gpu.py on a CPU, with small sizes: it goes on where it ended, and every part works."""
+"""benchmarks/gpu.py on a CPU, with small sizes: it goes on where it ended, every part works; and
+all benchmarks import modules that there are."""
 
+import ast
 import json
 import os
 import subprocess
@@ -40,7 +42,7 @@ def test_a_killed_part_goes_on_with_the_rows_that_lack(tmp_path):
     assert not list(tmp_path.glob("*.done"))
     first = {"part": "ceiling", "what": "matrix product, 32", "tflops": 7.0}
     (tmp_path / "rows.jsonl").write_text(json.dumps(first) + '\n{"part": "ceil')  # killed there
-    said = run(tmp_path, "--parts", "ceiling")
+    said = run(tmp_path, "--parts", "ceiling", "--stretch", "40", "--minutes", "60")
     assert "ceiling: done" in said and "tflops 7.0" in said
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == first and lines[1] == '{"part": "ceil'
@@ -48,6 +50,30 @@ def test_a_killed_part_goes_on_with_the_rows_that_lack(tmp_path):
     before = (tmp_path / "rows.jsonl").read_text()
     assert "done" not in run(tmp_path, "--parts", "ceiling"), "what is done is not done again"
     assert (tmp_path / "rows.jsonl").read_text() == before
+
+
+def names_from_the_package(path):
+    "Modules, or what may be one, that a program takes from the package."
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("spacenet5_nb"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spacenet5_nb"):
+            yield node.module
+            if (ROOT / node.module.replace(".", "/")).is_dir():  # its names are modules
+                yield from (f"{node.module}.{a.name}" for a in node.names)
+
+
+def test_benchmarks_import_modules_that_there_are():
+    wrong = [
+        f"{path.name}: {name}"
+        for path in sorted((ROOT / "benchmarks").glob("*.py"))
+        for name in names_from_the_package(path)
+        for place in [ROOT / name.replace(".", "/")]
+        if not place.is_dir()
+        and not place.with_suffix(".py").is_file()
+        and name != "spacenet5_nb.__version__"
+    ]
+    assert not wrong
 
 
 @pytest.mark.slow
