@@ -7,10 +7,10 @@ and OpenVINO, on the members that come with the workspace and on one full-size n
 ONNX Runtime and OpenVINO are no dependencies: `pip install --target FOLDER onnxruntime onnx
 openvino` and PYTHONPATH=FOLDER; an engine that is not there is said and left out. Engines take
 turns on the same batch of one; seconds are of processors, medians. The picture is the real sample,
-filled up by reflection. A difference is the largest of a probability, in 255ths, from eager's in 32 bits;
-an engine that is to be taken must be 1.5 times as fast and differ by 2 at most. `onnx-int8` has
-weights and activations of 8 bits, calibrated on turned views of the picture; whether its held-out
-scores are equal this program does not say.
+filled up by reflection. A difference is the largest of a probability, in 255ths, from eager's in 32
+bits; an engine that is to be taken must be 1.5 times as fast and differ by 2 at most. `onnx-int8`
+has weights and activations of 8 bits, calibrated on turned views of the picture; whether its
+held-out scores are equal this program does not say.
 """
 
 from __future__ import annotations

@@ -357,7 +357,7 @@ def world(s: SimpleNamespace, rows: Rows) -> None:
                 html=not s.tiny,
                 say=lambda _: None,
             )
-            return {"km2_min": round(60 * km2 / (time.perf_counter() - began), 2), **peak(s)}
+            return {"km2_min": round(float(60 * km2 / (time.perf_counter() - began)), 2), **peak(s)}
 
         rows.measure("extract, the workspace's members", one)
 
@@ -395,7 +395,7 @@ def full(s: SimpleNamespace, rows: Rows) -> None:
                 found = inference.ours(
                     members, image, drawn, p, tta, Path(d), s.device, **{"compile": False} | how
                 )
-                return {"km2_min": round(60 * km2 / found[0], 2), **peak(s)}
+                return {"km2_min": round(float(60 * km2 / found[0]), 2), **peak(s)}
 
             rows.measure(f"{len(members)} members, {tta}, {way}", ours)
 
@@ -408,7 +408,7 @@ def full(s: SimpleNamespace, rows: Rows) -> None:
                 members, small, roads, p, tta, Path(d) / "small", s.device, side
             )
             km2 = part.shape[0] * part.shape[1] * p.data.gsd_m**2 / 1e6
-            return {"km2_min": round(60 * km2 / found[0], 2), **peak(s)}
+            return {"km2_min": round(float(60 * km2 / found[0]), 2), **peak(s)}
 
         (Path(d) / "small").mkdir()
         rows.measure(f"{len(members)} members, {tta}, fixed baseline", base)
