@@ -32,18 +32,18 @@ from pathlib import Path
 import numpy as np
 
 from spacenet5_nb import (  # before torch and rasterio
-    beside,
     core,
     ensemble,
     extract,
     graph,
     model,
-    parts,
     raster,
-    streaming,
     vectorize,
-    windows,
 )
+from spacenet5_nb.inference import tiled_inference as streaming
+from spacenet5_nb.inference import window_store as parts
+from spacenet5_nb.roads import concurrent_tracing as beside
+from spacenet5_nb.roads import windowed_tracing as windows
 
 # isort: split
 import torch

@@ -24,7 +24,7 @@ from .networks.inference_optimization import likes_wide, widen_groups
 from .networks.training_profile import seen_in
 from .training.dataset import RoadDataset, rank_now, unpack_target
 from .training.distributed import World, find_world, pool_norms
-from .training.finite_loss import check_loss
+from .training.finite_loss import LossWatch
 from .training.fold_checkpoints import Keeper, build_empty, make_room, usable_resume
 from .training.learning_rate import learning_rate
 from .training.lightning_stage import check_possible, fetch, make_loader, make_trainer
@@ -67,7 +67,7 @@ class RoadModule(pl.LightningModule):
         super().__init__()
         self.net, self.loss, self.stage, self.options = net, loss, stage, options
         self.seed, self.first_epoch, self.steps = seed, first_epoch, steps
-        self.out, self.fused, self.sums, self.seen = out, fused, {}, ()
+        self.out, self.fused, self.sums, self.watch = out, fused, {}, LossWatch()
         self.averaged = copy.deepcopy(net).requires_grad_(False) if options.ema else None
 
     @property
@@ -108,11 +108,10 @@ class RoadModule(pl.LightningModule):
         return loss
 
     def look(self, *seen: Tensor) -> None:
-        "Stop on a loss that is not a number: at once on a CPU, one step later on a GPU."
-        check_loss(self.seen, epoch=self.epoch, out=self.out)
-        self.seen = seen
-        if seen and seen[0].device.type == "cpu":
-            self.look()
+        "Stop on a loss that is not a number: at once on a CPU, a few steps later on a GPU."
+        if seen:
+            self.watch.add(*seen)
+        self.watch.look(epoch=self.epoch, out=self.out, wait=not seen)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
         if self.averaged is not None and (index + 1) % self.options.accumulate == 0:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -265,6 +266,43 @@ def test_compiled_networks_give_the_same_and_save_the_same(tmp_path):
         list(net.state_dict()) == names
         and model.load(model.save(net, tmp_path / "m.safetensors")).spec == net.spec
     )
+
+
+def losses_of_steps(device, compiled, steps=3):
+    "A few training steps of a small network, as a fold's first stage takes them."
+    torch.manual_seed(0)
+    net = model.tune(model.RoadUNet("test_resnet", 3, 4, decoder=(8, 8)), compiled=compiled)
+    net = net.to(device).train()
+    fused = device.type == "cuda"
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=fused)
+    images = torch.randint(0, 255, (2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    images, losses = images.to(torch.uint8).to(device), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = net(net.prepare(images)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).cpu()
+
+
+@pytest.mark.slow
+def test_a_compiled_training_step_learns_what_the_plain_one_learns():
+    if not shutil.which("c++"):
+        pytest.skip("torch.compile needs a C++ compiler, and there is none")
+    cpu = torch.device("cpu")
+    plain = losses_of_steps(cpu, False)
+    assert plain[-1] < plain[0]
+    assert torch.allclose(losses_of_steps(cpu, "graphs"), plain, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_cuda_graphs_of_a_training_step_learn_what_the_plain_one_learns():
+    gpu = torch.device("cuda")
+    plain = losses_of_steps(gpu, False, 6)
+    assert torch.allclose(losses_of_steps(gpu, "graphs", 6), plain, rtol=1e-3)
 
 
 def test_headers_say_all_that_inference_needs(tmp_path):

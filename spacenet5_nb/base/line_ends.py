@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 from shapely.ops import substring
 
 # %% auto #0
@@ -36,6 +33,10 @@ def find_ends(
     "Number the places where lines begin and end, in the order of the lines."
     if not len(lines):
         return Ends(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2)))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
     at = shapely.get_coordinates(shapely.get_point(lines[:, None], [0, -1])).reshape(-1, 2)
     pairs = cKDTree(at).query_pairs(reach_m, output_type="ndarray")
     links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(at),) * 2)

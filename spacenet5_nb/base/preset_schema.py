@@ -148,7 +148,8 @@ class FoldConfig:
     # what a pretrained stem's other bands start from (`networks/encoder`)
     stem: Literal["he", "mean", "zero", "torch"] = "he"
     recompute: bool = False  # gradient checkpointing: less memory, about a third more time
-    compile: bool = False  # torch.compile
+    # torch.compile; graphs: with CUDA graphs too, so that no kernel's start is waited for
+    compile: bool | Literal["graphs"] = False
     # instead of train.stages, where a fold has a schedule of its own
     stages: tuple[StageConfig, ...] | None = None
     loss: LossConfig | None = None  # instead of the preset's loss
@@ -174,7 +175,9 @@ class EnsembleConfig:
     # one a member, fold by fold in the order of `checkpoints`; null: all alike
     weights: tuple[float, ...] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False  # torch.compile: minutes at the start, worth it for many windows
+    # torch.compile: minutes at the start, worth it for many windows; graphs: with a CUDA graph for
+    # each size of window
+    compile: bool | Literal["graphs"] = False
     # biases, sums and ReLU computed by cuDNN with the convolution before them; not measured yet
     fuse: bool = False
     window_px: int = 2048  # of a large raster, predicted at a time

@@ -48,7 +48,7 @@ def open_members(
     device: str | torch.device = "auto",
     weights: Sequence[float] | None = None,  # one a member; None: all alike
     precision: str = "float32",  # or bfloat16
-    compile: bool = False,  # with torch.compile
+    compile: bool | str = False,  # with torch.compile; `graphs`: with CUDA graphs too
     fuse: bool = False,  # ReLU into convolutions (`networks/fused_convolutions`)
 ) -> list[Member]:
     "Load members, equal ones once; CheckpointError where they do not fit together."
@@ -154,7 +154,7 @@ def _short(value: object) -> object:
     return f"{len(value)}: {', '.join(value.names)}" if isinstance(value, core.Channels) else value
 
 
-def _ready(m: Member, precision: str, compile: bool, fuse: bool) -> Member:
+def _ready(m: Member, precision: str, compile: bool | str, fuse: bool) -> Member:
     "A member as it is computed; what was given stays. Pixels are scaled in 32 bits in any case."
     net = quicken(
         copy.deepcopy(m.net),

@@ -222,11 +222,25 @@ def _node_xy(g: nx.Graph, name: str) -> np.ndarray:
 
 def _edges(g: nx.Graph) -> tuple[list, list]:
     "Edge names (u, v, key) and their attributes."
+    if g.is_multigraph() and not g.is_directed():
+        return _edges_once(g)
     if g.is_multigraph():
         rows = list(g.edges(keys=True, data=True))
     else:
         rows = [(u, v, 0, d) for u, v, d in g.edges(data=True)]
     return [r[:3] for r in rows], [r[3] for r in rows]
+
+
+def _edges_once(g: nx.MultiGraph) -> tuple[list, list]:
+    "The same of an undirected multigraph, in networkx's order, without its view of each edge."
+    names, data, seen = [], [], set()
+    for u, neighbours in g.adjacency():
+        for v, keys in neighbours.items():
+            if v not in seen:
+                names += [(u, v, k) for k in keys]
+                data += keys.values()
+        seen.add(u)
+    return names, data
 
 
 def _lines(data: list, ends: np.ndarray, xy: np.ndarray, edges: list, name: str) -> np.ndarray:
@@ -236,11 +250,10 @@ def _lines(data: list, ends: np.ndarray, xy: np.ndarray, edges: list, name: str)
     bare = np.flatnonzero(lines == None)  # noqa: E711 (elementwise)
     if len(bare):
         lines[bare] = shapely.linestrings(xy[ends[bare]])
-    wrong = [
-        e
-        for e, line in zip(edges, lines, strict=True)
-        if not isinstance(line, shapely.LineString) or line.is_empty
-    ]
+    fine = shapely.is_geometry(lines)
+    fine[fine] = np.isin(shapely.get_type_id(lines[fine]), (1, 2))  # lines, and rings
+    fine[fine] = ~shapely.is_empty(lines[fine])
+    wrong = [edges[i] for i in np.flatnonzero(~fine)]
     if wrong:
         raise GraphError(
             name, f"the geometry of edges {_few(wrong)} is not a LineString with coordinates"
@@ -287,14 +300,22 @@ def _one_way_each(edges: list, lines: np.ndarray) -> np.ndarray:
 def _speeds(data: list, length: np.ndarray) -> np.ndarray:
     "Speeds in m/s: from speed_kph, else length over travel_time; NaN where neither is a number."
 
-    def number(value: Any) -> float:
-        return float(value) if isinstance(value, (int, float, np.number)) else math.nan
-
-    kph = np.array([number(d.get("speed_kph")) for d in data])
-    seconds = np.array([number(d.get("travel_time")) for d in data])
+    kph = _numbers(data, "speed_kph")
+    if not np.isnan(kph).any():
+        return kph / 3.6
+    seconds = _numbers(data, "travel_time")
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(seconds > 0, length / seconds, np.nan)
     return np.where(np.isnan(kph), own, kph / 3.6)
+
+
+def _numbers(data: list, name: str) -> np.ndarray:
+    "An attribute of every edge; NaN where it is none, or no number."
+    values = [d.get(name) for d in data]
+    if not {type(v) for v in values} <= {float, int, type(None)}:
+        is_number = (int, float, np.number)
+        values = [float(v) if isinstance(v, is_number) else math.nan for v in values]
+    return np.array(values, dtype=float)
 
 # %% ../../nbs/judge/routes.ipynb #b5e1a002
 def toy_graph(

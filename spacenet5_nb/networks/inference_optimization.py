@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .fused_convolutions import fuse_relus
-from .unet import RoadUNet
+from .unet import RoadUNet, compiler_mode
 
 # %% auto #0
 __all__ = ['followed_norms', 'absorb_norms', 'merge_groups', 'likes_wide', 'WideConv', 'widen_groups', 'OneSize', 'quicken']
@@ -170,11 +170,14 @@ def _block_diagonal(weight: Tensor, groups: int, several: int) -> Tensor:
 class OneSize:
     "A network that sees few sizes: a smaller image is filled up to one that was there before."
 
-    def __init__(self, network: nn.Module, compile: bool = False):
+    def __init__(self, network: nn.Module, compile: bool | str = False):  # or `graphs`
         if compile:
             # kinds of networks times sizes
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        self.run, self.sizes = torch.compile(network, dynamic=False) if compile else network, []
+        self.run, self.sizes = network, []
+        if compile:
+            self.run = torch.compile(network, dynamic=False, mode=compiler_mode(compile))
+        self.captured = compile == "graphs"
 
     def __call__(self, x: Tensor) -> Tensor:
         asked = (x.shape[0], *x.shape[-2:])
@@ -187,7 +190,8 @@ class OneSize:
         if not fit:
             self.sizes.append(asked)
         n, h, w = min(fit, key=math.prod, default=asked)
-        return self.run(_filled(x, n, h, w))[: asked[0], :, : asked[1], : asked[2]]
+        y = self.run(_filled(x, n, h, w))[: asked[0], :, : asked[1], : asked[2]]
+        return y.clone() if self.captured else y  # a graph writes its next answer to the same place
 
 
 def _filled(x: Tensor, n: int, height: int, width: int) -> Tensor:

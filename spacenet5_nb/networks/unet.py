@@ -30,7 +30,7 @@ from spacenet5_nb.networks.encoder import (
 
 # %% auto #0
 __all__ = ['FOLD_FROM_PIXELS', 'fold_doubling', 'double_and_convolve', 'DecoderBlock', 'conv_relu', 'recompute', 'RoadUNet',
-           'make_decoder', 'init_decoder', 'pad_to_multiple', 'tune']
+           'make_decoder', 'init_decoder', 'pad_to_multiple', 'tune', 'compiler_mode']
 
 # %% ../../nbs/networks/unet.ipynb #e4710e3e
 # (position, coarse tap, kernel tap): the first looks back, the second ahead
@@ -261,7 +261,8 @@ def tune(
     *,
     channels_last: bool = True,  # pixel by pixel in memory, as convolutions want it
     recomputed: bool = False,  # gradient checkpointing: less memory, about a third more time
-    compiled: bool = False,  # torch.compile at the first call; checkpoints stay the same
+    # torch.compile at the first call, or `graphs`, with CUDA graphs; checkpoints stay the same
+    compiled: bool | str = False,
 ) -> RoadUNet:  # the same object
     "How a network is computed; what it computes does not change."
     if channels_last:
@@ -269,5 +270,10 @@ def tune(
     if recomputed:
         recompute(net)
     if compiled:  # crops have one size; kernels for any size are slower, and take longer to make
-        net.compile(dynamic=False)
+        net.compile(dynamic=False, mode=compiler_mode(compiled))
     return net
+
+
+def compiler_mode(compiled: bool | str) -> str:
+    "torch.compile's word for a preset's `compile`."
+    return "reduce-overhead" if compiled == "graphs" else "default"

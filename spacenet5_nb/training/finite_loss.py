@@ -5,7 +5,9 @@
 # %% ../../nbs/training/finite_loss.ipynb #d17bd53f
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 from .. import core  # before torch: sets how its threads wait
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from ..core import StageError
 
 # %% auto #0
-__all__ = ['check_loss']
+__all__ = ['check_loss', 'LossWatch']
 
 # %% ../../nbs/training/finite_loss.ipynb #788a0a7d
 def check_loss(
@@ -38,3 +40,40 @@ def check_loss(
         f"the loss is not a number; the batch is in {where}",
         "Lower the learning rate (train.stages.lr).",
     )
+
+# %% ../../nbs/training/finite_loss.ipynb #f1a10001
+class LossWatch:
+    "Losses on their way from the device: none is waited for before four others are under way."
+
+    most = 4
+
+    def __init__(self) -> None:
+        self.coming: deque[tuple[Tensor, Any, tuple[Tensor, ...]]] = deque()
+
+    def add(self, loss: Tensor, *batch: Tensor) -> None:
+        "Take a step's loss and batch."
+        if loss.device.type != "cuda":
+            self.coming.append((loss, None, batch))
+            return
+        copied = torch.empty((), dtype=loss.dtype, pin_memory=True)
+        copied.copy_(loss, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self.coming.append((copied, arrived, batch))
+
+    def look(
+        self,
+        *,
+        epoch: int,
+        out: Path | None,  # folder of the fold
+        wait: bool = False,  # for all of them, as at an epoch's end
+    ) -> None:
+        "StageError where a loss that has arrived is not a number."
+        while self.coming:
+            loss, arrived, batch = self.coming[0]
+            if arrived is not None and not arrived.query():
+                if not wait and len(self.coming) <= self.most:
+                    return
+                arrived.synchronize()
+            self.coming.popleft()
+            check_loss((loss, *batch), epoch=epoch, out=out)
