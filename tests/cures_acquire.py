@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 from cures import row
 from cures_readers import GRID, LINE, N, geojson, picture, rio
+from pyproj import Transformer
 from shapely.geometry import LineString, mapping
 
 from spacenet5_nb import raster
@@ -149,10 +150,15 @@ def _(folder, fails):
     assert unpack.unpack(path, out).files == unpack.unpack(path, folder / "other").files == 2
 
 
-OSM = (
-    '<osm><node id="1" lon="{0}" lat="15.6"/><node id="2" lon="{1}" lat="15.6"/><way id="1">'
-    '<nd ref="1"/><nd ref="2"/><tag k="{2}" v="primary"/></way></osm>'
-)
+NODE = '<node id="{}" lon="{}" lat="{}"/>'
+WAY = '<way id="1"><nd ref="1"/><nd ref="2"/><tag k="{}" v="primary"/></way>'
+
+
+def extract(path: Path, lon: float, lat: float, tag: str = "highway") -> Path:
+    "OpenStreetMap's XML of one road from a place to the north-east."
+    nodes = NODE.format(1, lon, lat) + NODE.format(2, lon + 0.01, lat + 0.01)
+    path.write_text(f'<osm version="0.6">{nodes}{WAY.format(tag)}</osm>')
+    return path
 
 
 @row("acquire/osm", "no such OSM extract", "is no OSM extract by its name", "is truncated, damaged")
@@ -171,24 +177,28 @@ def _(folder, fails):
     assert ".osm" in fails(lambda: osm.osm_format(folder / "a.txt"))
     path.write_text("<osm><way")
     assert fails(labels)
-    path.write_text(OSM.format(lon, lon + 1, "power").replace("15.6", str(lat)))
+    extract(path, lon, lat, "power")
     assert "`highway`" in fails(labels)
-    path.write_text(OSM.format(3, 4, "highway"))
+    extract(path, 3, 4)
     assert "image's area" in fails(labels)
-    path.write_text(OSM.format(lon - 0.01, lon + 0.01, "highway").replace("15.6", str(lat + 2e-4)))
+    extract(path, lon, lat)
     assert labels()
     assert "--overwrite" in fails(labels)
     assert labels(overwrite=True) and labels(out="d.geojson")
     assert "name each" in fails(lambda: labels([image, picture(folder / "e.tif")], "e.geojson"))
-    at = {"crs": "EPSG:4326", "transform": GRID.translation(179.99, 15.6) * GRID.scale(1e-3, -1e-3)}
+    x, y = Transformer.from_crs(4326, 32760, always_xy=True).transform(180, -16.85)
+    x, y = round(x), round(y)
+    at = {"crs": "EPSG:32760", "transform": GRID.translation(x - 32, y) * GRID.scale(1, -1)}
     across = picture(folder / "f.tif", **at)
     assert "Cut the image" in fails(lambda: osm.footprint(across))
-    rio(folder, "clip", "f.tif", "west.tif", "--bounds", "179.99 15.57 179.999 15.59")
+    bounds = f"{x - 32} {y - 64} {x - 4} {y}"
+    rio(folder, "clip", "f.tif", "west.tif", "--bounds", bounds)
     assert osm.footprint(folder / "west.tif").bounds[2] < 180
     table = gpd.GeoDataFrame({"highway": ["primary"]}, geometry=[LINE])
     made = folder / "made.geojson"
     assert "set_crs" in fails(lambda: osm.write_labels(table, made))
-    for bad in (table.assign(x=np.inf).set_crs(4326), table.set_crs(4326).set_geometry(
-            [LineString([(0, 0), (np.nan, 1)])], crs=4326)):  # fmt: skip
-        assert fails(lambda bad=bad: osm.write_labels(bad, made))
-    assert osm.write_labels(table.set_crs(4326), made)
+    table = table.set_crs(4326)
+    assert "finite" in fails(lambda: osm.write_labels(table.assign(x=np.inf), made))
+    far = table.set_crs(32636, allow_override=True).set_geometry([LineString([(0, 0), (1e99, 1)])])
+    assert "Check the CRS" in fails(lambda: osm.write_labels(far.set_crs(32636), made))
+    assert osm.write_labels(table, made)

@@ -10,6 +10,7 @@ pytest.register_assert_rewrite(
 
 import cures_acquire  # noqa: E402, F401
 import cures_base  # noqa: E402, F401
+import cures_commands  # noqa: E402, F401
 import cures_graphs  # noqa: E402, F401
 import cures_readers  # noqa: E402, F401
 import cures_stages  # noqa: E402, F401
