@@ -118,6 +118,20 @@ def _(folder, fails):
     assert len(read_rows(path).lines) == 1
 
 
+@row("base/road_files", "has a view where roads are looked for")
+def _(folder, fails):
+    path = roads(folder / "a.gpkg", LINE)
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE VIEW town AS SELECT * FROM a")
+        db.execute("INSERT INTO gpkg_contents SELECT 'town', data_type, 'town', '', last_change,"
+                   " min_x, min_y, max_x, max_y, srs_id FROM gpkg_contents")  # fmt: skip
+        db.execute("INSERT INTO gpkg_geometry_columns SELECT 'town', column_name, "
+                   "geometry_type_name, srs_id, z, m FROM gpkg_geometry_columns")  # fmt: skip
+    db.close()
+    cure = fails(lambda: read_rows(f"{path}#layer=town"))
+    assert "a table of their own" in cure and len(read_rows(roads(path, LINE)).lines) == 1
+
+
 @row("base/geopackage", "has changes that are not in it yet")
 def _(folder, fails):
     path = roads(folder / "a.gpkg", LINE)

@@ -176,7 +176,7 @@ def _(folder, fails):
 @row("ensemble", "is not a set of views", "is unknown", "chooses no chip")
 @row("inference/members", "there is none", "weights for {} members", "are no weights")
 @row("inference/members", "is not uint8")
-@row("inference/sliding_windows", "leaves no room beside")
+@row("inference/sliding_windows", "leaves no room beside", "has no data in any pixel")
 @row("networks/devices", "is not a device", "is not here")
 @row("training/lightning_stage", "needs a GPU")
 @row("training/finite_loss", "the loss is not a number")
@@ -206,6 +206,9 @@ def _(folder, fails):
     table = pd.DataFrame({"chip": ["c0"], "split": ["train"]})
     assert "train, all" in fails(lambda: ensemble.chosen_chips(table, "some"))
     assert all(len(ensemble.chosen_chips(table, w)) for w in ("train", "all", "c0"))
+    empty = picture(folder / "empty.tif", np.zeros((3, N, N), "uint16"))
+    assert "Check the file" in fails(lambda: sliding_windows.open_scene(empty, 3))
+    assert sliding_windows.open_scene(path, 3)
     room = dict(margin=64, blend=32)
     cure = fails(lambda: sliding_windows.spans(4000, window=64, **room))
     most = int(re.search(r"at least (\d+)", cure)[1])
@@ -300,3 +303,177 @@ def _(folder, fails):
     (folder / "SHA256SUMS").write_text(f"{total}  {member.name}\n")
     assert member_header.read_header(member)[1]
     assert mapping and roads and Channels
+
+
+@row("training/dataset", "have directions", "has bands {}", "have no pixel size", "no such file")
+@row("training/dataset", "there is none to train on", "differ in size")
+@row("inference/run_members", "lacks {}", "has other channels", "<problem>")
+@row("inference/members", "has another {} than")
+@row("networks/checkpoints", "has {} {}, not {}")
+@row("networks/selim_sef_weights", "is none of the original's")
+@row("model", "has {}", slow=True)
+def _(folder, fails, monkeypatch):
+    from dataclasses import replace
+    from shutil import copyfile
+
+    from cures_commands import bands
+
+    from spacenet5_nb import model
+    from spacenet5_nb.extract import find_members
+    from spacenet5_nb.inference import members, run_members
+    from spacenet5_nb.networks import checkpoints
+    from spacenet5_nb.training import dataset
+
+    monkeypatch.setenv("SPACENET5_OUTPUTS", str(folder / "outputs"))
+    names, cache = Channels.selim_sef().names, folder / "cache"
+    image, target = picture(folder / "c.tif"), folder / "m.tif"
+    table = pd.DataFrame({"chip": ["c"], "image": [str(image)], "mask": [str(target)], "city": ""})
+
+    def data(chips=table, wanted=names):
+        return dataset.RoadDataset(chips, 3, wanted, crop=32, cache=cache)
+
+    assert "02_masks" in fails(lambda: dataset.stamp([target]))
+    bands(target, Channels.cresi().names)
+    assert "this preset" in fails(data)
+    bands(target, names, size=32)
+    assert "again" in fails(data)
+    bands(target, names)
+    assert len(data().masks) == 1
+    assert "folds.csv" in fails(lambda: data(table.iloc[:0]))
+    turned = (*names, "orientation_0")
+    assert "without orientations" in fails(lambda: dataset.cached_mask(target, turned, cache=cache))
+    by_size = replace(load_preset("small").train, scale_gsd_m=(0.3, 0.6))
+    assert "data.gsd_m" in fails(lambda: dataset.scales_of(table, by_size, None))
+    assert dataset.scales_of(table, by_size, 0.5) == dataset.scales_of(
+        table.assign(gsd_m=0.5), by_size, None
+    )
+    small, one = load_preset("small"), find_members("world")[0]
+    info = model.read_info(one)
+    fit = next(k for k, f in enumerate(small.folds) if f.encoder == info["spec"]["encoder"])
+    r = open_run("r", "small")
+    cure = fails(lambda: run_members.member_paths(r))
+    assert "spacenet5 run 04_train -p fold 0 -p run r -p preset small" in cure
+    path = r.fold(fit) / "best_apls.safetensors"
+    path.parent.mkdir(parents=True)
+    copyfile(one, path)
+    check = run_members.check_fold
+    for wrong in (replace(small, channels=Channels.cresi()), replace(small, decoder=(8, 8, 8, 8))):
+        assert "folds that it was trained with" in fails(
+            lambda wrong=wrong: check(path, wrong, fit)
+        )
+    own = replace(
+        small,
+        channels=checkpoints.info_channels(info),
+        decoder=tuple(info["spec"]["decoder"]),
+        data=replace(small.data, gsd_m=info.get("gsd_m"), stretch=info.get("stretch", "chip")),
+    )
+    check(path, own, fit)
+    assert "trained with" in fails(lambda: model.load(one, bands=8)) and model.load(one, bands=3)
+    net = model.load(one)
+    other = model.RoadUNet(**(net.spec | {"decoder": [8] * len(net.spec["decoder"])}))
+    use = lambda n: model.begin_with(n, one, checkpoints.info_channels(info))  # noqa: E731
+    assert "this preset's decoder" in fails(lambda: use(other))
+    use(model.RoadUNet(**net.spec))
+    foreign = model.load(one)
+    foreign.info = net.info | {"gsd_m": 9.0}
+    assert "one preset" in fails(lambda: members.open_members([net, foreign], device="cpu"))
+    assert members.open_members([net, model.load(one)], device="cpu")
+    known = fails(lambda: model.from_selim_sef({}, "unet")).removeprefix("Known: ").rstrip(".")
+    assert set(known.split(", ")) == set(model.SELIM_SEF)
+
+
+@row("chips/folds", "a footprint is not WKT")
+@row("chips/paper_layouts", "has no tiles here", "is no list of tiles", "is tile {}'s {}")
+@row("judge/leaderboard", "has no graph of {}")
+@row("judge/pixel_roads", "lies in {}, so nobody knows")
+@row("judge/control_points", "has no length")
+@row("workflow/graph_chips", "has graphs here and no images", "no graph to train with")
+@row("workflow/graph_chips", "is one of the papers' sets")
+@row("workflow/leaderboard_command", "is no set that is known")
+@row("workflow/from_masks", "--gsd and --road-value are for such")
+@row("workflow/mask_labels", "lies elsewhere than its image")
+@row("workflow/dry_runs", "needs one street map", "has folds 0 to")
+@row("acquire/download", "is unknown", "is missing", "does not exist")
+@row("acquire/s3_transfer", "is not an address")
+def _(folder, fails, monkeypatch):
+    from cures_acquire import LINKS, mask
+    from cures_graphs import street
+
+    from spacenet5_nb import apls, graph
+    from spacenet5_nb.acquire import download, mask_pairs, pickled_graphs, s3_transfer
+    from spacenet5_nb.chips import paper_layouts
+    from spacenet5_nb.judge import leaderboard, pixel_roads
+    from spacenet5_nb.workflow import dry_runs, from_masks, graph_chips, mask_labels
+    from spacenet5_nb.workflow.leaderboard_command import _leaderboard_command
+
+    monkeypatch.setenv("SPACENET5_OUTPUTS", str(folder / "outputs"))
+    odd = chips_at(0).assign(footprint="POLYGON (")
+    assert "01_explore" in fails(lambda: folds.footprints(odd))
+    assert len(folds.footprints(odd.assign(footprint=""))) == 1
+
+    root = folder / "set"
+    root.mkdir()
+    tile = mask(root / "region_8_sat.png", 0, 90)
+    layout = lambda: paper_layouts.find_layout(root)  # noqa: E731
+    cure = fails(lambda: layout().of("valid" if layout().tiles["8"].split != "valid" else "train"))
+    assert "or all" in cure and len(layout().of("all")) == 1
+    assert "graphs beside" in fails(lambda: graph_chips.plan_chips(layout(), folder / "o"))
+    jobs = lambda g: leaderboard.make_jobs(root, {"8": g}, split="all")  # noqa: E731
+    assert "Put the set's graphs" in fails(lambda: jobs(LINKS))
+    g = pickled_graphs.from_adjacency(LINKS)
+    pickled_graphs.write_pixel_graph(g, root / "region_8_refine_gt_graph.p")
+    assert jobs(g)
+    tile.rename(folder / tile.name)
+    assert "Put the images" in fails(lambda: graph_chips.plan_chips(layout(), folder / "o"))
+    (folder / tile.name).rename(tile)
+    (root / "sub").mkdir()
+    twin = mask(root / "sub/region_8_sat.png", 0, 90)
+    assert "Remove one" in fails(layout)
+    twin.unlink()
+    assert layout()
+    assert "Leave out" in fails(lambda: graph_chips.check_options(root, "1", ""))
+    graph_chips.check_options(root, "", "")
+    away = folder / "g.gpkg"
+    graph.write(street(), away)
+    assert "--gsd 1" in fails(lambda: pixel_roads.read_tile_roads(away, "city-scale"))
+    sets = fails(lambda: _leaderboard_command(str(root), str(root), kind="city"))
+    assert sets.removeprefix("Use ").rstrip(".").split(", ") == list(paper_layouts.SETS)
+    tiles = folder / "tiles"
+    tiles.mkdir()
+    mask(tiles / "AOI_2_Vegas_505__rgb.png", 0, 90)
+    lists = tiles / "dataset.json"
+    lists.write_text("[7]")
+    holds = fails(lambda: paper_layouts.find_layout(tiles))
+    lists.write_text(re.search(r"\{.*\}", holds)[0].replace("...", '"AOI_2_Vegas_505"'))
+    assert paper_layouts.find_layout(tiles).kind == "spacenet-400"
+
+    images = folder / "images"
+    images.mkdir()
+    picture(images / "a.tif")
+    r = open_run("m", "small", str(images))
+    assert "Leave them out" in fails(lambda: from_masks.with_chips(r, gsd="1", say=print))
+    assert from_masks.with_chips(r, say=print) == r
+    away_mask = picture(images / "a_mask.tif", np.zeros((1, N, N), "uint8"), crs="EPSG:32637")
+    pair = mask_pairs.Pair("", "a", images / "a.tif", away_mask)
+    assert "its own grid" in fails(lambda: mask_labels.check_pair((pair, None)))
+    picture(away_mask, np.zeros((1, N, N), "uint8"))
+    assert mask_labels.check_pair((pair, None)).shape == (N, N)
+
+    def own(osm: str = "", labels: str = "") -> None:
+        dry_runs.plan_own(str(images / "a.tif"), osm, labels, False, r, "", print)
+
+    assert "--labels roads.geojson" in fails(own)
+    own(labels=str(geojson(folder / "roads.geojson", mapping(LINE))))
+    assert "one of them" in fails(lambda: dry_runs.plan_train(r, 99, print))
+
+    known = download.CATALOGUE
+    words = fails(lambda: download.choose(known, ["7"], "test")).removeprefix("Use ").rstrip(".")
+    assert set(re.split(", | or ", words)) == {"train", "test_public", "all"}
+    for aois in ([], ["Atlantis"]):
+        assert "Moscow" in fails(lambda aois=aois: download.choose(known, aois))
+    assert download.choose(known, ["Moscow"])
+    address = re.search(r"http\S+", fails(lambda: s3_transfer.s3_client("my mirror")))[0]
+    assert s3_transfer.s3_client(address)
+    bare = street(length=None)
+    assert apls.apls(street(), street(), protocol="cosmiq").score == 1
+    assert fails(lambda: apls.apls(bare, bare, protocol="cosmiq"))

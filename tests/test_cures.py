@@ -14,11 +14,13 @@ import cures_commands  # noqa: E402, F401
 import cures_graphs  # noqa: E402, F401
 import cures_readers  # noqa: E402, F401
 import cures_stages  # noqa: E402, F401
-from cures import ROWS, idle, modules, untried  # noqa: E402
+from cures import ROWS, SLOW, idle, modules, untried  # noqa: E402
 
 from spacenet5_nb.core import WorkspaceError  # noqa: E402
 
-FUNCTIONS = list(dict.fromkeys(ROWS.values()))
+FUNCTIONS = [
+    pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in dict.fromkeys(ROWS.values())
+]
 
 
 def words_of(function: Callable) -> str:
