@@ -36,6 +36,8 @@ ELSEWHERE = {  # followed by another test, or by none for the reason given
     ("acquire/unpack", "has a header of"): "says what not to do: such an archive is left alone",
     ("base/cluster", "needs dask's distributed"): "an installation",
     ("ensemble", "<problem>"): "a member whose weights are off: another one is another file",
+    ("inference/onnx_export", "<problem>"): "members that ONNX computes otherwise",
+    ("inference/onnx_export", "needs {}"): "an installation",
     ("inference/tiled_inference", "are several, and a worker"): "GPUs and a cluster",
     ("inference/tiled_inference", "ended three workers"): "tests/test_cluster.py",
     ("inference/tiled_inference", "for members that are open on one"): "two GPUs",

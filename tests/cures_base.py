@@ -291,7 +291,7 @@ def _(folder, fails):
 
 
 @row("base/cluster", "is not there on worker", "does not answer", "has no workers")
-@row("base/cluster", "is encrypted")
+@row("base/cluster", "is encrypted", slow=True)
 def _(folder, fails, monkeypatch):
     distributed = pytest.importorskip("distributed")
     from spacenet5_nb.base import cluster

@@ -129,7 +129,7 @@ def _(folder, fails):
 @row("workflow/notebook_runner", "has too long a name", "is not an .ipynb under")
 @row("workflow/stage_table", "is not a stage", "has folds 0 to")
 @row("workflow/stage_scheduler", "has no folds", "is not a folder of chips", "is not a device of")
-@row("workflow/stage_scheduler", "another pipeline", "another process is training")
+@row("workflow/stage_scheduler", "another pipeline", "another process is training", slow=True)
 def _(folder, fails, monkeypatch):
     monkeypatch.setenv("SPACENET5_OUTPUTS", str(folder / "outputs"))
     monkeypatch.setenv("SPACENET5_CHILD", "1")  # whether all is exported, others test
@@ -316,3 +316,16 @@ def _(folder, fails):
     assert "01_explore" in fails(lambda: split(small, 2, chips))
     assert "more chips" in fails(lambda: split(small, 0, chips.iloc[:1]))
     assert len(split(small, 0, chips)[0]) == 1
+
+
+@row("workflow/member_commands", "is unknown", "is no ONNX file")
+def _(folder, fails):
+    from spacenet5_nb.workflow.member_commands import _export_command
+
+    def plan(name: str = "a.onnx", channels: str = "road") -> None:
+        _export_command(out=str(folder / name), channels=channels, dry_run=True)
+
+    for word in re.fullmatch("Use (.*) or (.*)\\.", fails(lambda: plan(channels="x"))).groups():
+        plan(channels=word)
+    ending = re.search(r"\.\w+", fails(lambda: plan("a.pt")))[0]
+    plan(f"a{ending}")

@@ -257,3 +257,27 @@ def _(folder, fails):
     odd = street(length="long")
     assert "Remove the attribute" in fails(lambda: topo.topo(odd, odd))
     assert topo.topo(street(length=None), street(length=None)).f1 == 1
+
+
+@row("base/geoparquet", "is no GeoParquet")
+@row("graph", "<what>", "has a row without a line", "have no CRS", "<e.problem>")
+@row("graph", "cannot be rebuilt")
+def _(folder, fails):
+    import geopandas as gpd
+
+    path = folder / "a.parquet"
+    path.write_text("x")
+    assert "to_parquet" in fails(lambda: graph.read(path))
+    g = street()
+    edited = graph.to_gdf(g)
+    lost = edited.reset_index().assign(u=None) if "u" not in edited else edited.assign(u=None)
+    lost.to_parquet(path)
+    assert "rebuild=True" in fails(lambda: graph.read(path))
+    assert graph.read(path, rebuild=True).number_of_edges() == 1
+    table = gpd.GeoDataFrame({"speed_kph": [36.0]}, geometry=[LINE])
+    assert "set_crs" in fails(lambda: graph.rebuilt(table))
+    assert graph.rebuilt(table.set_crs(4326)).number_of_edges() == 1
+    assert graph.read(graph.write(g, path)).number_of_edges() == 1
+    other = graph.write(g, folder / "a.graphml")
+    assert "GeoPackage or GeoParquet" in fails(lambda: graph.read(other, rebuild=True))
+    assert graph.read(graph.write(g, folder / "a.gpkg"), rebuild=True).number_of_edges() == 1

@@ -335,7 +335,7 @@ def _(folder, fails):
 
 
 @row("raster", "<problem>", "; {} lies beside it", "has a CRS without a place on the Earth")
-@row("raster", "has ground control points that are no regular grid")
+@row("raster", "has ground control points that are no regular grid", slow=True)
 def _(folder, fails):
     path = picture(folder / "a.tif", crs=None, transform=None)
     assert "rio edit-info" in fails(lambda: chip(path))
@@ -503,7 +503,7 @@ def probabilities(path: Path) -> None:
 
 @row("roads/skeleton", "contains NaN", "has values {} to {}", "with values to", "look like logits")
 @row("roads/skeleton", "; probabilities are 0 to 1", "has shape")
-@row("roads/windowed_tracing", "bytes are probabilities of 0 to 255 here")
+@row("roads/windowed_tracing", "bytes are probabilities of 0 to 255 here", slow=True)
 def _(folder, fails):
     road = np.zeros((1, N, N), "float32")
     road[:, 30:34] = 1
