@@ -1771,6 +1771,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'spacenet5_nb.graph._read_parquet': ('graph.html#_read_parquet', 'spacenet5_nb/graph.py'),
                                     'spacenet5_nb.graph._segments': ('graph.html#_segments', 'spacenet5_nb/graph.py'),
                                     'spacenet5_nb.graph._text': ('graph.html#_text', 'spacenet5_nb/graph.py'),
+                                    'spacenet5_nb.graph._whole': ('graph.html#_whole', 'spacenet5_nb/graph.py'),
                                     'spacenet5_nb.graph._with_edges': ('graph.html#_with_edges', 'spacenet5_nb/graph.py'),
                                     'spacenet5_nb.graph.empty': ('graph.html#empty', 'spacenet5_nb/graph.py'),
                                     'spacenet5_nb.graph.from_labels': ('graph.html#from_labels', 'spacenet5_nb/graph.py'),

@@ -383,12 +383,17 @@ def _check_ids(rows: list[dict[str, Any]], lines: Any) -> None:
         raise GraphError("its table of edges", "has a row without a line", _EDITED)
 
 
+def _whole(value: Any) -> Any:
+    "A node's name; a number as it was before a table with gaps made it a fraction."
+    return int(value) if isinstance(value, float | np.number) else value
+
+
 def _with_edges(g: nx.MultiGraph, rows: list[dict[str, Any]], lines: Any) -> nx.MultiGraph:
     "Add an edge a row."
     _check_ids(rows, lines)
     for row, line in zip(rows, lines, strict=True):
         said = without_gaps(row)
-        ends = int(said.pop("u")), int(said.pop("v")), int(said.pop("key"))
+        ends = (_whole(said.pop(name)) for name in ("u", "v", "key"))
         said.pop("fid", None)
         g.add_edge(*ends, **said, geometry=line)
     return g
@@ -405,7 +410,7 @@ def _read_parquet(path: Path) -> nx.MultiGraph:
     _check_ids(rows, lines)
     ends = shapely.get_coordinates(shapely.get_point(lines, [[-1], [0]])).reshape(2, -1, 2)
     for places, name in zip(ends, "vu", strict=True):
-        at = zip([int(row[name]) for row in rows], places.tolist(), strict=True)
+        at = zip([_whole(row[name]) for row in rows], places.tolist(), strict=True)
         g.add_nodes_from((n, {"x": x, "y": y}) for n, (x, y) in at)
     return _with_edges(g, rows, lines)
 

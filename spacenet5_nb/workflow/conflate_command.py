@@ -46,7 +46,7 @@ def _conflate_command(
     html: Annotated[bool, typer.Option(help="a map beside the roads")] = True,
     dry_run: DryRun = False,
 ) -> None:
-    "Compare predicted roads with a map: matched, new, doubtful, missing, out of place."
+    "Compare predicted roads with a map of the place."
     from spacenet5_nb.mapping.conflation_files import (
         check_inputs,
         conflate_files,

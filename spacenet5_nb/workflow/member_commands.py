@@ -226,7 +226,7 @@ def _export_command(
     preset: MembersPreset = "",
     dry_run: DryRun = False,
 ) -> None:
-    "One ONNX file of all members, for QGIS' Deepness plugin or any ONNX runtime."
+    "One ONNX file of all members, for QGIS and others."
     from spacenet5_nb.extract import find_members, preset_of
     from spacenet5_nb.model import read_info
 
