@@ -393,7 +393,7 @@ def _with_edges(g: nx.MultiGraph, rows: list[dict[str, Any]], lines: Any) -> nx.
     _check_ids(rows, lines)
     for row, line in zip(rows, lines, strict=True):
         said = without_gaps(row)
-        ends = (_whole(said.pop(name)) for name in ("u", "v", "key"))
+        ends = [_whole(said.pop(name)) for name in ("u", "v", "key")]
         said.pop("fid", None)
         g.add_edge(*ends, **said, geometry=line)
     return g
