@@ -20,8 +20,8 @@ from .roads.skeleton import Frame, check_probs, make_frame
 
 # %% auto #0
 __all__ = ['FAR_M', 'NAMED', 'sample_points', 'samples_along', 'middles', 'read_patches', 'edge_evidence', 'continuations',
-           'onward', 'both_ways', 'borrow', 'speed_of', 'continuous_speed', 'road_widths', 'median_for_width', 'spread',
-           'inherit', 'add_speeds']
+           'onward', 'both_ways', 'borrow', 'speed_of', 'continuous_speed', 'pixels_beside', 'road_widths',
+           'median_for_width', 'spread', 'inherit', 'add_speeds']
 
 # %% ../nbs/06b_speed.ipynb #a8aa9f75
 def sample_points(
@@ -238,14 +238,15 @@ def continuous_speed(
     return np.where(none, np.nan, evidence[:, 0] * max_mph), np.where(none, 0.0, 1.0)
 
 # %% ../nbs/06b_speed.ipynb #a39648d2
-def road_widths(
+def pixels_beside(
     lines: list[shapely.LineString],
     road: np.ndarray,  # (1, H, W) the road channel
     frame: Frame,
     step_m: float = 20.0,  # between the places that are measured
     reach_m: float = 15.0,  # to each side
-) -> np.ndarray:  # metres, one per line
-    "How wide the road is drawn across each line: as far as it is half as bright as in the middle."
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pixels to each side (2, n); places; (lines,) n
+    """How many pixels to the right and to the left of places along lines, the middle one counted
+    on both sides, are at least half as bright as that."""
     lines = np.asarray(lines, object)
     points, count = samples_along(lines, step_m)
     along = lines[np.repeat(np.arange(len(lines)), count)]
@@ -267,13 +268,19 @@ def road_widths(
         .astype(float)
     )
     on = (seen >= seen[:, half : half + 1] / 2) & (seen > 0)
-    across = (
-        np.cumprod(on[:, half:], axis=1).sum(1) + np.cumprod(on[:, half::-1], axis=1).sum(1) - 1
-    )
-    return (
-        np.array([np.median(w) for w in np.split(np.maximum(across, 0), count.cumsum()[:-1])])
-        * frame.gsd_m
-    )
+    sides = [np.cumprod(side, axis=1).sum(1) for side in (on[:, half:], on[:, half::-1])]
+    return np.stack(sides), places, count
+
+
+def road_widths(
+    lines: list[shapely.LineString],
+    road: np.ndarray,  # (1, H, W) the road channel
+    frame: Frame,
+) -> np.ndarray:  # metres, one per line
+    "How wide the road is drawn across each line: as far as it is half as bright as in the middle."
+    (right, left), _, count = pixels_beside(lines, road, frame)
+    across = np.maximum(right + left - 1, 0)
+    return np.array([np.median(w) for w in np.split(across, count.cumsum()[:-1])]) * frame.gsd_m
 
 # %% ../nbs/06b_speed.ipynb #w1d70002
 def median_for_width(

@@ -151,6 +151,32 @@ def test_a_rebuilt_graph_is_the_graph_again():
     assert sorted(dict(again.degree()).values()) == sorted(dict(g.degree()).values())
 
 
+def test_two_files_of_predictions_that_overlap_are_one_graph(tmp_path):
+    "Each road once, and every road still says all that it said."
+    from spacenet5_nb.raster import CRS, Grid
+    from spacenet5_nb.roads.stitch import stitch
+
+    def seen(east: float, name: str) -> tuple[Path, Grid]:
+        "A street of 300 m and one across, as a picture of 200 m sees them, half a metre off."
+        x, y = 4e5 + east, 6.17e6 + east / 200
+        lines = [
+            [(x, y), (x + 150, y)],
+            [(x + 150, y), (x + 200, y)],
+            [(x + 150, y), (x + 150, y - 60)],
+        ]
+        g = graph.from_lines(map(shapely.LineString, lines), [50, 50, 30], crs="EPSG:32637")
+        for *_, d in g.edges(data=True):
+            d |= dict(width_m=5.0, highway="tertiary", highway_confidence=0.5, source=name)
+        grid = Grid((200, 200), Affine(1, 0, x, 0, -1, 6170100), CRS.from_epsg(32637))
+        return graph.write(g, tmp_path / f"{name}.gpkg"), grid
+
+    g = graph.validate(stitch([seen(0, "a.tif"), seen(100, "b.tif")]))
+    total = sum(d["length"] for *_, d in g.edges(data=True))
+    assert total == pytest.approx(300 + 60 + 60, abs=4)
+    assert all({"width_m", "highway", "source"} <= set(d) for *_, d in g.edges(data=True))
+    assert {d["source"] for *_, d in g.edges(data=True)} == {"a.tif", "b.tif"}
+
+
 # ---- QGIS ----
 
 LOOK = """

@@ -134,7 +134,10 @@ def fuse(g: nx.MultiGraph, node: Any) -> None:
             ]
         )
     )
-    out = one | dict(
+    longer = one if one["length"] >= two["length"] else two
+    seen = {name: longer[name] for name in _OF_LONGER if name in longer}
+    out = one | seen
+    out |= dict(
         geometry=line,
         length=float(line.length),
         level=max(one.get("level", 0), two.get("level", 0)),
@@ -149,6 +152,9 @@ def fuse(g: nx.MultiGraph, node: Any) -> None:
             )
     g.remove_node(node)
     g.add_edge(a, b, **out)
+
+
+_OF_LONGER = ("width_m", "lanes", "highway", "highway_confidence", "source")
 
 # %% ../../nbs/roads/stitch.ipynb #3539b97b
 def clipped(
