@@ -62,6 +62,44 @@ def move_lines(
         return lines
     return shapely.transform(lines, transformer(source, target).transform, interleaved=False)
 
+# %% ../../nbs/base/labels.ipynb #beff1d55
+def _cut_at_180(
+    lines: np.ndarray, tags: list[dict[str, Any]], problems: Counter
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Lines that cross the 180th meridian, cut there: those that jump from 179.9 to -179.9, and
+    those of a file that counts on, to 180.1."""
+    bounds = shapely.bounds(lines)
+    if not len(lines) or (np.abs(bounds[:, [1, 3]]) > 90).any():
+        return lines, tags
+    beyond = (np.abs(bounds[:, [0, 2]]) > 180).any(1)
+    if beyond.any() and (np.abs(bounds[:, [0, 2]]) > 270).any():
+        return lines, tags  # no longitudes
+    far = np.flatnonzero(beyond | (bounds[:, 2] - bounds[:, 0] > 180))
+    if not len(far):
+        return lines, tags
+    problems["lines across the 180th meridian or beyond, cut there"] += len(far)
+    parts = [[line] for line in lines]
+    for k in far:
+        whole = shapely.transform(
+            lines[k], lambda xy: np.c_[np.unwrap(xy[:, 0], period=360), xy[:, 1]]
+        )
+        parts[k] = _on_the_map(whole)
+    index = [k for k, found in enumerate(parts) for _ in found]
+    return np.array([line for p in parts for line in p], object), [dict(tags[k]) for k in index]
+
+
+def _on_the_map(line: LineString) -> list[LineString]:
+    "A line that leaves -180 to 180 degrees, as parts within."
+    found = []
+    for turn in (-360, 0, 360):
+        part = shapely.intersection(line, shapely.box(turn - 180, -90, turn + 180, 90))
+        found += [
+            shapely.transform(p, lambda xy, turn=turn: xy - (turn, 0))
+            for p in shapely.get_parts(part)
+            if p.geom_type == "LineString" and p.length > 0
+        ]
+    return found
+
 # %% ../../nbs/base/labels.ipynb #b99bea3f
 class Rows(NamedTuple):
     "Label lines without a table around them: what masks and graphs are made of."
@@ -118,44 +156,6 @@ def _parsed(path: Path, layer: str, names: tuple[tuple[str, str], ...] | None) -
             "Name the projected CRS in a `crs` member." if json_like else "Check its CRS.",
         )
     return _understood(moved, tags, names, problems)
-
-
-def _cut_at_180(
-    lines: np.ndarray, tags: list[dict[str, Any]], problems: Counter
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Lines that cross the 180th meridian, cut there: those that jump from 179.9 to -179.9, and
-    those of a file that counts on, to 180.1."""
-    bounds = shapely.bounds(lines)
-    if not len(lines) or (np.abs(bounds[:, [1, 3]]) > 90).any():
-        return lines, tags
-    beyond = (np.abs(bounds[:, [0, 2]]) > 180).any(1)
-    if beyond.any() and (np.abs(bounds[:, [0, 2]]) > 270).any():
-        return lines, tags  # no longitudes
-    far = np.flatnonzero(beyond | (bounds[:, 2] - bounds[:, 0] > 180))
-    if not len(far):
-        return lines, tags
-    problems["lines across the 180th meridian or beyond, cut there"] += len(far)
-    parts = [[line] for line in lines]
-    for k in far:
-        whole = shapely.transform(
-            lines[k], lambda xy: np.c_[np.unwrap(xy[:, 0], period=360), xy[:, 1]]
-        )
-        parts[k] = _on_the_map(whole)
-    index = [k for k, found in enumerate(parts) for _ in found]
-    return np.array([line for p in parts for line in p], object), [dict(tags[k]) for k in index]
-
-
-def _on_the_map(line: LineString) -> list[LineString]:
-    "A line that leaves -180 to 180 degrees, as parts within."
-    found = []
-    for turn in (-360, 0, 360):
-        part = shapely.intersection(line, shapely.box(turn - 180, -90, turn + 180, 90))
-        found += [
-            shapely.transform(p, lambda xy, turn=turn: xy - (turn, 0))
-            for p in shapely.get_parts(part)
-            if p.geom_type == "LineString" and p.length > 0
-        ]
-    return found
 
 
 def _check_lines(path: Path, n: int, problems: Counter) -> None:
