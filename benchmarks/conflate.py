@@ -2,13 +2,16 @@
 known.
 
     .venv/bin/python benchmarks/conflate.py [--shifts 0 2 5 10] [--noise 1.0] [--draws 3]
-        [--extracts ../shared/data/osm] [--out outputs/conflate]
+        [--extracts ../shared/data/osm] [--predicted outputs/corrections] [--out outputs/conflate]
 
 Generated cities: the true network, traced with errors of `--noise` metres at every 15 m and moved
 as a whole, is the prediction. The map is the same network with 12 % of its streets removed, up to
 12 % bulged 12 to 20 m out of place, all renamed, and straight streets invented where there are
 none. Streets that would land on another one are not moved: nobody could tell. Real extracts of
 OpenStreetMap have no imagery here: the extract itself is doctored and traced in the same way.
+With `--predicted outputs/corrections`, what `benchmarks/corrections.py` left, the prediction is
+that of the workspace's first member on a generated city that it has not seen, and the map is that
+city's truth, doctored.
 
 Precision and recall are shares of kilometres, all draws together. `shift` is the error of the
 estimated one.
@@ -58,15 +61,35 @@ def extract(path: Path) -> tuple[np.ndarray, list[dict], str]:
     return lines, [{"highway": "residential"}] * len(lines), crs
 
 
+def network_city(folder: Path) -> tuple[tuple[np.ndarray, list[dict], str], np.ndarray]:
+    "A city's truth, as `city`; and what a member saw of it."
+    files = sorted(folder.glob("predicted/*.geojson"))
+    truth = [next(folder.glob(f"city/**/geojson_roads_speed/*{p.stem.split('_')[-1]}.geojson"))
+             for p in files]  # fmt: skip
+    both = [[read_rows(p) for p in some] for some in (truth, files)]
+    lines = [np.concatenate([rows.lines for rows in some]) for some in both]
+    crs = crs_of(lines[0])
+    tags = [{"highway": text_of(t.get("highway"))} for rows in both[0] for t in rows.tags]
+    placed = [move_lines(some, "EPSG:4326", crs) for some in lines]
+    return (placed[0], tags, crs), placed[1]
+
+
 def one(
-    lines: np.ndarray, tags: list[dict], crs: str, shift_m: float, noise_m: float, seed: tuple
+    lines: np.ndarray,
+    tags: list[dict],
+    crs: str,
+    shift_m: float,
+    noise_m: float,
+    seed: tuple,
+    predicted: np.ndarray | None = None,
 ) -> tuple[Conflation, Doctored, dict]:
     "A doctored map beside a traced prediction: what was found, and how well."
     rng, began = np.random.default_rng(seed), time.process_time()
     wrong = doctored(lines, rng, tags=tags)
     turn = rng.uniform(0, 2 * np.pi)
     shift = shift_m * np.array([np.cos(turn), np.sin(turn)])
-    seen = shapely.transform(traced(lines, rng, noise_m), lambda xy: xy - shift)
+    own = traced(lines, rng, noise_m) if predicted is None else predicted
+    seen = shapely.transform(own, lambda xy: xy - shift)
     rows = [Rows(move_lines(some, crs, "EPSG:4326"), said, []) for some, said in
             ((seen, [{} for _ in seen]), (wrong.lines, wrong.tags))]  # fmt: skip
     area = shapely.box(*shapely.total_bounds(rows[0].lines)).buffer(0.001)
@@ -110,6 +133,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=1.0)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--extracts", default="../shared/data/osm")
+    parser.add_argument("--predicted", default="")
     parser.add_argument("--out", default="outputs/conflate")
     args = parser.parse_args()
     table = []
@@ -121,6 +145,11 @@ def main() -> None:
         ]
         table.append(row_of(f"{len(CITIES)} generated cities", shift, rows))
         print(pd.DataFrame(table[-1:]).round(3).to_string(index=False), flush=True)
+    if args.predicted:
+        place, seen = network_city(Path(args.predicted))
+        for shift in args.shifts:
+            rows = [one(*place, shift, 0.0, (d, 5), seen)[2] for d in range(args.draws)]
+            table.append(row_of("a member's own roads", shift, rows))
     files = [p for p in sorted(Path(args.extracts).glob("*")) if p.name.endswith(
         (".osm.pbf", ".osm.gz", ".graphml"))]  # fmt: skip
     for path in files:

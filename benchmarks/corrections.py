@@ -43,7 +43,7 @@ from spacenet5_nb.targets.label_weights import MEMBER, Weights, weights_json
 from spacenet5_nb.train import fit
 from spacenet5_nb.vectorize import vectorize
 
-ARMS = ("none", "mended", "equal", "two chips", "fresh")
+ARMS = ("none", "mended", "fresh", "equal", "two chips")
 GRID, CHIP_M = (2, 4), 200.0
 
 
@@ -129,9 +129,9 @@ def score_arm(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps:
     if path.is_file() and (old := json.loads(path.read_text()))["steps"] == steps:
         return old["rows"]
     began = time.process_time()
-    is_none = arm == "none"
-    member = find_members("world")[0] if is_none else train(run, chips, chosen, arm, steps)
-    own = replace(run, preset=load_preset("world")) if is_none else run
+    known = find_members("world")[0]
+    member = known if arm == "none" else train(run, chips, chosen, arm, steps)
+    own = replace(run, preset=load_preset("world"))  # roads are traced in one way for all
     rest = [k for k in range(len(chips)) if k not in chosen]
     rows = [
         {"arm": arm, "draw": str(chosen), "chip": c["chip"], **score_of(own, c, member)}

@@ -80,13 +80,13 @@ def _is_free(there: LineString, k: int, lines: np.ndarray, clear_m: float = 10.0
 def _invented(lines: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
     "Straight streets that are far from every other one for most of their length."
     low, high = (np.array(shapely.total_bounds(lines)[i : i + 2]) for i in (0, 2))
-    near, out = shapely.unary_union(shapely.buffer(lines, 30)), []
+    tree, out = shapely.STRtree(lines), []
     for _ in range(4000):
         at, turn = rng.uniform(low, high), rng.uniform(0, math.pi)
         line = LineString([at, at + 70 * np.array([math.cos(turn), math.sin(turn)])])
-        if not line.intersects(near):
+        is_far = not len(tree.query(line, "dwithin", 30))
+        if is_far and all(line.distance(other) > 30 for other in out):
             out.append(line)
-            near = near.union(line.buffer(30))
         if len(out) == n:
             break
     return np.array(out, object)
