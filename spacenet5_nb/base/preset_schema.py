@@ -225,7 +225,7 @@ class VectorizeConfig:
     # what decides which gaps are closed: the lengths and angles above, or a small model, which also
     # drops edges that it hardly believes (docs/connections.md)
     joins: Literal["rules", "learned"] = "rules"
-    connection_make: float = 0.3  # learned: a join is made from this confidence on
+    connection_make: float = 0.15  # learned: a join is made from this confidence on
     connection_keep: float = 0.1  # learned: an edge stays from this confidence on
     connection_keep_end: float = 0.4  # and a dead end from this
     faint_spur_m: float = 30.0  # a dead end that is hardly seen must be longer than this

@@ -90,7 +90,9 @@ def across(q: np.ndarray) -> dict[str, np.ndarray]:  # (n, 6, len(ASIDE_M)) prob
     "What the profiles say of each line."
     ridge = q[:, :, 3:8].max(2)
     above = q > ridge[:, :, None] / 2
-    right, left = (above[:, :, s].cumprod(2) @ _SHARE_M for s in (slice(5, None), slice(5, None, -1)))
+    right, left = (
+        above[:, :, s].cumprod(2) @ _SHARE_M for s in (slice(5, None), slice(5, None, -1))
+    )
     return {
         "off_ridge": (ridge - q[:, :, 5]).mean(1),
         "contrast": (q[:, :, 4:7].mean(2) - q[:, :, [0, 1, 9, 10]].mean(2)).mean(1),

@@ -362,7 +362,6 @@ def rays_to_border(ends: DeadEnds, frame: Frame, reach_m: float) -> list[tuple[i
     met = np.flatnonzero(~shapely.is_empty(hits)).tolist()
     return [(a, shapely.get_coordinates(hits[a])[0]) for a in met]
 
-
 # %% ../../nbs/roads/joins.ipynb #1ca50c52
 def choose_joins(g: nx.MultiGraph, ends: DeadEnds, joins: list[Join]) -> list[Join]:
     "The joins to make, cheapest first, none crossing a road or each other."

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,9 @@ def read_model(path: str | Path) -> ConnectionModel:
     except (OSError, ValueError, KeyError) as e:
         raise DataError(path, f"is no model of connections ({e})", cure) from e
     sizes = [len(EVIDENCE), *(w.shape[1] for w, _ in layers)]
-    fits = all(w.shape[0] == n and b.shape == w.shape[1:] for (w, b), n in zip(layers, sizes))
+    fits = all(
+        w.shape[0] == n and b.shape == w.shape[1:] for (w, b), n in zip(layers, sizes, strict=False)
+    )
     if names != EVIDENCE or not fits or sizes[-1] != 1 or len(model.mean) != len(EVIDENCE):
         raise DataError(path, "was trained on other evidence than is gathered here", cure)
     return model
@@ -53,7 +56,7 @@ def read_model(path: str | Path) -> ConnectionModel:
 @lru_cache(maxsize=1)
 def shipped_model() -> ConnectionModel:
     "The model that comes with the workspace."
-    return read_model(Path(__file__).parents[1] / "assets/connections.npz")
+    return read_model(Path(str(files("spacenet5_nb") / "assets/connections.npz")))
 
 
 def confidence(
