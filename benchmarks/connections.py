@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/connections.py predict A HELD_OUT/last.safetensors
     .venv/bin/python benchmarks/connections.py cities 11 FOLD_1 FOLD_3
     .venv/bin/python benchmarks/connections.py train --seeds 21 22
+    .venv/bin/python benchmarks/connections.py score
     .venv/bin/python benchmarks/connections.py score --on 11 12 13 14 15 16
     .venv/bin/python benchmarks/connections.py leave-out --seeds 21 22
     .venv/bin/python benchmarks/connections.py recall --on 11 12
@@ -57,7 +58,7 @@ from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import steps, vectorize
 
 NEAR_EDGE_M, NEAR_JOIN_M = 6.0, 7.0
-HIDDEN, EPOCHS, MODELS = 16, 60, 1
+HIDDEN, EPOCHS = 16, 60
 THRESHOLDS = ((0.5, 0.3), (0.4, 0.2), (0.3, 0.12))  # of the skeletons whose edges are learned from
 GROUPS = {
     "probability along": ("mean", "spread", "soft_minimum", "darker_half", "darkest_fifth"),
@@ -255,7 +256,7 @@ def place_of(chip):
     return "vegas" if chip["source"] in ("nine", "spacenet3_vegas") else chip["source"]
 
 
-def fitted(rows, without=(), seed=0):
+def fitted(rows, without=(), seed=0, epochs=EPOCHS):
     "A model of examples, without some kinds of evidence."
     import torch
 
@@ -272,8 +273,8 @@ def fitted(rows, without=(), seed=0):
     )
     batches = len(z) // 1024 + 1
     best = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.05)
-    rate = torch.optim.lr_scheduler.OneCycleLR(best, 0.02, total_steps=EPOCHS * batches)
-    for _ in range(EPOCHS):
+    rate = torch.optim.lr_scheduler.OneCycleLR(best, 0.02, total_steps=epochs * batches)
+    for _ in range(epochs):
         for part in torch.randperm(len(z)).chunk(batches):
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
                 net(z[part])[:, 0], y[part], weight[part]
@@ -342,7 +343,7 @@ def leave_out(a):
         for held in sorted(set(source)):
             mine, part = source == held, rows[source == held, :n].copy()
             part[:, [EVIDENCE.index(w) for w in without]] = 0
-            p[mine] = confidence(fitted(rows[~mine], without), part)
+            p[mine] = confidence(fitted(rows[~mine], without, epochs=EPOCHS // 3), part)
         q = quality(rows, p)
         out.append({"left out": name, **{k: q[k] for k in q if k.split()[1] in ("auc", "brier")}})
         print(out[-1], flush=True)
@@ -413,7 +414,7 @@ def score(a):
     rows, models = [], {}
     source, table, _ = gathered(a)
     options = dict(connection_make=a.make, connection_keep=a.keep, connection_keep_end=a.keep_end)
-    jobs = [(c, 0.0) for c in chips_of(a, a.real)]
+    jobs = [] if a.on else [(c, 0.0) for c in chips_of(a, a.real)]
     chips = [c for s in a.on for c in chips_of(a, f"city{s}")[:: a.every]]
     jobs += [(c, g) for g in (1.0, 0.5) for c in chips]
     for chip, gsd_m in jobs:
@@ -426,12 +427,13 @@ def score(a):
         base = chip | {"source": "cities"} if gsd_m else chip
         for who, model in (("selim_sef", "selim_sef"), ("rules", None), ("learned", models[place])):
             rows.append(scored(chip, who, made(base, opened, model, **options), opened[3]))
-    show(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    table.to_csv(a.out / f"scores-{'-'.join(map(str, a.on)) or a.real}.csv", index=False)
+    show(table)
 
 
 def show(rows):
     "A table of sources; differences of learned and rules with intervals over chips."
-    rows.to_csv("outputs/connections/scores.csv", index=False)
     for source, mine in rows.groupby("source", sort=False):
         print(f"{source}: {mine.chip.nunique()} chips")
         for who, part in mine.groupby("who", sort=False):
@@ -471,7 +473,7 @@ def main():
     ask.add_argument("--sources", nargs="*", default=[], help="predict: all tiles of these too")
     ask.add_argument("--real", default="A", help="set of real tiles")
     ask.add_argument("--seeds", type=int, nargs="*", default=[21, 22], help="cities to learn from")
-    ask.add_argument("--on", type=int, nargs="*", default=[11], help="cities to score")
+    ask.add_argument("--on", type=int, nargs="*", default=[], help="score, recall: these cities")
     ask.add_argument("--every", type=int, default=1, help="score: only every so-manieth city chip")
     ask.add_argument("--make", type=float, default=VectorizeConfig().connection_make)
     ask.add_argument("--keep", type=float, default=VectorizeConfig().connection_keep)
