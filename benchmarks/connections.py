@@ -361,8 +361,11 @@ def recall(a):
         g = network_of(probs, frame, base)
         ends = dead_ends(g, base.gap_heading_m, base.gap_tip_m)
         found = candidates(g, ends, probs[channels_of(probs).road], frame)
-        km = sum(shapely.LineString(d["pts"]).length for *_, d in g.edges(data=True)) / 1000
-        torn = torn_ends(ends, truth, asked)
+        lines = {
+            (u, v, k): shapely.LineString(d["pts"]) for u, v, k, d in g.edges(keys=True, data=True)
+        }
+        km = sum(line.length for line in lines.values()) / 1000
+        torn = torn_ends(ends, lines, asked)
         right = set()
         if found:
             ways, _, length = sample_lines([c.join.path for c in found])
@@ -376,13 +379,24 @@ def recall(a):
     print(total.round(3).to_string())
 
 
-def torn_ends(ends, truth, asked):
-    "Dead ends on a true road (within 4 m) that goes on for 12 m and more in their direction."
+def torn_ends(ends, edges, asked):
+    """Dead ends on a true road (within 4 m) that goes on in their direction and reaches another
+    traced road (within 4 m of it) on a true way of at most 45 m."""
     if not asked.tree or not len(ends.node):
         return set()
     ahead = ends.root[:, None] + ends.heading[:, None] * np.array([0.0, 6.0, 12.0])[None, :, None]
-    away = asked.tree.query(ahead.reshape(-1, 2))[0].reshape(-1, 3)
-    return set(np.flatnonzero((away <= 4).all(1)).tolist())
+    away, which = asked.tree.query(ahead.reshape(-1, 2))
+    away, which = away.reshape(-1, 3), which.reshape(-1, 3)
+    lines, out = shapely.STRtree(list(edges.values())), set()
+    names = list(edges)
+    for n in np.flatnonzero((away <= 4).all(1)).tolist():
+        back, on = dijkstra(asked.links, directed=False, indices=which[n, [0, 2]], limit=45.0)
+        there = shapely.points(asked.xy[np.isfinite(back) & (on < back)])
+        _, met = lines.query(there, predicate="dwithin", distance=4.0)
+        u, v, k = ends.edges[n]
+        if {names[m] for m in met.tolist()} - {(u, v, k), (v, u, k)}:
+            out.add(n)
+    return out
 
 
 def made(chip, opened, model, **options):
