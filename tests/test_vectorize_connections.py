@@ -57,7 +57,7 @@ def roads(stack, config=LEARNED):
     return graph.validate(vectorize(stack, **PLACE, config=config, channels=BEST), speeds=False)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_windows_equal_the_whole(tmp_path, seed):
     stack = stack_of(TOWN, noise=120, seed=seed)
     grid = raster.Grid(stack.shape[1:], PLACE["transform"], CRS.from_user_input(PLACE["crs"]))
