@@ -449,7 +449,7 @@ def score(a):
 def show(rows):
     "A table of sources; differences of learned and rules with intervals over chips."
     for source, mine in rows.groupby("source", sort=False):
-        print(f"{source}: {mine.chip.nunique()} chips")
+        print(f"{source}: {len(mine) // mine.who.nunique()} chips")
         for who, part in mine.groupby("who", sort=False):
             f1, precision, recall = world.f1_of(part)
             print(
