@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS"):
@@ -32,6 +33,7 @@ from skimage.morphology import skeletonize  # noqa: E402
 from spacenet5_nb import speed, vectorize  # noqa: E402
 from spacenet5_nb.base import kernels  # noqa: E402
 from spacenet5_nb.roads import skeleton  # noqa: E402
+from spacenet5_nb.roads.graph_edits import to_road_graph  # noqa: E402
 
 SHARED = Path(
     os.environ.get("SPACENET5_SHARED") or Path(__file__).resolve().parents[1] / "../shared"
@@ -76,7 +78,7 @@ def ours(
     for name, net in vectorize.steps(probs, frame, config, SELIM):
         g = net
         at.append((name, time.process_time() - start))
-    g = vectorize.finished(g)
+    g = to_road_graph(g)
     at.append(("graph", time.process_time() - start))
     speed.add_speeds(g, probs, **place, config=speeds)
     at.append(("speeds", time.process_time() - start))
@@ -112,6 +114,21 @@ def measured(
         name: float(np.median([dict(parts)[name] for _, parts in pairs])) for name, _ in pairs[0][1]
     }
     return float(np.median(base)), float(np.median(total)), float(np.median(total / base)), steps
+
+
+def beside_rules(
+    probs: np.ndarray, place: dict, config: VectorizeConfig, speeds: SpeedConfig, repeat: int
+) -> str:
+    "How many times as long `joins: learned` takes as `rules`, in turns."
+    ways = [replace(config, joins=joins) for joins in ("rules", "learned")]
+    for way in ways:
+        ours(probs, place, way, speeds)  # compiles
+    pairs = [
+        [sum(s for _, s in ours(probs, place, way, speeds)) for way in ways] for _ in range(repeat)
+    ]
+    rules, learned = np.median(pairs, axis=0)
+    ratio = np.median([b / a for a, b in pairs])
+    return f"rules {rules:.4f} s, learned {learned:.4f} s, {ratio:.2f} times"
 
 
 def write_raster(path: Path, probs: np.ndarray, place: dict, side: int) -> None:
@@ -182,6 +199,7 @@ def main() -> None:
     parser.add_argument(
         "--raster", type=int, default=0, help="also a raster of so many pixels a side, in windows"
     )
+    parser.add_argument("--joins", action="store_true", help="learned joins beside rules, too")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if not (SHARED / "reference/vectorize").is_dir():
@@ -201,6 +219,8 @@ def main() -> None:
             f"{', '.join(f'{k} {1000 * v:.1f}' for k, v in steps.items())}",
             flush=True,
         )
+        if options.joins:
+            print(f"{'':18} {beside_rules(probs, place, config, speeds, options.repeat)}")
     mean = np.mean([total[name] for name in found])
     print(
         f"16 times the mean chip: {16 * mean:.3f} s, the mosaic {total['mosaic of 16']:.3f} "

@@ -1,5 +1,6 @@
 """How good the vectorizer's graphs are: reference chips, more noisy masks of real labels, generated
-cities; APLS and crossings.
+cities; APLS and crossings. `best` closes gaps by rules, `learned` is `best` with `joins: learned`;
+networks' own outputs are scored by benchmarks/connections.py.
 
     .venv/bin/python benchmarks/vectorize_quality.py [--shared ../shared] [--seeds 2]
         [--cities 5] [--seed 3 5 8]
@@ -23,7 +24,7 @@ import shapely
 from affine import Affine
 
 from spacenet5_nb.apls import apls_both
-from spacenet5_nb.core import Channels
+from spacenet5_nb.core import Channels, VectorizeConfig
 from spacenet5_nb.roads.overpass_score import CrossingScore, score_crossings
 from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import vectorize
@@ -57,13 +58,18 @@ def both(truth, proposal) -> list[float]:
     return [s.score or 0.0 for s in apls_both(truth, proposal)]
 
 
+OURS = ("selim_sef", "best", "learned")
+
+
 def roads_of(probs, place: dict, config: str, channels: Channels = Channels.selim_sef()):
+    speed = "best" if config == "learned" else config
+    config = VectorizeConfig(joins="learned") if config == "learned" else config
     g = vectorize(probs, config=config, channels=channels, **place)
-    return add_speeds(g, probs, config=config, channels=channels, **place)
+    return add_speeds(g, probs, config=speed, channels=channels, **place)
 
 
 def reference_chips(folder: Path) -> pd.DataFrame:
-    "The four chips whose graphs the original left: its own, and both presets'."
+    "The four chips whose graphs the original left: its own, and ours."
     places, out = json.loads((folder / "reference.json").read_text()), []
     for name in CHIPS:
         full = f"AOI_2_Vegas_{name}"
@@ -82,7 +88,7 @@ def reference_chips(folder: Path) -> pd.DataFrame:
         )
         for who, g in (
             ("original", stored),
-            *((c, roads_of(probs, place, c)) for c in ("selim_sef", "best")),
+            *((c, roads_of(probs, place, c)) for c in OURS),
         ):
             out.append((name, who, *both(truth, g)))
     return pd.DataFrame(out, columns=["chip", "graph", "length", "time"])
@@ -157,10 +163,10 @@ def label_masks(
 
 
 def noisy_labels(shared: Path, seeds: int) -> pd.DataFrame:
-    "Both presets on noisy masks of all real labels."
+    "Ours on noisy masks of all real labels."
     out = []
     for name, probs, place, labels in label_masks(shared, seeds):
-        for who in ("selim_sef", "best"):
+        for who in OURS:
             g = roads_of(probs, place, who)
             out.append((name, who, *both(graph.from_labels(labels, crs=g.graph["crs"]), g)))
     return pd.DataFrame(out, columns=["chip", "graph", "length", "time"])
@@ -186,12 +192,12 @@ def city_chips(
 
 
 def score_cities(
-    gsd_m: float, channels: Channels, seed: int = 3, cities: int = 5
+    gsd_m: float, channels: Channels, seed: int = 3, cities: int = 5, config: str = "best"
 ) -> tuple[float, float, CrossingScore]:
     "Mean APLS by length and by time, and the crossings."
     scores, crossings = [], CrossingScore(0, 0, 0, 0)
     for _, mask, place, labels in city_chips(gsd_m, seed, channels, cities):
-        g = roads_of(mask, place, "best", channels)
+        g = roads_of(mask, place, config, channels)
         truth = graph.from_labels(labels, crs=g.graph["crs"])
         crossings = crossings + score_crossings(truth, g)
         if truth.number_of_edges():
@@ -206,10 +212,12 @@ def show(table: pd.DataFrame, title: str) -> None:
         f"\n{title}\n{wide.to_string()}\nmean\n{wide.mean().round(4).unstack(0).to_string()}",
         flush=True,
     )
-    if {"best", "selim_sef"} <= set(table["graph"]):
-        difference = wide.xs("best", axis=1, level=1) - wide.xs("selim_sef", axis=1, level=1)
+    for ours, other in (("best", "selim_sef"), ("learned", "best")):
+        if not {ours, other} <= set(table["graph"]):
+            continue
+        difference = wide.xs(ours, axis=1, level=1) - wide.xs(other, axis=1, level=1)
         print(
-            f"best minus selim_sef over {len(wide)} chips: worst "
+            f"{ours} minus {other} over {len(wide)} chips: worst "
             f"{difference.min().round(3).to_dict()}, worse than 0.01 on "
             f"{(difference < -0.01).sum().to_dict()}"
         )
@@ -222,6 +230,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=2, help="noisy masks per label file")
     parser.add_argument("--cities", type=int, default=5, help="generated cities, nine chips each")
+    parser.add_argument("--joins", choices=("rules", "learned"), default="rules", help="of cities")
     parser.add_argument("--seed", type=int, nargs="+", default=[3], help="of the generated cities")
     options = parser.parse_args()
     if (options.shared / "reference/vectorize").is_dir():
@@ -236,7 +245,8 @@ def main() -> None:
                 ("crossing channel", Channels.best()),
                 ("junction channel", Channels.selim_sef()),
             ):
-                length, time, c = score_cities(gsd_m, channels, seed, cities=options.cities)
+                config = "learned" if options.joins == "learned" else "best"
+                length, time, c = score_cities(gsd_m, channels, seed, options.cities, config)
                 print(
                     f"seed {seed}, {gsd_m} m, {name}: APLS_length {length:.4f} (asked "
                     f"{wanted}), APLS_time {time:.4f}; overpasses kept apart "

@@ -34,6 +34,7 @@ from spacenet5_nb.roads.graph_edits import (
     to_road_graph,
 )
 from .roads.joins import close_gaps
+from .roads.learned_joins import connect
 from .roads.published_settings import NAMED
 from .roads.road_attributes import describe_roads
 from .roads.run_files import read_probs
@@ -106,7 +107,10 @@ def steps(
     if config.merge_m > 0:
         yield "close nodes", merge_close_nodes(g, config.merge_m)
     yield "pieces", prune_components(g, config.min_piece_m)
-    yield "gaps", merge_chains(close_gaps(g, road, frame, config))
+    if config.joins == "learned":
+        yield "connections", connect(g, probs, frame, channels, config)
+    else:
+        yield "gaps", merge_chains(close_gaps(g, road, frame, config))
     if config.faint_spur_m > 0:
         yield "faint spurs", remove_faint_spurs(g, road, frame, config)
     yield "spurs", remove_spurs(g, config.min_spur_m, config.min_border_spur_m)

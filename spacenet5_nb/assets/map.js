@@ -38,6 +38,7 @@ function facts(data, layer, i) {
   const s = layer.spec, kph = s.speed[i], units = data.unit === "mph" ? ["mph", "km/h"] : ["km/h", "mph"];
   const rows = [["Length", fixed(s.length[i], 0) + " m"], ["Travel time", duration(s.time[i])]];
   if (s.confidence[i] !== null) rows.push(["Confidence", Math.round(s.confidence[i] * 100) + " %"]);
+  if (s.connection[i] !== null) rows.push(["Connection", "one road, " + Math.round(s.connection[i] * 100) + " %"]);
   const kind = layer.text("kind", i), sure = s.kind_confidence[i];   // a label's is known, a predicted road's an estimate
   if (kind) rows.push(["Class", sure === null ? kind : kind + ", estimate (" + Math.round(sure * 100) + " %)"]);
   else if (kph !== null) rows.push(["Speed class", data.units[data.unit].labels[layer.cls[i]] + " " + data.unit]);

@@ -222,6 +222,12 @@ class VectorizeConfig:
     gap_longest_m: float = 45.0  # but no longer than this
     gap_heading_m: float = 15.0  # metres of a road that tell where its end points
     gap_tip_m: float = 2.0  # metres of its tip that thinning has bent
+    # what decides which gaps are closed: the lengths and angles above, or a small model, which also
+    # drops edges that it hardly believes (docs/connections.md)
+    joins: Literal["rules", "learned"] = "rules"
+    connection_make: float = 0.15  # learned: a join is made from this confidence on
+    connection_keep: float = 0.1  # learned: an edge stays from this confidence on
+    connection_keep_end: float = 0.4  # and a dead end from this
     faint_spur_m: float = 30.0  # a dead end that is hardly seen must be longer than this
     split_crossings: bool = True  # roads that pass over each other share no node
     # from this value of the crossing channel on, roads pass over each other; where there is no such

@@ -50,6 +50,7 @@ _NUMBERS = (
     "width_m",
     "lanes",
     "highway_confidence",
+    "connection_confidence",
 )
 
 
@@ -63,7 +64,8 @@ def road_frame(
     chips never share one.
 
     Returns: EPSG:4326; chip, city, name, kind, bridge, source, speed_kph, length (m), travel_time
-    (s), speed_confidence, level, width_m, lanes, highway_confidence, u, v (node numbers)."""
+    (s), speed_confidence, level, width_m, lanes, highway_confidence, connection_confidence, u, v
+    (node numbers)."""
     if isinstance(g, Mapping):
         frames = [road_frame(v, k) for k, v in g.items()]
     elif isinstance(g, nx.Graph):
@@ -429,6 +431,7 @@ def road_layer(
         "width": number("width_m", 1),
         "lanes": number("lanes", 0),
         "kind_confidence": number("highway_confidence", 2),
+        "connection": number("connection_confidence", 2),
         **{text: _texts_once(roads[text]) for text in _TEXTS},
         "u": roads.u.tolist(),
         "v": roads.v.tolist(),

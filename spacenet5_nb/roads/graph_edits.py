@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['points_from', 'length_of', 'as_lines', 'add_line', 'add_point', 'copy_network', 'make_network', 'merge_chains',
-           'remove_spurs', 'remove_loops', 'prune_components', 'cut_edge', 'interpolate', 'interpolate_all',
-           'substring', 'smooth_points', 'smooth_network', 'simplify_network', 'merge_close_nodes', 'contract',
-           'to_road_graph', 'draw_lines']
+__all__ = ['points_from', 'length_of', 'as_lines', 'add_line', 'least_sure', 'add_point', 'copy_network', 'make_network',
+           'merge_chains', 'remove_spurs', 'remove_loops', 'prune_components', 'cut_edge', 'interpolate',
+           'interpolate_all', 'substring', 'smooth_points', 'smooth_network', 'simplify_network', 'merge_close_nodes',
+           'contract', 'to_road_graph', 'draw_lines']
 
 # %% ../../nbs/roads/graph_edits.ipynb #0e205dd5
 def points_from(g: nx.MultiGraph, u: Hashable, v: Hashable, k: int) -> np.ndarray:
@@ -52,11 +52,24 @@ def as_lines(pts: list[np.ndarray]) -> np.ndarray:
     )
 
 
-def add_line(g: nx.MultiGraph, u: Hashable, v: Hashable, pts: np.ndarray, level: int = 0) -> None:
+def add_line(
+    g: nx.MultiGraph,
+    u: Hashable,
+    v: Hashable,
+    pts: np.ndarray,
+    level: int = 0,
+    *,
+    sure: float | None = None,  # confidence that it is one road, 0-1; None: nobody asked
+) -> None:
     "Add an edge whose ends are pinned to its nodes' positions."
     pts = np.array(pts, float)
     pts[0], pts[-1] = g.nodes[u]["xy"], g.nodes[v]["xy"]
-    g.add_edge(u, v, pts=pts, level=level)
+    g.add_edge(u, v, pts=pts, level=level, **({} if sure is None else {"sure": sure}))
+
+
+def least_sure(*edges: dict) -> float | None:
+    "The confidence of a road made of several edges: that of the least sure one."
+    return min((d["sure"] for d in edges if "sure" in d), default=None)
 
 
 def add_point(g: nx.MultiGraph, xy: np.ndarray) -> int:
@@ -113,9 +126,10 @@ def merge_chains(
             continue  # a ring's own node
         (_, a, ka), (_, b, kb) = at
         pts = np.vstack([points_from(g, n, a, ka)[::-1], points_from(g, n, b, kb)[1:]])
-        level = max(g.edges[n, a, ka]["level"], g.edges[n, b, kb]["level"])
+        one, two = g.edges[n, a, ka], g.edges[n, b, kb]
+        level, sure = max(one["level"], two["level"]), least_sure(one, two)
         g.remove_node(n)
-        add_line(g, a, b, pts, level)
+        add_line(g, a, b, pts, level, sure=sure)
     return g
 
 # %% ../../nbs/roads/graph_edits.ipynb #6765f4ea
@@ -190,7 +204,7 @@ def cut_edge(
 ) -> list[Hashable]:  # the node of each cut
     "Split an edge at the given places."
     u, v, k = edge
-    pts, level = g.edges[edge]["pts"], g.edges[edge]["level"]
+    pts, level, sure = (g.edges[edge].get(k) for k in ("pts", "level", "sure"))
     if not (pts[0] == g.nodes[u]["xy"]).all():
         u, v = v, u
     total, where = length_of(pts), list(along_m)
@@ -203,7 +217,7 @@ def cut_edge(
     if len(made) > 2:
         g.remove_edge(*edge)
         for (s0, a), (s1, b) in zip(made, made[1:], strict=False):
-            add_line(g, a, b, substring(pts, s0, s1), level)
+            add_line(g, a, b, substring(pts, s0, s1), level, sure=sure)
     positions = np.array([s for s, _ in made])
     return [made[int(abs(positions - s).argmin())][1] for s in where]
 
@@ -339,8 +353,10 @@ def to_road_graph(
     for u, v, d in g.edges(data=True):
         line = shapely.LineString(d["pts"])
         if line.length > 0.01:
+            sure = {"connection_confidence": d["sure"]} if "sure" in d else {}
+            level = int(d["level"])
             out.add_edge(
-                number[u], number[v], geometry=line, length=line.length, level=int(d["level"])
+                number[u], number[v], geometry=line, length=line.length, level=level, **sure
             )
     out.remove_nodes_from([n for n in list(out) if out.degree(n) == 0])
     return out

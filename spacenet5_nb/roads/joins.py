@@ -5,6 +5,8 @@
 # %% ../../nbs/roads/joins.ipynb #2f670fad
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 import networkx as nx
@@ -28,7 +30,8 @@ from .skeleton import Frame, read_at
 # %% auto #0
 __all__ = ['WAY', 'CURVE_COST', 'MURK', 'OWN_M', 'CROSSING_M', 'WHOLE', 'ACROSS_M', 'SIDE_REACH', 'DeadEnds', 'dead_ends', 'unit',
            'angles', 'straight_ways', 'curved_ways', 'seen_on', 'Join', 'cost_of', 'allowed_m', 'end_joins',
-           'side_joins', 'is_torn', 'border_joins', 'choose_joins', 'close_gaps']
+           'too_short', 'side_joins', 'is_torn', 'in_cones', 'at_crossing', 'border_joins', 'rays_to_border',
+           'choose_joins', 'close_gaps', 'make_joins']
 
 # %% ../../nbs/roads/joins.ipynb #bb152863
 class DeadEnds(NamedTuple):
@@ -175,7 +178,7 @@ def end_joins(
         bend <= config.gap_angle_deg, max(config.gap_aligned_m, config.gap_m), config.gap_m
     )
     good = np.flatnonzero(gap <= allowed_m(free, best, config))
-    good = good[~_too_short(ends, i[good], j[good], gap[good])]
+    good = good[~too_short(ends, i[good], j[good], gap[good])]
     cost = cost_of(gap, bend, best)
     return [
         Join(
@@ -190,7 +193,7 @@ def end_joins(
     ]
 
 
-def _too_short(ends: DeadEnds, i: np.ndarray, j: np.ndarray, gap: np.ndarray) -> np.ndarray:
+def too_short(ends: DeadEnds, i: np.ndarray, j: np.ndarray, gap: np.ndarray) -> np.ndarray:
     "Whether two ends belong to one piece that a join would close into a tiny ring."
     same = np.array(
         [
@@ -215,7 +218,9 @@ def side_joins(
         return []
     lines = as_lines([d["pts"] for *_, d in g.edges(data=True)])
     tree = shapely.STRtree(lines)
-    a, b, xy = _met(ends, edges, tree, config)
+    reach = SIDE_REACH * config.gap_side_m if config.gap_seen_m else config.gap_side_m
+    reach += 0 if config.gap_seen_m else config.gap_tip_m
+    a, b, xy = in_cones(ends, edges, tree, reach, config.gap_angle_deg)
     if not len(a):
         return []
     way, seen = unit(xy - ends.root[a]), seen_on(straight_ways(ends.root[a], xy), band, frame)
@@ -233,7 +238,7 @@ def side_joins(
             config,
         )
     )
-    good = good[~_at_crossing(tree, b[good], xy[good])]
+    good = good[~at_crossing(tree, b[good], xy[good])]
     cost, along = (
         1.2 * cost_of(gap, angles(ends.heading[a], way), seen)[good],
         shapely.line_locate_point(lines[b[good]], shapely.points(xy[good])),
@@ -262,17 +267,15 @@ def is_torn(xy: np.ndarray, way: np.ndarray, band: np.ndarray, frame: Frame) -> 
     return abs(width[0] - width[1]) > max(0.8, 1.2 * frame.gsd_m)
 
 
-def _met(
-    ends: DeadEnds, edges: list[tuple], tree: shapely.STRtree, config: VectorizeConfig
+def in_cones(
+    ends: DeadEnds,
+    edges: list[tuple],
+    tree: shapely.STRtree,  # of the edges' lines
+    reach_m: float,
+    angle_deg: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "End, edge and place for each edge that lies in an end's cone."
-    cones = _cones(
-        ends,
-        SIDE_REACH * config.gap_side_m
-        if config.gap_seen_m
-        else config.gap_side_m + config.gap_tip_m,
-        config.gap_angle_deg,
-    )
+    cones = _cones(ends, reach_m, angle_deg)
     a, b = tree.query(cones, predicate="intersects")
     met = tree.geometries[b]
     for n, (end, edge) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
@@ -291,7 +294,7 @@ def _both_names(edge: tuple) -> tuple[tuple, tuple]:
 SIDE_REACH = 2.0  # a road is looked for so many times as far as it may be met unseen
 
 
-def _at_crossing(tree: shapely.STRtree, b: np.ndarray, xy: np.ndarray) -> np.ndarray:
+def at_crossing(tree: shapely.STRtree, b: np.ndarray, xy: np.ndarray) -> np.ndarray:
     "Whether a place lies where its edge passes another without meeting it."
     near = shapely.buffer(shapely.points(xy), CROSSING_M)
     n, other = tree.query(near, predicate="intersects")
@@ -333,18 +336,10 @@ def border_joins(
     "Dead ends that point at the raster's border."
     if config.gap_border_m <= 0 or not len(ends.node):
         return []
-    h, w = np.array(frame.shape) - 0.5
-    border = shapely.LinearRing(
-        frame.to_metres(np.array([[-0.5, -0.5], [-0.5, w], [h, w], [h, -0.5]]))
-    )
-    rays = shapely.linestrings(
-        np.stack([ends.root, ends.root + ends.heading * SIDE_REACH * config.gap_side_m], axis=1)
-    )
-    hits = shapely.intersection(rays, border)
-    a = np.flatnonzero(~shapely.is_empty(hits))
-    if not len(a):
+    met = rays_to_border(ends, frame, SIDE_REACH * config.gap_side_m)
+    if not met:
         return []
-    xy = np.array([shapely.get_coordinates(hit)[0] for hit in hits[a]])
+    a, xy = (np.array(x) for x in zip(*met, strict=True))
     gap, seen = (
         np.hypot(*(xy - ends.root[a]).T),
         seen_on(straight_ways(ends.root[a], xy), band, frame),
@@ -354,6 +349,18 @@ def border_joins(
         Join(1.5 * float(gap[n]), int(a[n]), -1, None, 0.0, np.stack([ends.root[a[n]], xy[n]]))
         for n in np.flatnonzero(good)
     ]
+
+
+def rays_to_border(ends: DeadEnds, frame: Frame, reach_m: float) -> list[tuple[int, np.ndarray]]:
+    "The dead ends that point at the raster's border, and where they would meet it."
+    h, w = np.array(frame.shape) - 0.5
+    border = shapely.LinearRing(
+        frame.to_metres(np.array([[-0.5, -0.5], [-0.5, w], [h, w], [h, -0.5]]))
+    )
+    rays = shapely.linestrings(np.stack([ends.root, ends.root + ends.heading * reach_m], axis=1))
+    hits = shapely.intersection(rays, border)
+    met = np.flatnonzero(~shapely.is_empty(hits)).tolist()
+    return [(a, shapely.get_coordinates(hits[a])[0]) for a in met]
 
 # %% ../../nbs/roads/joins.ipynb #1ca50c52
 def choose_joins(g: nx.MultiGraph, ends: DeadEnds, joins: list[Join]) -> list[Join]:
@@ -447,14 +454,25 @@ def _close_once(
         + border_joins(ends, band, frame, config)
     )
     chosen = choose_joins(g, ends, joins)
+    make_joins(g, ends, chosen, config.gap_tip_m)
+    return chosen
+
+
+def make_joins(
+    g: nx.MultiGraph,
+    ends: DeadEnds,
+    chosen: list[Join],  # of `choose_joins`
+    tip_m: float,  # metres of a dead end's tip that go
+    sure: Iterable[float | None] = repeat(None),  # confidence of each, 0-1
+) -> None:
+    "Draw joins into a network."
     arrivals = _arrivals(g, ends, chosen)
     for n in {int(ends.node[e]) for j in chosen for e in (j.start, j.stop) if e >= 0}:
-        _cut_tip(g, n, config.gap_tip_m)
-    for join, there in zip(chosen, arrivals, strict=True):
+        _cut_tip(g, n, tip_m)
+    for join, there, s in zip(chosen, arrivals, sure, strict=False):
         here = int(ends.node[join.start])
         if here != there:
-            add_line(g, here, there, join.path)
-    return chosen
+            add_line(g, here, there, join.path, sure=s)
 
 
 def _arrivals(g: nx.MultiGraph, ends: DeadEnds, chosen: list[Join]) -> list[int]:

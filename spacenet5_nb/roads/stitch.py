@@ -142,6 +142,9 @@ def fuse(g: nx.MultiGraph, node: Any) -> None:
         length=float(line.length),
         level=max(one.get("level", 0), two.get("level", 0)),
     )
+    seen = [d["connection_confidence"] for d in (one, two) if "connection_confidence" in d]
+    if seen:
+        out["connection_confidence"] = min(seen)
     if "travel_time" in one and "travel_time" in two:
         share = one["length"] / max(one["length"] + two["length"], 1e-9)
         out["speed_kph"] = 1 / (share / one["speed_kph"] + (1 - share) / two["speed_kph"])

@@ -296,7 +296,8 @@ def finish_roads(g: nx.MultiGraph, frame: Frame, config: VectorizeConfig) -> nx.
             else (v, u)
         )
         pts[0], pts[-1] = net.nodes[start]["xy"], net.nodes[stop]["xy"]
-        net.add_edge(u, v, pts=pts, level=d["level"])
+        sure = {"sure": s} if (s := d.get("connection_confidence")) is not None else {}
+        net.add_edge(u, v, pts=pts, level=d["level"], **sure)
     return to_road_graph(
         simplify_network(prune_components(net, config.min_component_m), config.simplify_m)
     )

@@ -1,0 +1,502 @@
+"""The small model of `roads/learned_joins`: trained, scored and taken apart.
+
+    .venv/bin/python benchmarks/connections.py predict A HELD_OUT/last.safetensors
+    .venv/bin/python benchmarks/connections.py cities 11 FOLD_1 FOLD_3
+    .venv/bin/python benchmarks/connections.py train --seeds 21 22
+    .venv/bin/python benchmarks/connections.py score
+    .venv/bin/python benchmarks/connections.py score --on 11 12 13 14 15 16
+    .venv/bin/python benchmarks/connections.py leave-out --seeds 21 22
+    .venv/bin/python benchmarks/connections.py recall --on 11 12
+
+`predict` writes what a network makes of real tiles that it did not see (folds 0 and 1 of
+benchmarks/world.py, and nine Las Vegas chips, which the shipped model does not see either) into a
+set of that name; `cities` does it for a generated world of that seed, which no member was trained
+on. `train` learns from the set `--real` and from cities of `--seeds`, and writes the file that the
+package ships. `score` compares `joins: rules` and `learned` on networks' outputs: cities of `--on`
+with a model of all examples, which are of other seeds; real tiles with a model that saw nothing of
+their source. `leave-out` retrains without one group of evidence at a time and says what that costs
+on sources left out. `recall` counts proposals a km of road, and of the dead ends whose true road
+goes on to another traced road within 45 m, those that have a right proposal.
+
+Truth: an edge is road by the share of it within 6 m of a true road; a join is right where a true
+route of about its length runs within 7 m of it. Labels of real tiles have no speeds, so their
+APLS_time says nothing but for the nine chips.
+"""
+
+import argparse
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from spacenet5_nb import demo, graph, raster  # isort: skip
+import numpy as np
+import pandas as pd
+import shapely
+import world
+from affine import Affine
+from scipy import stats
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import cKDTree
+
+from spacenet5_nb.apls import apls_both
+from spacenet5_nb.core import Channels, DataError, VectorizeConfig, load_preset, write_json
+from spacenet5_nb.explore import find_chips
+from spacenet5_nb.roads.connection_candidates import candidates, join_evidence
+from spacenet5_nb.roads.connection_evidence import (
+    EVIDENCE,
+    PLACES,
+    as_table,
+    edge_evidence,
+    sample_lines,
+)
+from spacenet5_nb.roads.joins import dead_ends
+from spacenet5_nb.roads.learned_joins import ConnectionModel, confidence, read_model
+from spacenet5_nb.roads.skeleton import make_frame
+from spacenet5_nb.speed import add_speeds
+from spacenet5_nb.vectorize import steps, vectorize
+
+NEAR_EDGE_M, NEAR_JOIN_M = 6.0, 7.0
+HIDDEN, EPOCHS = 16, 60
+THRESHOLDS = ((0.5, 0.3), (0.4, 0.2), (0.3, 0.12))  # of the skeletons whose edges are learned from
+GROUPS = {
+    "probability along": ("mean", "spread", "soft_minimum", "darker_half", "darkest_fifth"),
+    "faint stretch": ("faint_share", "faint_m"),
+    "its ends": ("weaker_end", "stronger_end"),
+    "width and profile": EVIDENCE[10:16],
+    "length and bend": ("length", "detour_of_line", "turn", "bend_from", "bend_to"),
+    "what lies around": ("road_around", "murk_around"),
+    "speed bins": ("speeds_of_ends", "speed_of_middle"),
+    "junction and crossing": EVIDENCE[22:26],
+    "roads it connects": ("weaker_next", "stronger_next", "weaker_degree", "stronger_degree"),
+    "parallel": ("parallel", "beside_middle"),
+    "piece and own road": ("piece", "own_road"),
+    "way without it": ("way_without",),
+}
+
+
+def channels_of(probs):
+    "Members of the demo see no crossings, those of `world` do."
+    return Channels.best() if len(probs) == 13 else Channels.selim_sef()
+
+
+def keep(folder, name, probs, grid, **about):
+    "Write one chip's probabilities and what they are of."
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{name}.npy", probs)
+    place = dict(transform=list(grid.transform)[:6], crs=grid.crs.to_string())
+    write_json(folder / f"{name}.json", dict(name=name, **place, **about))
+
+
+def predict(a):
+    "What a network makes of real tiles that it did not see."
+    from spacenet5_nb import ensemble
+
+    preset, name, out = load_preset("world"), a.words[0], a.out / "probs" / a.words[0]
+    opened = ensemble.open_members(a.words[1:], device="cpu")
+    tiles = world.open_tiles(a.data, a.world)
+    tiles = tiles[tiles.part.isin([0, 1]) | tiles.city.isin(a.sources)]
+    nine = find_chips(a.nine, n_bands=3, chip_m=0).assign(city="nine")
+    for row in pd.concat([tiles, nine]).itertuples():
+        if not (out / f"{row.chip}.json").exists():
+            probs = ensemble.predict(
+                opened, row.image, tta=preset.ensemble.tta, device="cpu", as_bytes=True
+            )
+            grid = raster.target_grid(raster.grid_of(row.image), preset.data.gsd_m)
+            about = dict(source=row.city, label=str(row.label), image=str(row.image), set=name)
+            keep(out, row.chip, probs, grid, **about)
+
+
+def cities(a):
+    "What members make of a generated world of another seed."
+    from spacenet5_nb import ensemble
+
+    seed, name = int(a.words[0]), f"city{a.words[0]}"
+    members = [m for w in a.words[1:] for m in sorted(Path(w).glob("last.safetensors"))]
+    opened = ensemble.open_members(members, device="cpu")
+    root = demo.make_demo(a.out / "cities" / str(seed), seed=seed, grid=(3, 3), workers=1)
+    for row in find_chips(root, n_bands=3, chip_m=0).itertuples():
+        if row.label and not (a.out / "probs" / name / f"{row.chip}.json").exists():
+            probs = ensemble.predict(opened, row.image, tta="none", device="cpu", as_bytes=True)
+            grid = raster.target_grid(raster.grid_of(row.image), 1.0)
+            about = dict(source="cities", label=str(row.label), image=str(row.image), set=name)
+            keep(a.out / "probs" / name, row.chip, probs, grid, **about)
+
+
+def chips_of(a, name):
+    "The chips of a set."
+    found = sorted((a.out / "probs" / name).glob("*.json"))
+    if not found:
+        raise DataError(name, "has no predictions", "Make them: predict, or cities.")
+    chips = [json.loads(f.read_text()) | {"file": str(f.with_suffix(".npy"))} for f in found]
+    return [c | {"source": "cities"} if name.startswith("city") else c for c in chips]
+
+
+def opened_chip(chip, gsd_m=0.0):
+    "Probabilities, their place and frame, and the truth."
+    probs, transform = np.load(chip["file"]), Affine(*chip["transform"])
+    if gsd_m:
+        crs = raster.CRS.from_string(chip["crs"])
+        grid = raster.Grid(probs.shape[1:], transform, crs)
+        fine = raster.target_grid(grid, gsd_m)
+        probs, _ = raster.resample(probs, np.ones(grid.shape, bool), grid, fine)
+        transform = fine.transform
+    place = dict(transform=transform, crs=chip["crs"])
+    frame = make_frame(probs.shape[1:], **place)
+    truth = graph.from_labels(chip["label"], crs=frame.target)
+    if chip["source"] not in ("nine", "cities"):
+        _, valid = raster.read_valid(chip["image"], 3)
+        truth = world.cut(truth, raster.grid_of(chip["image"]), valid)
+    return probs, place, frame, truth
+
+
+def config_of(chip):
+    "The preset that its kind of chip is vectorized with."
+    return VectorizeConfig() if chip["source"] == "cities" else load_preset("world").vectorize
+
+
+class Truth:
+    "True roads as points 2.5 m apart, to ask whether lines lie on them."
+
+    def __init__(self, truth):
+        xy, links, number = [], [], {}
+
+        def add(p, node=None):
+            if node is None or node not in number:
+                xy.append(p)
+                if node is not None:
+                    number[node] = len(xy) - 1
+                return len(xy) - 1
+            return number[node]
+
+        for u, v, d in truth.edges(data=True):
+            pts = shapely.get_coordinates(shapely.segmentize(d["geometry"], 2.5))
+            start = np.array((truth.nodes[u]["x"], truth.nodes[u]["y"]))
+            if np.hypot(*(pts[0] - start)) > np.hypot(*(pts[-1] - start)):
+                pts = pts[::-1]
+            at = [add(pts[0], u), *(add(p) for p in pts[1:-1]), add(pts[-1], v)]
+            links += list(zip(at, at[1:], strict=False))
+        self.xy, at = np.array(xy).reshape(-1, 2), np.array(links, int).reshape(-1, 2)
+        step = np.maximum(np.hypot(*(self.xy[at[:, 0]] - self.xy[at[:, 1]]).T), 1e-3)
+        self.links = csr_matrix((step, (at[:, 0], at[:, 1])), (len(xy), len(xy)))
+        self.tree = cKDTree(self.xy) if len(xy) else None
+
+    def near(self, ways):
+        "How far each place lies from the next true one, and which that is."
+        away, which = self.tree.query(ways.reshape(-1, 2))
+        return away.reshape(-1, PLACES), which.reshape(-1, PLACES)
+
+    def cover(self, ways):
+        "The share of each line that lies on true roads."
+        return (self.near(ways)[0] <= NEAR_EDGE_M).mean(1) if self.tree else np.zeros(len(ways))
+
+    def is_route(self, ways, length):
+        "1 where a true route of about that length exists there."
+        if not self.tree or not len(ways):
+            return np.zeros(len(ways))
+        away, which = self.near(ways)
+        starts, row = np.unique(which[:, 0], return_inverse=True)
+        metres = dijkstra(self.links, directed=False, indices=starts, limit=120.0)
+        route = metres[row, which[:, -1]]
+        there = (away <= NEAR_JOIN_M).mean(1) >= 0.85
+        there &= (away[:, [0, -1]] <= NEAR_JOIN_M + 1).all(1)
+        return (there & (route <= 1.25 * length + 8) & (route >= 0.6 * length - 8)).astype(float)
+
+
+def network_of(probs, frame, config):
+    "The network before anything is joined."
+    for name, g in steps(probs, frame, config, channels_of(probs)):
+        if name == "pieces":
+            return g
+
+
+def examples(chip):
+    "Evidence, truth, weight and whether it is a join, of one chip's edges and proposed joins."
+    probs, _, frame, truth = opened_chip(chip)
+    truth, base, channels, out = Truth(truth), config_of(chip), channels_of(probs), []
+    nets = [
+        network_of(probs, frame, replace(base, threshold=t, low_threshold=low))
+        for t, low in THRESHOLDS
+    ]
+    for g in nets:
+        if g.number_of_edges():
+            ways, _, length = sample_lines([d["pts"] for *_, d in g.edges(data=True)])
+            table = as_table(edge_evidence(g, probs, frame, channels))
+            out.append((table, truth.cover(ways), np.sqrt(np.clip(length, 5, 100)), 0))
+    for g in nets:
+        ends = dead_ends(g, base.gap_heading_m, base.gap_tip_m)
+        found = candidates(g, ends, probs[channels.road], frame)
+        if found:
+            ways, _, length = sample_lines([c.join.path for c in found])
+            table = as_table(join_evidence(g, ends, found, probs, frame, channels))
+            weight = np.sqrt(np.clip(length, 5, 100))
+            out.append((table, truth.is_route(ways, length), weight, 1))
+    if not out:
+        return np.zeros((0, len(EVIDENCE) + 3))
+    rows = [np.column_stack([t, y, w, np.full(len(y), join)]) for t, y, w, join in out]
+    return np.vstack(rows)
+
+
+def gathered(a):
+    "Examples of all chips that may be learned from: (source, rows) each; kept in a file."
+    file = a.out / f"examples-{a.real}-{'-'.join(map(str, a.seeds))}.npz"
+    if not file.is_file():
+        chips = chips_of(a, a.real) + [c for s in a.seeds for c in chips_of(a, f"city{s}")[::2]]
+        rows = [examples(c) for c in chips]
+        source = np.repeat([place_of(c) for c in chips], [len(r) for r in rows])
+        chip = np.repeat([c["name"] for c in chips], [len(r) for r in rows])
+        np.savez(file, rows=np.vstack(rows), source=source, chip=chip)
+    with np.load(file) as found:
+        return found["source"], found["rows"], found["chip"]
+
+
+def place_of(chip):
+    "The source that a chip is held out with: all of Las Vegas is one."
+    return "vegas" if chip["source"] in ("nine", "spacenet3_vegas") else chip["source"]
+
+
+def fitted(rows, without=(), seed=0, epochs=EPOCHS):
+    "A model of examples, without some kinds of evidence."
+    import torch
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    n = len(EVIDENCE)
+    table, y, weight = rows[:, :n].copy(), rows[:, n], rows[:, n + 1] / rows[:, n + 1].mean()
+    table[:, [EVIDENCE.index(name) for name in without]] = 0
+    mean, spread = table.mean(0), table.std(0) + 1e-3
+    z = torch.tensor((table - mean) / spread, dtype=torch.float32).clamp(-4, 4)
+    y, weight = (torch.tensor(x, dtype=torch.float32) for x in (y, weight))
+    net = torch.nn.Sequential(
+        torch.nn.Linear(n, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1)
+    )
+    batches = len(z) // 1024 + 1
+    best = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.05)
+    rate = torch.optim.lr_scheduler.OneCycleLR(best, 0.02, total_steps=epochs * batches)
+    for _ in range(epochs):
+        for part in torch.randperm(len(z)).chunk(batches):
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                net(z[part])[:, 0], y[part], weight[part]
+            )
+            best.zero_grad()
+            loss.backward()
+            best.step()
+            rate.step()
+    w0, b0, w1, b1 = (p.detach().numpy().astype(float) for p in net.parameters())
+    return ConnectionModel(mean, spread, ((w0.T, b0), (w1.T, b1)))
+
+
+def quality(rows, p):
+    "Area under the ROC curve, Brier score and calibration error, of edges and of joins."
+    n, out = len(EVIDENCE), {}
+    for kind, name in ((0, "edges"), (1, "joins")):
+        mine = rows[:, n + 2] == kind
+        y, q, weight = rows[mine, n], p[mine], rows[mine, n + 1]
+        right = y >= 0.7
+        rank = stats.rankdata(q)[right].sum() - right.sum() * (right.sum() + 1) / 2
+        bins = np.digitize(q, np.linspace(0, 1, 11)[1:-1])
+        off = [
+            abs((weight * (q - y))[bins == b].sum()) for b in range(10)
+        ]  # of each tenth, its share of the weight included
+        out |= {
+            f"{name} n": int(mine.sum()),
+            f"{name} true": float(np.average(y, weights=weight)),
+            f"{name} auc": float(rank / max(right.sum() * (~right).sum(), 1)),
+            f"{name} brier": float(np.average((q - y) ** 2, weights=weight)),
+            f"{name} calibration": float(sum(off) / weight.sum()),
+        }
+    return out
+
+
+def train(a):
+    "The shipped model, from everything; what it is worth, from models without each source."
+    source, rows, chip = gathered(a)
+    table = []
+    for name in sorted(set(source)):
+        model = fitted(rows[source != name])
+        p = confidence(model, rows[source == name, : len(EVIDENCE)])
+        table.append({"held out": name, **quality(rows[source == name], p)})
+    print(pd.DataFrame(table).round(3).to_string(index=False))
+    nine = np.char.startswith(chip, "AOI_2_Vegas")  # never learned from, so that they can be shown
+    write_model(fitted(rows[~nine]), a.model)
+
+
+def write_model(model, path):
+    "A model as a file of arrays."
+    parts = dict(evidence=np.array(EVIDENCE), mean=model.mean, spread=model.spread)
+    for k, (weights, biases) in enumerate(model.layers):
+        parts |= {f"weights{k}": weights, f"biases{k}": biases}
+    parts = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in parts.items()}
+    np.savez_compressed(path, **parts)
+    count = sum(v.size for k, v in parts.items() if k.startswith(("weights", "biases")))
+    print(f"{path}: {count} weights, {path.stat().st_size} bytes")
+    read_model(path)
+
+
+def leave_out(a):
+    "What each group of evidence is worth, on sources that the model did not see."
+    source, rows = (x[::2] for x in gathered(a)[:2])  # many trainings: half the examples will do
+    n, out = len(EVIDENCE), []
+    for name, without in {"nothing": (), **GROUPS}.items():
+        p = np.zeros(len(rows))
+        for held in sorted(set(source)):
+            mine, part = source == held, rows[source == held, :n].copy()
+            part[:, [EVIDENCE.index(w) for w in without]] = 0
+            p[mine] = confidence(fitted(rows[~mine], without, epochs=EPOCHS // 4), part)
+        q = quality(rows, p)
+        out.append({"left out": name, **{k: q[k] for k in q if k.split()[1] in ("auc", "brier")}})
+        print(out[-1], flush=True)
+    print(pd.DataFrame(out).round(4).to_string(index=False))
+
+
+def recall(a):
+    "How many joins are proposed, and how many of the true ones are among them."
+    rows = []
+    for chip in chips_of(a, a.real) + [
+        c for s in a.on for c in chips_of(a, f"city{s}")[:: a.every]
+    ]:
+        probs, _, frame, truth = opened_chip(chip)
+        base, asked = config_of(chip), Truth(truth)
+        g = network_of(probs, frame, base)
+        ends = dead_ends(g, base.gap_heading_m, base.gap_tip_m)
+        found = candidates(g, ends, probs[channels_of(probs).road], frame)
+        lines = {
+            (u, v, k): shapely.LineString(d["pts"]) for u, v, k, d in g.edges(keys=True, data=True)
+        }
+        km = sum(line.length for line in lines.values()) / 1000
+        torn = torn_ends(ends, lines, asked)
+        right = set()
+        if found:
+            ways, _, length = sample_lines([c.join.path for c in found])
+            for c, y in zip(found, asked.is_route(ways, length), strict=True):
+                right |= {c.join.start, c.join.stop} if y else set()
+        rows.append((place_of(chip), km, len(found), len(torn), len(torn & right)))
+    table = pd.DataFrame(rows, columns=["source", "km", "proposed", "torn", "found"])
+    total = table.groupby("source").sum()
+    total["proposed a km"] = total.proposed / total.km
+    total["recall"] = total.found / total.torn
+    print(total.round(3).to_string())
+
+
+def torn_ends(ends, edges, asked):
+    """Dead ends on a true road (within 4 m) that goes on in their direction and reaches another
+    traced road (within 4 m of it) on a true way of at most 45 m."""
+    if not asked.tree or not len(ends.node):
+        return set()
+    ahead = ends.root[:, None] + ends.heading[:, None] * np.array([0.0, 6.0, 12.0])[None, :, None]
+    away, which = asked.tree.query(ahead.reshape(-1, 2))
+    away, which = away.reshape(-1, 3), which.reshape(-1, 3)
+    lines, out = shapely.STRtree(list(edges.values())), set()
+    names = list(edges)
+    for n in np.flatnonzero((away <= 4).all(1)).tolist():
+        back, on = dijkstra(asked.links, directed=False, indices=which[n, [0, 2]], limit=45.0)
+        there = shapely.points(asked.xy[np.isfinite(back) & (on < back)])
+        _, met = lines.query(there, predicate="dwithin", distance=4.0)
+        u, v, k = ends.edges[n]
+        if {names[m] for m in met.tolist()} - {(u, v, k), (v, u, k)}:
+            out.add(n)
+    return out
+
+
+def made(chip, opened, model, **options):
+    "The road graph of one chip, by rules where there is no model."
+    probs, place, frame, _ = opened
+    config, channels = config_of(chip), channels_of(probs)
+    if isinstance(model, str):
+        config = model
+    elif model is not None:
+        config = replace(config, joins="learned", **options)
+        import spacenet5_nb.roads.learned_joins as shelf
+
+        shelf.shipped_model = lambda: model
+    g = vectorize(probs, config=config, channels=channels, **place)
+    return add_speeds(g, probs, channels=channels, **place)
+
+
+def scored(chip, who, g, truth):
+    "One row: APLS by length and by time, and the lengths that make precision and recall."
+    length, time = (
+        (s.score for s in apls_both(truth, g)) if truth.number_of_edges() else (None,) * 2
+    )
+    about = dict(chip=chip["name"], source=chip["source"], who=who)
+    return about | dict(apls_length=length, apls_time=time, **world.lengths(truth, g))
+
+
+def score(a):
+    "Rules and learned, side by side."
+    rows, models = [], {}
+    source, table, _ = gathered(a)
+    options = dict(connection_make=a.make, connection_keep=a.keep, connection_keep_end=a.keep_end)
+    jobs = [] if a.on else [(c, 0.0) for c in chips_of(a, a.real)]
+    chips = [c for s in a.on for c in chips_of(a, f"city{s}")[:: a.every]]
+    jobs += [(c, g) for g in (1.0, 0.5) for c in chips]
+    for chip, gsd_m in jobs:
+        place = place_of(chip)
+        if place not in models:
+            models[place] = fitted(table[source != place] if place != "cities" else table)
+        opened = opened_chip(chip, gsd_m if gsd_m < 1 else 0.0)
+        if gsd_m:
+            chip = chip | {"source": f"cities {gsd_m} m"}
+        base = chip | {"source": "cities"} if gsd_m else chip
+        for who, model in (("selim_sef", "selim_sef"), ("rules", None), ("learned", models[place])):
+            rows.append(scored(chip, who, made(base, opened, model, **options), opened[3]))
+    table = pd.DataFrame(rows)
+    table.to_csv(a.out / f"scores-{'-'.join(map(str, a.on)) or a.real}.csv", index=False)
+    show(table)
+
+
+def show(rows):
+    "A table of sources; differences of learned and rules with intervals over chips."
+    for source, mine in rows.groupby("source", sort=False):
+        print(f"{source}: {len(mine) // mine.who.nunique()} chips")
+        for who, part in mine.groupby("who", sort=False):
+            f1, precision, recall = world.f1_of(part)
+            print(
+                f"  {who:10} APLS_length {part.apls_length.mean():.3f}, APLS_time "
+                f"{part.apls_time.mean():.3f}; F1 {f1:.3f}, precision {precision:.3f}, "
+                f"recall {recall:.3f}"
+            )
+        for measure in ("apls_length", "apls_time"):
+            wide = mine.pivot_table(
+                index=mine.groupby("who").cumcount(), columns="who", values=measure
+            )
+            print(f"  learned - rules, {measure}: {world.spread(wide.learned - wide.rules)}")
+
+
+COMMANDS = {
+    "predict": predict,
+    "cities": cities,
+    "train": train,
+    "score": score,
+    "leave-out": leave_out,
+    "recall": recall,
+}
+
+
+def main():
+    root = Path(__file__).resolve().parents[1]
+    shared = root / "../shared/data"
+    ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ask.add_argument("command", choices=COMMANDS)
+    ask.add_argument("words", nargs="*", help="predict: set, members; cities: seed, folders")
+    ask.add_argument("--out", type=Path, default=Path("outputs/connections"))
+    ask.add_argument("--data", type=Path, default=shared / "real_roads")
+    ask.add_argument("--nine", type=Path, default=shared / "spacenet3_vegas")
+    ask.add_argument("--world", type=Path, default=Path("outputs/world"), help="tiles' files")
+    ask.add_argument("--sources", nargs="*", default=[], help="predict: all tiles of these too")
+    ask.add_argument("--real", default="A", help="set of real tiles")
+    ask.add_argument("--seeds", type=int, nargs="*", default=[21, 22], help="cities to learn from")
+    ask.add_argument("--on", type=int, nargs="*", default=[], help="score, recall: these cities")
+    ask.add_argument("--every", type=int, default=1, help="score: only every so-manieth city chip")
+    ask.add_argument("--make", type=float, default=VectorizeConfig().connection_make)
+    ask.add_argument("--keep", type=float, default=VectorizeConfig().connection_keep)
+    ask.add_argument("--keep-end", type=float, default=VectorizeConfig().connection_keep_end)
+    ask.add_argument("--model", type=Path, default=root / "spacenet5_nb/assets/connections.npz")
+    a = ask.parse_args()
+    warnings.simplefilter("ignore")
+    COMMANDS[a.command](a)
+
+
+if __name__ == "__main__":
+    main()
