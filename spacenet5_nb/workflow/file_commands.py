@@ -210,7 +210,9 @@ def _vectorize_command(
     raster: Annotated[
         str, typer.Argument(help="GeoTIFF of probabilities, one band a channel, of any size")
     ],
-    out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .parquet, .geojson or .osm")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .parquet, .geojson or .osm")
+    ],
     preset: Annotated[
         str,
         typer.Option(
