@@ -223,7 +223,7 @@ def extract(
     # GeoTIFF, or VRT of GeoTIFFs, of any size; with `gsd` a picture without georeference
     image: str | Path,
     members: str | Path | Sequence[str | Path],  # see find_members
-    out: str | Path,  # .gpkg, .graphml, .geojson or .osm
+    out: str | Path,  # .gpkg, .graphml, .parquet, .geojson or .osm
     *,
     gsd: str = "",  # pixels of such a picture, in metres: 0.5, or 0.6x0.76 (across x down)
     tta: str = "",  # empty: the preset's

@@ -210,7 +210,9 @@ def _vectorize_command(
     raster: Annotated[
         str, typer.Argument(help="GeoTIFF of probabilities, one band a channel, of any size")
     ],
-    out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .parquet, .geojson or .osm")
+    ],
     preset: Annotated[
         str,
         typer.Option(
@@ -286,7 +288,7 @@ def _stitch_command(
     run: Annotated[str, typer.Option(help="a run whose chips have graphs")],
     city: Annotated[str, typer.Option(help="one city alone [default: each]")] = "",
     out: Annotated[str, typer.Option(help="folder [default: outputs/<run>/cities]")] = "",
-    kind: Annotated[str, typer.Option(help="gpkg, graphml, geojson or osm")] = "gpkg",
+    kind: Annotated[str, typer.Option(help="gpkg, graphml, parquet, geojson or osm")] = "gpkg",
     preset: Annotated[
         str,
         typer.Option(

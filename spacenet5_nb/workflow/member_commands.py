@@ -107,7 +107,9 @@ def _extract_command(
             "without georeference"
         ),
     ],
-    out: Annotated[str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .geojson or .osm")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="roads.gpkg, .graphml, .parquet, .geojson or .osm")
+    ],
     gsd: Annotated[
         str,
         typer.Option(
