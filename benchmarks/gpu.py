@@ -146,7 +146,12 @@ def setting(a: argparse.Namespace) -> SimpleNamespace:
         steps=1 if a.tiny else 10,
     )
     precisions = {"32": torch.float32, "bf16": torch.bfloat16}
-    return SimpleNamespace(**sizes, tiny=a.tiny, device=device, torch=torch, precisions=precisions)
+    order = list(precisions.items())[::-1]
+    ways = {"eager": False, "compiled": True, "graphs": "graphs"}
+    if a.tiny:  # a compilation takes a processor a minute: one of each kind
+        order, ways = order[:1], {"eager": False, "graphs": "graphs"}
+    sizes |= dict(precisions=precisions, order=order, ways=ways)
+    return SimpleNamespace(**sizes, tiny=a.tiny, device=device, torch=torch)
 
 
 def seconds_of(s: SimpleNamespace, f: Callable[[], Any], times: int = 0) -> float:
@@ -204,13 +209,14 @@ def ways_of_a_pass(s: SimpleNamespace, encoder: str, dtype: Any) -> Iterator[tup
     wide = quicken(copy.deepcopy(net), dtype=dtype)
     yield "wide", wide
     yield "wide, fused", quicken(copy.deepcopy(net), dtype=dtype, fuse=True)
-    yield "wide, compiled", OneSize(wide, compile=True)
-    yield "wide, graphs", OneSize(wide, compile="graphs")
+    for way, compiled in s.ways.items():
+        if compiled:
+            yield f"wide, {way}", OneSize(wide, compile=compiled)
 
 
 def forward(s: SimpleNamespace, rows: Rows) -> None:
     for encoder in s.encoders:
-        for name, dtype in list(s.precisions.items())[::-1]:
+        for name, dtype in s.order:
             x = s.torch.randn(s.views, 8, s.px, s.px, device=s.device).to(dtype)
             x = x.contiguous(memory_format=s.torch.channels_last)
             for way, net in ways_of_a_pass(s, encoder, dtype):
@@ -263,8 +269,8 @@ def step(s: SimpleNamespace, rows: Rows) -> None:
     from spacenet5_nb.networks.inference_optimization import likes_wide, widen_groups
 
     for encoder in s.encoders:
-        for name, dtype in list(s.precisions.items())[::-1]:
-            for way, compiled in (("eager", False), ("compiled", True), ("graphs", "graphs")):
+        for name, dtype in s.order:
+            for way, compiled in s.ways.items():
 
                 def ours(
                     encoder: str = encoder, compiled: Any = compiled, dtype: Any = dtype
