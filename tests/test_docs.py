@@ -259,6 +259,8 @@ def default(value: ast.expr | None) -> str:
 def kind(annotation: ast.expr) -> str:
     "A type in words, choices by name."
     text = ast.unparse(annotation)
+    if isinstance(annotation, ast.BinOp) and "Literal" in text:
+        return f"{kind(annotation.left)}, {kind(annotation.right)}"
     if found := re.fullmatch(r"Literal\[(.+)\]", text):
         return ", ".join(f"`{choice}`" for choice in found[1].replace("'", "").split(", "))
     words = {"int": "whole number", "float": "number", "bool": "true, false", "str": "text"}
