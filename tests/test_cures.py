@@ -12,6 +12,7 @@ import cures_acquire  # noqa: E402, F401
 import cures_base  # noqa: E402, F401
 import cures_commands  # noqa: E402, F401
 import cures_graphs  # noqa: E402, F401
+import cures_mended  # noqa: E402, F401
 import cures_readers  # noqa: E402, F401
 import cures_stages  # noqa: E402, F401
 from cures import ROWS, SLOW, idle, modules, untried  # noqa: E402
