@@ -123,6 +123,16 @@ def train(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps: int
     return out / "last.safetensors"
 
 
+def judged(run: Run, arm: str):
+    "An arm's own grid; roads are traced in one way for all."
+    world = load_preset("world")
+    if arm == "none":
+        return world
+    return replace(
+        run.preset, vectorize=world.vectorize, speed=world.speed, ensemble=world.ensemble
+    )
+
+
 def score_arm(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps: int) -> list[dict]:
     "An arm's scores on the chips that nobody mended; what is there is read."
     path = run.folder / "scores" / f"{arm.replace(' ', '-')}-{'-'.join(map(str, chosen))}.json"
@@ -131,7 +141,7 @@ def score_arm(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps:
     began = time.process_time()
     known = find_members("world")[0]
     member = known if arm == "none" else train(run, chips, chosen, arm, steps)
-    own = replace(run, preset=load_preset("world"))  # roads are traced in one way for all
+    own = replace(run, preset=judged(run, arm))
     rest = [k for k in range(len(chips)) if k not in chosen]
     rows = [
         {"arm": arm, "draw": str(chosen), "chip": c["chip"], **score_of(own, c, member)}

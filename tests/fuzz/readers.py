@@ -109,6 +109,35 @@ def read_judged(path: Path) -> None:
         read_entry(entry, chip, image=WIDE)
 
 
+def make_area(path: Path) -> None:
+    import geopandas as gpd
+
+    frame = gpd.GeoDataFrame(geometry=[shapely.box(37.4, 55.6, 37.5, 55.7)], crs="EPSG:4326")
+    drivers = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".shp": "ESRI Shapefile"}
+    frame.to_file(path, driver=drivers[path.suffix])
+
+
+def read_area(path: Path) -> None:
+    from spacenet5_nb.acquire import areas
+
+    areas.read_area(path)
+
+
+def make_weights(path: Path) -> None:
+    from spacenet5_nb.targets.label_weights import MEMBER, Weights, weights_json
+
+    member = weights_json(Weights(0.1, ((shapely.box(37.4, 55.6, 37.5, 55.7), 0.5),)))
+    path.write_text(json.dumps({"type": "FeatureCollection", MEMBER: member, "features": []}))
+
+
+def read_weights(path: Path) -> None:
+    from spacenet5_nb.targets import label_weights
+
+    found = label_weights.read_weights(path)
+    if found is not None:
+        label_weights.paint_weights(found, raster.Grid((24, 24), AT, CRS))
+
+
 def make_osm(path: Path) -> None:
     from spacenet5_nb.roads.formats import write_osm
 
@@ -237,6 +266,9 @@ KINDS = {
     "graph": Kind(".gpkg", lambda p: graph.write(small_graph(), p), read_graph),
     "graphml": Kind(".graphml", lambda p: graph.write(small_graph(), p), read_graph, True),
     "osm": Kind(".osm", make_osm, read_osm, True),
+    "area": Kind(".geojson", make_area, read_area, True),
+    "area_gpkg": Kind(".gpkg", make_area, read_area),
+    "weights": Kind(".geojson", make_weights, read_weights, True),
     "solution": Kind(".csv", make_solution, read_solution, True),
     "bins": Kind(".csv", make_bins, core.read_bins, True),
     "member": Kind(".safetensors", make_member, read_member),
