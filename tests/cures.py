@@ -20,6 +20,11 @@ ERRORS = {
 ROWS: dict[tuple[str, str], Callable] = {}
 SLOW: set[Callable] = set()  # rows that take more than about two seconds
 ELSEWHERE = {  # followed by another test, or by none for the reason given
+    (
+        "roads/learned_joins",
+        "is no model of connections",
+    ): "tests/test_vectorize_connections.py",
+    ("roads/learned_joins", "was trained on other evidence"): "the same",
     ("ablations", "holds no labelled chip"): "not followed yet: a study over real chips",
     ("acquire/download", "another download is writing here"): "tests/test_download.py",
     ("acquire/download", "needs about {} for tarballs"): "tests/test_download.py fills no disk",
