@@ -13,6 +13,9 @@ from reference_cases import CHOICE
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
+OURS = {"vectorize/AOI_2_Vegas_img1454_probs.tif"}  # of a network of ours, in no full set
+
+
 def kept() -> set[str]:
     "The files of tests/data but those that explain it."
     files = (p for p in CHOICE.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
@@ -45,6 +48,6 @@ def test_the_choice_is_taken_from_the_full_sets(shared: Path):
     choose = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(choose)
     made = dict(choose.files(shared))
-    assert made.keys() == kept()
+    assert made.keys() == kept() - OURS
     changed = [n for n in made if content(n, made[n]) != content(n, (CHOICE / n).read_bytes())]
     assert changed == []
