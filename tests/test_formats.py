@@ -2,6 +2,8 @@
 osmnx and osmium as readers."""
 
 import csv
+import subprocess
+import sys
 from collections import Counter
 
 import networkx as nx
@@ -274,3 +276,12 @@ def test_a_winners_submission_is_taken(path):
     rows = pd.read_csv(path, keep_default_na=False)
     number = np.where(rows["WKT_Pix"].str.contains("EMPTY"), 0.0, 1.0)
     assert formats.solution_problems(rows.assign(length_m=number, travel_time_s=number)).empty
+
+
+def test_scripts_from_before_the_rooms_find_it():
+    "Others' scripts, and those of the shared cases, import it from the package's top."
+    code = "from spacenet5_nb import formats, graph; print(formats.__name__, graph.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["spacenet5_nb.roads.formats", "spacenet5_nb.graph"]
+    with pytest.raises(ImportError, match="cannot import name 'format'"):
+        from spacenet5_nb import format  # noqa: F401
