@@ -10,8 +10,11 @@ from cures import row
 from cures_readers import LINE, geojson, roads
 from shapely.geometry import mapping
 
+from spacenet5_nb import graph, raster
 from spacenet5_nb.acquire.areas import read_area
 from spacenet5_nb.mapping import conflation_files
+from spacenet5_nb.mapping.corrections import mended_labels
+from spacenet5_nb.mapping.road_table import toy_town
 from spacenet5_nb.targets import label_weights
 
 AREA = LINE.buffer(0.01)
@@ -83,3 +86,41 @@ def _(folder, fails):
     assert "Make the label again" in fails(lambda: label_weights.read_weights(path))
     assert label_weights.read_weights(geojson(path, mapping(LINE))) is None
     assert np.isclose(label_weights.weights_from({"rest": 1, "areas": []}).rest, 1)
+
+
+@row("mapping/corrections", "lies beside several predictions", "no such file of", "lies outside {}")
+@row("mapping/corrections", "holds no road on", "is no mended copy of")
+def _(folder, fails):
+    crs = raster.CRS.from_epsg(32637)
+
+    def write(name, east):
+        "A town with its probabilities and its image, so far east."
+        town = toy_town(37.5975 + east / 1000, 55.7005, "EPSG:32637", n=3, step=80)
+        graph.write(town, folder / f"{name}.gpkg")
+        place = raster.Affine(1, 0, 411_800 + 62 * east, 0, -1, 6_174_000)
+        pixels = np.ones((3, 400, 400), np.uint8)
+        raster.write(folder / f"{name}.tif", pixels, grid=raster.Grid((400, 400), place, crs))
+        return gpd.read_file(folder / f"{name}.gpkg", layer="edges").to_crs(4326)
+
+    def call(labels="mended.gpkg", image="town.tif", **more):
+        more = {k: folder / name for k, name in more.items()}
+        out, quiet = folder / "m.geojson", lambda text: None
+        return mended_labels(folder / labels, folder / image, out, say=quiet, **more)
+
+    edges = write("town", 0)
+    (folder / "town_probs.tif").touch()
+    edges[["speed_kph", "geometry"]][1:].to_file(folder / "mended.gpkg", driver="GPKG")
+    assert "path" in fails(lambda: call("no.gpkg"))
+    write("away", 300)
+    assert "Name the image" in fails(lambda: call(image="away.tif"))
+    seen = shapely.box(*edges.total_bounds)
+    geojson(folder / "area.geojson", mapping(shapely.transform(seen, lambda xy: xy + 1)))
+    assert "on that image" in fails(lambda: call(looked_at="area.geojson"))
+    geojson(folder / "area.geojson", mapping(seen))
+    assert call(looked_at="area.geojson")
+    write("near", 1)
+    assert "leave --predicted out" in fails(lambda: call(predicted="near.gpkg"))
+    assert call()
+    (folder / "near_probs.tif").touch()
+    assert "--predicted FILE" in fails(call)
+    assert call(predicted="town.gpkg")
