@@ -27,6 +27,7 @@ ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
         "test_training.py",
     ),
     "torchrun": ("full-size network on four GPUs; two CPU processes there", "test_training.py"),
+    "--labels mended.gpkg": ("trains for minutes", "test_corrections.py"),
     "--scheduler": ("needs a running cluster; a local one there", "test_end_to_end.py"),
 }
 STANDS_FOR = {  # what is left to the reader; the small demo has two folds
@@ -40,6 +41,7 @@ STANDS_FOR = {  # what is left to the reader; the small demo has two folds
     "<results>": "results",
     "IMAGE.tif": "town.tif",
     "city.osm.pbf": "city.osm",
+    "area.osm.pbf": "city.osm",
     "probabilities.tif": "probabilities.tif",
     "streets.gpkg": "streets.geojson",
     "-n 8": "-n 8 --overwrite",
