@@ -40,6 +40,7 @@ STANDS_FOR = {  # what is left to the reader; the small demo has two folds
     "<City-Scale>": "20cities",
     "<results>": "results",
     "IMAGE.tif": "town.tif",
+    "las_vegas.tif": "town.tif",
     "city.osm.pbf": "city.osm",
     "area.osm.pbf": "city.osm",
     "probabilities.tif": "probabilities.tif",
