@@ -153,7 +153,7 @@ def test_a_set_as_it_was_downloaded_goes_from_pipeline_to_leaderboard(tmp_path):
         assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     chips = pd.read_parquet(out / "m/chips.parquet").set_index("chip")
     assert chips.split[["region_8", "region_9"]].eq("test").all() and len(chips) == 10
-    assert len(list((out / "m/masks").glob("*.tif"))) == 8
+    assert len(list((out / "m/masks").glob("*.tif"))) == 10
     assert json.loads((out / "m/scores.json").read_text())
     assert pd.read_csv(tmp_path / "board/images.csv").image.tolist() == [8, 9]
 
