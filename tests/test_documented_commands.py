@@ -27,6 +27,7 @@ ELSEWHERE = {  # command: (why it does not run here, the test that runs it)
         "test_training.py",
     ),
     "torchrun": ("full-size network on four GPUs; two CPU processes there", "test_training.py"),
+    "pip install -e": ("would point the tests' environment to a copy", "test_wheel.py"),
     "--labels mended.gpkg": ("trains for minutes", "test_corrections.py"),
     "--scheduler": ("needs a running cluster; a local one there", "test_end_to_end.py"),
 }
