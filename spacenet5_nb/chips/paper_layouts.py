@@ -10,10 +10,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ..base.local_grid import PixelSize, local_grid
 from ..core import DataError, walk
+from ..raster import Grid
 
 # %% auto #0
-__all__ = ['SETS', 'TILE_PX', 'GSD_M', 'PITCH_M', 'SPLITS', 'Tile', 'Layout', 'check_set', 'split_of_region', 'find_layout']
+__all__ = ['SETS', 'TILE_PX', 'GSD_M', 'PITCH_M', 'SPLITS', 'Tile', 'Layout', 'tile_grid', 'check_set', 'split_of_region',
+           'find_layout']
 
 # %% ../../nbs/chips/paper_layouts.ipynb #db5cd5c2
 SETS = ("city-scale", "spacenet-400", "global-scale")
@@ -65,6 +68,14 @@ class Layout(NamedTuple):
                 "Name one of them (--split), or all.",
             )
         return found
+
+
+def tile_grid(
+    shape: tuple[int, int],  # rows, columns
+    slot: int = 0,
+) -> Grid:
+    "The local grid of a tile, PITCH_M from one slot to the next."
+    return local_grid(shape, PixelSize(GSD_M, GSD_M), slot=slot, pitch_m=PITCH_M)
 
 
 def check_set(

@@ -14,9 +14,9 @@ import numpy as np
 from shapely import LineString, get_coordinates
 
 from .. import graph as road_graph
-from ..base.local_grid import LOCAL_CRS, SLOTS_ACROSS, PixelSize, local_grid
+from ..base.local_grid import LOCAL_CRS, SLOTS_ACROSS
 from ..base.pixel_graphs import PixelGraph, flip_rows, pixel_graph
-from ..chips.paper_layouts import GSD_M, PITCH_M, TILE_PX
+from ..chips.paper_layouts import PITCH_M, TILE_PX, tile_grid
 from ..core import DataError
 from .routes import Roads, roads_of
 
@@ -85,12 +85,11 @@ def read_tile_roads(
     if not len(roads.lines):
         return PixelGraph(np.zeros((0, 2)), np.zeros((0, 2), np.int64))
     side = TILE_PX[kind]
-    first = local_grid((side, side), PixelSize(GSD_M, GSD_M)).transform
+    first = tile_grid((side, side)).transform
     low, high = roads.xy.min(0), roads.xy.max(0)
     column = math.floor(((low[0] + high[0]) / 2 - first.c) / PITCH_M)
     row = math.ceil(((low[1] + high[1]) / 2 - first.f) / PITCH_M)
-    slot = max(0, row * SLOTS_ACROSS + column)
-    place = local_grid((side, side), PixelSize(GSD_M, GSD_M), slot=slot, pitch_m=PITCH_M).transform
+    place = tile_grid((side, side), max(0, row * SLOTS_ACROSS + column)).transform
     metres = pixels_of_roads(roads, (place.c, place.f))
     pixels = PixelGraph(metres.nodes / (-place.e, place.a), metres.edges)
     return flip_rows(pixels, side) if kind == "spacenet-400" else pixels

@@ -12,7 +12,7 @@ import typer
 from ..core import StageError
 
 # %% auto #0
-__all__ = ['Preset', 'RunName', 'DataRoot', 'FoldDevices', 'StageScheduler', 'Device', 'MembersPreset', 'join_pairs',
+__all__ = ['Preset', 'RunName', 'DataRoot', 'FoldDevices', 'StageScheduler', 'Device', 'Members', 'MembersPreset', 'join_pairs',
            'split_pairs']
 
 # %% ../../nbs/workflow/command_options.ipynb #b5e50004
@@ -36,6 +36,13 @@ FoldDevices = Annotated[
 ]
 StageScheduler = Annotated[str, typer.Option(help=_SCHEDULER.format(what="chips and folds"))]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")]
+Members = Annotated[
+    str,
+    typer.Option(
+        help="world: those that come with the workspace; or a folder of checkpoints, such as "
+        "outputs/demo/folds"
+    ),
+]
 MembersPreset = Annotated[
     str, typer.Option(help="how probabilities become roads [default: the members' own]")
 ]

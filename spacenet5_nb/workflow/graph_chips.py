@@ -17,8 +17,6 @@ from ..acquire.pickled_graphs import read_pixel_graph
 from ..base.known_channels import FROM_MASK, KINDS, TAG
 from ..base.labels import move_lines
 from spacenet5_nb.base.local_grid import (
-    PixelSize,
-    local_grid,
     open_picture,
     place_image,
     read_picture,
@@ -26,7 +24,7 @@ from spacenet5_nb.base.local_grid import (
 from ..base.parallel import parallel
 from ..base.pixel_graphs import check_on_image, flip_rows
 from ..chips.image_windows import WHOLE
-from ..chips.paper_layouts import GSD_M, PITCH_M, Layout, Tile
+from ..chips.paper_layouts import GSD_M, Layout, Tile, tile_grid
 from ..core import DataError, StageError, write_text
 from ..judge.pixel_roads import roads_of_pixels
 from ..judge.score_summary import few
@@ -92,7 +90,7 @@ def make_chip(
         return json.loads(plan.label.read_text())["road_km"]
     with open_picture(tile.image) as picture:
         shape = picture.shape
-    grid = local_grid(shape, PixelSize(GSD_M, GSD_M), slot=plan.slot, pitch_m=PITCH_M)
+    grid = tile_grid(shape, plan.slot)
     label = None if source is None else _label(plan, source, grid, stamp)
     place_image(tile.image, plan.image, grid, tags=WHOLE)
     if label is not None:

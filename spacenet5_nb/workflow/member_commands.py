@@ -16,6 +16,7 @@ from . import dry_runs
 from spacenet5_nb.workflow.command_options import (
     DataRoot,
     Device,
+    Members,
     MembersPreset,
     Preset,
     RunName,
@@ -117,13 +118,7 @@ def _extract_command(
             "(across x down); its roads lie on a local grid"
         ),
     ] = "",
-    members: Annotated[
-        str,
-        typer.Option(
-            help="world: those that come with the workspace; or a folder of checkpoints, such as "
-            "outputs/demo/folds"
-        ),
-    ] = "world",
+    members: Members = "world",
     tta: Annotated[
         str,
         typer.Option(
@@ -211,13 +206,7 @@ def _submit_command(
 # %% ../../nbs/workflow/member_commands.ipynb #b5e51011
 @members.command("export")
 def _export_command(
-    members: Annotated[
-        str,
-        typer.Option(
-            help="world: those that come with the workspace; or a folder of checkpoints, such as "
-            "outputs/demo/folds"
-        ),
-    ] = "world",
+    members: Members = "world",
     out: Annotated[str, typer.Option("--out", "-o", help="ONNX file to write")] = "roads.onnx",
     tile: Annotated[
         int, typer.Option(min=64, help="side of the tiles that it takes, in pixels")
