@@ -37,6 +37,8 @@ def described(seed: int = 3) -> nx.MultiGraph:
         d |= dict(bridge="yes" if d["level"] else "no", source=["2019", HOSTILE, "1e5"][i % 3])
         if i % 2:
             d["lanes"] = 2
+        if i % 3 == 1:  # whose connections a model decided
+            d["connection_confidence"] = i / 100
     assert set(edge_attributes()) <= set.union(*(set(d) for *_, d in g.edges(data=True)))
     return g
 
@@ -85,6 +87,11 @@ def test_a_map_knows_every_attribute_of_a_file(tmp_path):
             sum(d["width_m"] for *_, d in g.edges(data=True))
         )
         assert set(roads["kind"]) == {"residential"} and set(roads["highway_confidence"]) == {0.25}
+        sure = [d.get("connection_confidence", np.nan) for *_, d in g.edges(data=True)]
+        assert (
+            sorted(roads["connection_confidence"].dropna()) == sorted(c for c in sure if c == c)
+            and len(roads) == len(sure) > roads["connection_confidence"].count() > 0
+        )
         assert roads["lanes"].value_counts().to_dict() == {2: g.number_of_edges() // 2}
         assert set(roads["source"]) == {"2019", HOSTILE, "1e5"} and set(roads["bridge"]) == {
             "yes", "no"}  # fmt: skip

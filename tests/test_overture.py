@@ -1,110 +1,57 @@
-"""Overture's transportation schema: what its reference of v1.18.0 says of the fields that we write.
-
-The published schema is not copied here: SHAPE says in our own words what
-docs.overturemaps.org/schema/v1.18.0/reference/transportation says of these fields (names, types,
-ranges, what must be there, that nothing else may be)."""
+"""Overture's transportation schema: the published models read what we write, and refuse it where it
+is broken (overture-schema-theme-transportation of PyPI, MIT)."""
 
 import json
 
+import networkx as nx
+import numpy as np
 import pytest
+import shapely
 from test_attributes import HOSTILE, described
 
 from spacenet5_nb import graph
+from spacenet5_nb.cities.noding import make_network
+from spacenet5_nb.demo import CITIES
+from spacenet5_nb.roads import overture
 from spacenet5_nb.roads.overture import write_overture
+from spacenet5_nb.roads.road_attributes import add_classes
 
-jsonschema = pytest.importorskip("jsonschema")
-ID = {"type": "string", "pattern": r"^\S+$"}
-CLASSES = (
-    "motorway primary secondary tertiary residential living_street trunk unclassified service "
-    "pedestrian footway steps path track cycleway bridleway unknown"
-).split()
+pytest.importorskip("overture.schema.transportation")
+from overture.schema.transportation.connector import Connector  # noqa: E402
+from overture.schema.transportation.segment import RoadClass, Segment  # noqa: E402
+from pydantic import TypeAdapter, ValidationError  # noqa: E402
 
-
-def closed(required: list[str], **properties) -> dict:
-    return {
-        "type": "object",
-        "required": required,
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-def rules(**value) -> dict:
-    item = closed(list(value), **value)
-    return {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}
-
-
-SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-SOURCES = {
-    "type": "array",
-    "minItems": 1,
-    "uniqueItems": True,
-    "items": closed(
-        ["property", "dataset"],
-        property={"type": "string", "pattern": "^(/[^/]+)*$"},
-        dataset={"type": "string", "minLength": 1},
-        record_id={"type": "string", "minLength": 1},
-        confidence=SHARE,
-    ),
-}
-COMMON = dict(
-    theme={"const": "transportation"}, version={"type": "integer", "minimum": 0}, sources=SOURCES
-)
-SPEED = closed(
-    ["value", "unit"],
-    value={"type": "integer", "minimum": 1, "maximum": 350},
-    unit={"enum": ["km/h", "mph"]},
-)
-CONNECTORS = {"minItems": 2} | rules(connector_id=ID, at=SHARE)
-SEGMENT = closed(
-    ["theme", "type", "version", "subtype", "class"],
-    **COMMON,
-    type={"const": "segment"},
-    subtype={"const": "road"},
-    **{"class": {"enum": CLASSES}},
-    connectors=CONNECTORS | {"minItems": 2},
-    speed_limits=rules(max_speed=SPEED),
-    level_rules=rules(value={"type": "integer"}),
-    width_rules=rules(value={"type": "number", "exclusiveMinimum": 0}),
-    road_flags=rules(
-        values={
-            "type": "array",
-            "items": {"enum": ["is_bridge", "is_tunnel"]},
-            "minItems": 1,
-            "uniqueItems": True,
-        }
-    ),
-)
-CONNECTOR = closed(["theme", "type", "version"], **COMMON, type={"const": "connector"})
-
-
-def feature(properties: dict, kind: str) -> dict:
-    geometry = closed(["type", "coordinates"], type={"const": kind}, coordinates={"type": "array"})
-    return closed(
-        ["type", "id", "geometry", "properties"],
-        type={"const": "Feature"},
-        id=ID,
-        geometry=geometry,
-        properties=properties,
-    )
-
-
-SHAPE = {"segment": feature(SEGMENT, "LineString"), "connector": feature(CONNECTOR, "Point")}
+MODELS = {"segment": TypeAdapter(Segment), "connector": TypeAdapter(Connector)}
 
 
 def checked(path) -> dict[str, list[dict]]:
-    "The features of a file by type, each of the right shape."
+    "The features of a file by type, each taken by the published schema."
     found: dict[str, list[dict]] = {"segment": [], "connector": []}
     for f in json.loads(path.read_text())["features"]:
-        kind = f["properties"]["type"]
-        jsonschema.validate(f, SHAPE[kind])
-        found[kind].append(f)
+        MODELS[f["properties"]["type"]].validate_json(json.dumps(f))
+        found[f["properties"]["type"]].append(f)
     return found
 
 
+def generated() -> nx.MultiGraph:
+    "A city with a motorway over its streets, ramps, and what a prediction says of them."
+    streets = make_network(CITIES[0].plan, 400, np.random.default_rng(3)).streets
+    levels = [s.level for s in streets]
+    kph = np.random.default_rng(4).uniform(20, 110, len(streets))
+    moved = [shapely.transform(s.line, lambda xy: xy + (4e5, 6.17e6)) for s in streets]
+    g = add_classes(graph.from_lines(moved, kph, crs="EPSG:32637", level=levels))
+    for k, (*_, d) in enumerate(g.edges(data=True)):
+        d |= {"width_m": 3.5 + k % 9, "source": "town.tif", "speed_confidence": (k % 11) / 10}
+        if k % 5 == 0:
+            d |= {"highway": "motorway_link", "connection_confidence": 0.35}
+        d["bridge"] = "yes" if d["level"] else "no"
+    return g
+
+
+@pytest.mark.parametrize("make", [described, generated])
 @pytest.mark.parametrize("bare", [False, True])
-def test_segments_and_connectors_have_the_shape_of_the_schema(tmp_path, bare):
-    g = graph.without_speeds(described()) if bare else described()
+def test_the_published_schema_takes_segments_and_connectors(tmp_path, make, bare):
+    g = graph.without_speeds(make()) if bare else make()
     if bare:
         for *_, d in g.edges(data=True):
             for name in [n for n in d if n not in ("geometry", "length", "level")]:
@@ -120,7 +67,17 @@ def test_segments_and_connectors_have_the_shape_of_the_schema(tmp_path, bare):
     said = [f["properties"] for f in found["segment"]]
     above = sum(d["level"] for *_, d in g.edges(data=True))
     assert above and sum("level_rules" in p for p in said) == above
+    assert sum("road_flags" in p for p in said) == above
     assert all(("speed_limits" in p) != bare for p in said)
+    ramps = sum(d.get("highway") == "motorway_link" for *_, d in g.edges(data=True))
+    assert sum(p.get("subclass") == "link" for p in said) == ramps
+    assert bare or make is described or ramps
+    sure = [p["sources"][0].get("confidence") for p in said]
+    assert sure == [d.get("connection_confidence") for *_, d in g.edges(data=True)]
+
+
+def test_classes_are_those_of_the_schema():
+    assert {c.value for c in RoadClass} == overture.CLASSES
 
 
 def test_a_wrong_shape_would_be_seen(tmp_path):
@@ -129,12 +86,16 @@ def test_a_wrong_shape_would_be_seen(tmp_path):
         {"class": "road"},
         {"speed_limits": []},
         {"speed_limits": [{"max_speed": {"value": 50.5, "unit": "km/h"}}]},
+        {"level_rules": [{"value": 1, "is": "above"}]},
+        {"road_flags": [{"values": ["bridge"]}]},
+        {"width_rules": [{"value": 0}]},
+        {"sources": [{"property": "class", "dataset": "a"}]},
         {"level": 1},
         {"connectors": found["properties"]["connectors"][:1]},
     ):
         wrong = found | {"properties": found["properties"] | change}
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(wrong, SHAPE["segment"])
+        with pytest.raises(ValidationError):
+            MODELS["segment"].validate_json(json.dumps(wrong))
 
 
 def test_speeds_levels_and_meetings_come_back_through_our_own_reader(tmp_path):

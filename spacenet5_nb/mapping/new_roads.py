@@ -299,7 +299,7 @@ def _note(key: tuple[float, float], joined: Joined, drawn: gpd.GeoDataFrame) -> 
 
 
 _TO_SHOW = ("speed_kph", "speed_confidence", "width_m", "lanes", "bridge", "level")
-_TO_SHOW += ("highway_confidence", "source")
+_TO_SHOW += ("highway_confidence", "connection_confidence", "source")
 
 
 def _way_tags(said: Mapping[str, Any], imagery: str) -> dict[str, str]:

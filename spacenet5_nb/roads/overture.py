@@ -21,10 +21,14 @@ from ..base.labels import transformer
 from ..core import write_text
 
 # %% auto #0
-__all__ = ['DATASET', 'feature_id', 'connectors', 'segments', 'write_overture']
+__all__ = ['DATASET', 'CLASSES', 'feature_id', 'connectors', 'segments', 'write_overture']
 
 # %% ../../nbs/roads/overture.ipynb #ov190005
 DATASET = "spacenet5_nb"
+CLASSES = frozenset(
+    "motorway trunk primary secondary tertiary residential living_street unclassified service "
+    "pedestrian footway steps path track cycleway bridleway unknown".split()
+)
 _NAMES = uuid.UUID("6f1d7f3c-9d0c-5c0e-8a55-5ac3e5b9a1d2")  # a namespace of our own
 
 
@@ -56,7 +60,7 @@ def segments(
             u, v = v, u
         at = [{"connector_id": feature_id(crs, n), "at": float(i)} for i, n in enumerate((u, v))]
         said = dict(theme="transportation", type="segment", version=1, subtype="road")
-        said |= {"class": d.get("highway", "unknown"), "connectors": at} | _rules(d)
+        said |= _class_of(str(d.get("highway", "unknown"))) | {"connectors": at} | _rules(d)
         line = np.column_stack(to.transform(*xy.T)).round(9).tolist()
         yield _feature(feature_id(crs, *sorted((u, v)), k), "LineString", line, said)
 
@@ -64,6 +68,17 @@ def segments(
 def _feature(id: str, kind: str, coordinates: list, properties: dict) -> dict[str, Any]:
     geometry = {"type": kind, "coordinates": coordinates}
     return {"type": "Feature", "id": id, "geometry": geometry, "properties": properties}
+
+
+def _class_of(
+    highway: str,  # OpenStreetMap's word
+) -> dict[str, Any]:
+    "Overture's class; of a ramp its road's."
+    word = highway.removesuffix("_link")
+    if word not in CLASSES:
+        return {"class": "unknown"}
+    link = {"subclass": "link", "subclass_rules": [{"value": "link"}]}
+    return {"class": word} | (link if word != highway else {})
 
 
 def _rules(d: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +100,9 @@ def _rules(d: dict[str, Any]) -> dict[str, Any]:
 
 def _sources(d: dict[str, Any]) -> list[dict[str, Any]]:
     "Who says what, and how surely."
-    seen = {"record_id": xml_text(d["source"])} if d.get("source") else {}
+    seen: dict[str, Any] = {"record_id": xml_text(d["source"])} if d.get("source") else {}
+    if "connection_confidence" in d:
+        seen["confidence"] = float(d["connection_confidence"])
     found = [{"property": "", "dataset": DATASET} | seen]
     parts = {
         "highway_confidence": "/properties/class",
