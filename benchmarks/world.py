@@ -327,7 +327,8 @@ def score(a, out, preset):
             f"{mine.apls_papers.count()} tiles, TOPO precision {p:.3f}, recall {r:.3f}, F1 "
             f"{2 * p * r / (p + r):.3f} over {mine.topo_precision.count()}"
         )
-    write_json(out / f"{Path(a.members).parent.name}-tiles.json", rows.to_dict("records"))
+    known = rows.astype(object).where(rows.notna(), None)  # a tile without roads has no APLS
+    write_json(out / f"{Path(a.members).parent.name}-tiles.json", known.to_dict("records"))
 
 
 def spread(values):

@@ -1747,6 +1747,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'spacenet5_nb.extract.look_at': ('extract.html#look_at', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.name_of': ('extract.html#name_of', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.own_folder': ('extract.html#own_folder', 'spacenet5_nb/extract.py'),
+                                      'spacenet5_nb.extract.own_preset': ('extract.html#own_preset', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.picture': ('extract.html#picture', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.preset_of': ('extract.html#preset_of', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.probs_path': ('extract.html#probs_path', 'spacenet5_nb/extract.py'),

@@ -53,7 +53,7 @@ if TYPE_CHECKING:  # tracing, maps, what reads street maps: imported where they 
 __all__ = ['WORLD', 'TOO_COARSE', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_scale', 'check_image', 'look_at',
            'assumed', 'Extraction', 'extract', 'check_names', 'probs_path', 'image_path', 'say_place', 'band_count',
            'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'credit_of', 'graph', 'roads',
-           'begun_preset', 'name_of', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
+           'begun_preset', 'name_of', 'own_preset', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 WORLD = "world"  # the members that come with the workspace
@@ -594,6 +594,11 @@ def name_of(image: str | Path) -> str:
     return safe_name(file_of(image).stem, 64, "-")
 
 
+def own_preset(begin_with: str | Path = "") -> str:
+    "The preset of `train-own` where none is named."
+    return "finetune" if begin_with else "small"
+
+
 def train_own(
     image: str | Path,  # one GeoTIFF
     *,
@@ -601,7 +606,7 @@ def train_own(
     osm: str | Path = "",  # .osm.pbf, .osm, .osm.gz or .osm.bz2; or
     labels: str | Path = "",  # road lines of any kind (docs/road-files.md)
     run: str = "",  # folder under outputs/; empty: the image's name
-    preset: str = "small",
+    preset: str = "",  # empty: `finetune` with begin_with, else `small`
     begin_with: str | Path = "",  # folder of members that training goes on from, see begun_preset
     out: str | Path = "",  # empty: roads.gpkg in the run's folder
     country: str = "",  # for the speeds of OpenStreetMap's roads
@@ -630,6 +635,7 @@ def train_own(
             "and run `spacenet5 pipeline`.",
         )
     check_map_fits(image)
+    preset = preset or own_preset(begin_with)
     name = check_run_name(run or name_of(image))
     r = open_run(name, preset)
     out = Path(out or r.folder / f"{name}.gpkg")

@@ -381,7 +381,12 @@ def _train_own_command(
     run_name: Annotated[
         str, typer.Option("--run", help="folder under outputs/ [default: the image's name]")
     ] = "",
-    preset: Preset = "small",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="preset, or a path to one [default: finetune with --begin-with, else small]"
+        ),
+    ] = "",
     begin_with: Annotated[
         str,
         typer.Option(
@@ -402,7 +407,7 @@ def _train_own_command(
 ) -> None:
     """Train on your own image and street map; its roads. Labels, folds, scores on
     windows that were kept out; what was interrupted goes on."""
-    from spacenet5_nb.extract import name_of, train_own
+    from spacenet5_nb.extract import name_of, own_preset, train_own
 
     if (predicted or looked_at) and (node_crossings or not labels):
         raise StageError(
@@ -416,7 +421,7 @@ def _train_own_command(
             "is for a street map given as --labels",
             "OpenStreetMap's roads have common vertices already: leave it out.",
         )
-    run_name = run_name or name_of(image)
+    run_name, preset = run_name or name_of(image), preset or own_preset(begin_with)
     if dry_run:
         return dry_runs.plan_own(
             image, osm, labels, node_crossings, open_run(run_name, preset), out, say
