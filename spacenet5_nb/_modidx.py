@@ -3032,6 +3032,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                         'spacenet5_nb/networks/inference_optimization.py'),
                                                               'spacenet5_nb.networks.inference_optimization._Tracer.is_leaf_module': ( 'networks/inference_optimization.html#_tracer.is_leaf_module',
                                                                                                                                        'spacenet5_nb/networks/inference_optimization.py'),
+                                                              'spacenet5_nb.networks.inference_optimization._absorb': ( 'networks/inference_optimization.html#_absorb',
+                                                                                                                        'spacenet5_nb/networks/inference_optimization.py'),
                                                               'spacenet5_nb.networks.inference_optimization._after': ( 'networks/inference_optimization.html#_after',
                                                                                                                        'spacenet5_nb/networks/inference_optimization.py'),
                                                               'spacenet5_nb.networks.inference_optimization._block_diagonal': ( 'networks/inference_optimization.html#_block_diagonal',

@@ -17,17 +17,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .fused_convolutions import fuse_relus
-from .unet import RoadUNet, compiler_mode
+from .unet import DecoderBlock, RoadUNet, compiler_mode
 
 # %% auto #0
 __all__ = ['followed_norms', 'absorb_norms', 'merge_groups', 'likes_wide', 'WideConv', 'widen_groups', 'OneSize', 'quicken']
 
 # %% ../../nbs/networks/inference_optimization.ipynb #3d1e0005
 class _Tracer(fx.Tracer):
-    "Norms, timm's with activation too, are single steps."
+    """Norms, timm's with activation too, are single steps, and convolutions of any kind: those that
+    pad as TensorFlow does ask for the image's size."""
 
     def is_leaf_module(self, m: nn.Module, name: str) -> bool:
-        return isinstance(m, _BatchNorm) or super().is_leaf_module(m, name)
+        return isinstance(m, _BatchNorm | nn.Conv2d) or super().is_leaf_module(m, name)
 
 
 def followed_norms(
@@ -217,7 +218,7 @@ def quicken(
     "Ready a network for nothing but predicting."
     scale = network.mean.float(), network.std.float()
     device = network.mean.device
-    absorbed = absorb_norms(network.eval().encoder) if fuse or device.type == "cpu" else []
+    absorbed = _absorb(network.eval()) if fuse or device.type == "cpu" else []
     if likes_wide(device):
         merge_groups(network)
     if fuse:
@@ -225,3 +226,14 @@ def quicken(
     network.to(dtype).requires_grad_(False)
     network.mean, network.std = scale
     return network
+
+
+def _absorb(network: RoadUNet) -> list[tuple[str, str]]:  # of its encoder, as `absorb_norms`
+    "Norms of encoder and decoder become weights; a decoder without norms has no place for them."
+    for block in network.decoder:
+        for name in ("up", "merge") if isinstance(block, DecoderBlock) else ():
+            layers = getattr(block, name)
+            absorb_norms(layers)
+            left = [m for m in layers if not isinstance(m, nn.Identity)]
+            setattr(block, name, nn.Sequential(*left))
+    return absorb_norms(network.encoder)
