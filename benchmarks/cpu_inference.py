@@ -4,13 +4,12 @@ and OpenVINO, on the members that come with the workspace and on one full-size n
     .venv/bin/python benchmarks/cpu_inference.py [--size 384] [--rounds 5] [--threads 1]
         [--networks world dpn92] [--engines eager bf16 compile onnx onnx-int8 openvino ...]
 
-ONNX Runtime and OpenVINO are no dependencies: `pip install --target FOLDER onnxruntime onnx
-openvino` and PYTHONPATH=FOLDER; an engine that is not there is said and left out. Engines take
-turns on the same batch of one; seconds are of processors, medians. The picture is the real sample,
-filled up by reflection. A difference is the largest of a probability, in 255ths, from eager's in 32
-bits; an engine that is to be taken must be 1.5 times as fast and differ by 2 at most. `onnx-int8`
-has weights and activations of 8 bits, calibrated on turned views of the picture; whether its
-held-out scores are equal this program does not say.
+ONNX Runtime and OpenVINO are extras (`pip install -e ".[onnx,openvino]"`); an engine that is not
+there is said and left out. Engines take turns on the same batch of one; seconds are of processors,
+medians. The picture is the real sample, filled up by reflection. A difference is the largest of a
+probability, in 255ths, from eager's in 32 bits; an engine that is to be taken must be 1.5 times as
+fast and differ by 2 at most. `int8` has convolutions of 8 bits, calibrated on turned views of the
+picture; whether its held-out scores are equal this program does not say.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import io
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -29,13 +30,14 @@ import numpy as np
 
 from spacenet5_nb import model, raster
 from spacenet5_nb.extract import find_members
+from spacenet5_nb.inference.onnx_export import to_onnx
 from spacenet5_nb.networks.inference_optimization import quicken
 
 import torch  # isort: skip
 
 SAMPLE = Path(__file__).parents[1] / "spacenet5_nb/assets/sample/las_vegas.tif"
 NEEDS = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "openvino": "openvino"}
-NEEDS["openvino-bf16"] = "openvino"
+NEEDS |= {"openvino-bf16": "openvino", "openvino-int8": "onnxruntime"}
 ENGINES = ("eager", "bf16", "compile", "compile-bf16", *NEEDS)
 Run = Callable[[torch.Tensor], np.ndarray]  # a prepared image to probabilities
 
@@ -75,25 +77,12 @@ def in_torch(net: model.RoadUNet, x: torch.Tensor, bf16: bool, compiled: bool) -
     return run
 
 
-def exported(net: model.RoadUNet, x: torch.Tensor, folder: Path) -> Path:
-    "A network as ONNX, of one size."
-    path = folder / "network.onnx"
-    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format).eval()
-    with torch.no_grad():
-        how = dict(input_names=["image"], opset_version=17, dynamo=False)
-        torch.onnx.export(plain, (x.contiguous(),), str(path), **how)
-    return path
-
-
-def in_onnx(net: model.RoadUNet, x: torch.Tensor, folder: Path, int8: bool, threads: int) -> Run:
+def in_onnx(written: bytes, threads: int) -> Run:
     import onnxruntime
 
-    path = exported(net, x, folder)
-    if int8:
-        path = in_8_bits(path, x)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
 
     def run(x: torch.Tensor) -> np.ndarray:
         return sigmoid(session.run(None, {"image": x.numpy()})[0])
@@ -101,8 +90,9 @@ def in_onnx(net: model.RoadUNet, x: torch.Tensor, folder: Path, int8: bool, thre
     return run
 
 
-def in_8_bits(path: Path, x: torch.Tensor) -> Path:
-    "The same network with 8-bit weights and activations."
+def in_8_bits(written: bytes, x: torch.Tensor, folder: Path) -> bytes:
+    """The same network with 8-bit weights and activations of its convolutions; sums stay in 32
+    bits, because ONNX Runtime has no kernel for theirs."""
     from onnxruntime import quantization
 
     class Views(quantization.CalibrationDataReader):
@@ -112,24 +102,26 @@ def in_8_bits(path: Path, x: torch.Tensor) -> Path:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return {"image": self.left.pop()} if self.left else None
 
-    small = path.with_name("int8.onnx")
-    quantization.quantize_static(path, small, Views(), per_channel=True)
-    return small
+    (folder / "network.onnx").write_bytes(written)
+    how = dict(per_channel=True, quant_format=quantization.QuantFormat.QDQ)
+    quantization.quantize_static(
+        folder / "network.onnx", folder / "int8.onnx", Views(), op_types_to_quantize=["Conv"], **how
+    )
+    return (folder / "int8.onnx").read_bytes()
 
 
-def in_openvino(net: model.RoadUNet, x: torch.Tensor, bf16: bool, threads: int) -> Run:
-    import openvino
+def in_openvino(written: bytes, bf16: bool, threads: int) -> Run:
+    from spacenet5_nb.inference.cpu_engines import openvino_core
 
-    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format).eval()
-    converted = openvino.convert_model(plain, example_input=x.contiguous(), input=[x.shape])
     config = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
     }
-    compiled = openvino.Core().compile_model(converted, "CPU", config)
+    core = openvino_core()
+    compiled = core.compile_model(core.read_model(io.BytesIO(written)), "CPU", config)
 
     def run(x: torch.Tensor) -> np.ndarray:
-        return sigmoid(compiled(x.numpy())[0])
+        return sigmoid(compiled([x.numpy()])[0])
 
     return run
 
@@ -140,11 +132,16 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 def engine(name: str, net: model.RoadUNet, x: torch.Tensor, folder: Path, threads: int) -> Run:
     "An engine with a network."
+    if name not in NEEDS:
+        return in_torch(net, x, "bf16" in name, "compile" in name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants, and that is meant
+        written = to_onnx(quicken(copy.deepcopy(net)), x.contiguous())
+    if "int8" in name:
+        written = in_8_bits(written, x, folder)
     if name.startswith("onnx"):
-        return in_onnx(net, x, folder, name.endswith("int8"), threads)
-    if name.startswith("openvino"):
-        return in_openvino(net, x, name.endswith("bf16"), threads)
-    return in_torch(net, x, "bf16" in name, "compile" in name)
+        return in_onnx(written, threads)
+    return in_openvino(written, name.endswith("bf16"), threads)
 
 
 def measure(name: str, net: model.RoadUNet, a: argparse.Namespace) -> None:

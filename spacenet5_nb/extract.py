@@ -277,6 +277,7 @@ def extract(
         devices,
         beside,
         source=name,
+        say=say,
     )
     formats.save(g, out)
     km, km2 = (
@@ -393,6 +394,7 @@ def roads_of(
     devices: str | Sequence[str],
     beside: bool | None,
     source: str = "",  # name of the image, as a person knows it
+    say: Callable[[str], None] = print,
 ) -> tuple[nx.MultiGraph, Path]:
     "Predict and trace, one after the other or side by side, here or on a cluster: the same graph."
     from spacenet5_nb.roads.concurrent_tracing import Tracing
@@ -403,7 +405,7 @@ def roads_of(
         probs_path(out),
         load_settings().n_workers,
     )
-    how = dict(config=ensemble, devices=devices, stretch=stretch)
+    how = dict(config=ensemble, devices=devices, stretch=stretch, say=say)
     more = dict(surface=p.masks.surface, source=source)
     if beside is None:
         beside = (

@@ -477,3 +477,27 @@ def _(folder, fails, monkeypatch):
     bare = street(length=None)
     assert apls.apls(street(), street(), protocol="cosmiq").score == 1
     assert fails(lambda: apls.apls(bare, bare, protocol="cosmiq"))
+
+
+@row("inference/cpu_engines", "computes on a CPU", "does not know {}", "is not installed")
+def _(folder, fails):
+    import importlib.util
+    from dataclasses import replace
+    from unittest.mock import patch
+
+    import torch
+
+    from spacenet5_nb.core import EnsembleConfig
+    from spacenet5_nb.inference.cpu_engines import choose_engine
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    named = EnsembleConfig(engine="openvino")
+    with patch.object(importlib.util, "find_spec", lambda name: object()):
+        assert "-p device cpu" in fails(lambda: choose_engine(named, gpu, 1))
+        assert choose_engine(replace(named, engine="auto"), gpu, 1) == "torch"
+        assert choose_engine(named, cpu, 1) == "openvino"
+        halved = replace(named, precision="bfloat16")
+        assert "engine: torch" in fails(lambda: choose_engine(halved, cpu, 1))
+        assert choose_engine(replace(halved, engine="torch"), cpu, 1) == "torch"
+    with patch.object(importlib.util, "find_spec", lambda name: None):
+        assert "[openvino]" in fails(lambda: choose_engine(named, cpu, 1))

@@ -4,8 +4,16 @@ from pathlib import Path
 
 import torch
 
-from spacenet5_nb import model
+from spacenet5_nb import core, model
 from spacenet5_nb.core import Preset
+
+ENCODERS = sorted(  # of the presets: name, bands, decoder, its norm
+    {
+        (f.encoder, f.bands, tuple(p.decoder), p.decoder_norm)
+        for p in map(core.load_preset, core.preset_names())
+        for f in p.folds
+    }
+)
 
 
 def members(folder: Path, p: Preset, names=("last",), std: float = 5) -> list[Path]:

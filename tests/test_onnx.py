@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fresh import ENCODERS
 
 from spacenet5_nb import core, extract, model
 from spacenet5_nb.core import StageError
@@ -15,13 +16,6 @@ from spacenet5_nb.inference.onnx_export import export_onnx, run_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-ENCODERS = sorted(
-    {
-        (f.encoder, f.bands, tuple(p.decoder), p.decoder_norm)
-        for p in map(core.load_preset, core.preset_names())
-        for f in p.folds
-    }
-)
 
 
 def own(members, pixels: np.ndarray, channels) -> np.ndarray:

@@ -26,6 +26,7 @@ DECLARED = [
         *EXTRAS["osm"],
         *EXTRAS["cluster"],
         *EXTRAS["onnx"],
+        *EXTRAS["openvino"],
         *EXTRAS["dev"],
     ]
 ]

@@ -180,6 +180,9 @@ class EnsembleConfig:
     compile: bool | Literal["graphs"] = False
     # biases, sums and ReLU computed by cuDNN with the convolution before them; not measured yet
     fuse: bool = False
+    # what computes networks on a CPU; auto: OpenVINO where it is installed and there is enough to
+    # compute (docs/gpus-and-clusters.md), else torch; a GPU is always torch's
+    engine: Literal["auto", "torch", "openvino"] = "auto"
     window_px: int = 2048  # of a large raster, predicted at a time
     margin_px: int = 64  # at each side of a window, seen and thrown away
     blend_px: int = 64  # over which two windows take turns

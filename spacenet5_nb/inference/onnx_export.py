@@ -23,7 +23,7 @@ from .members import Member, probabilities
 from ..networks.checkpoints import info_channels
 
 # %% auto #0
-__all__ = ['Outputs', 'TOLERANCE', 'Averaged', 'deepness_metadata', 'export_onnx', 'run_onnx']
+__all__ = ['Outputs', 'TOLERANCE', 'Averaged', 'deepness_metadata', 'export_onnx', 'to_onnx', 'run_onnx']
 
 # %% ../../nbs/inference/onnx_export.ipynb #ox190006
 Outputs = Literal["road", "all"]
@@ -99,7 +99,10 @@ def export_onnx(
     bands = max(m.net.spec["in_channels"] for m in members)
     noise = np.random.default_rng(0).integers(0, 256, (1, bands, tile, tile), dtype=np.uint8)
     net = Averaged(members, chosen).eval().to(memory_format=torch.contiguous_format)
-    model = onnx.load_from_string(_traced(net, torch.from_numpy(noise) / 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants, and that is meant
+        data = to_onnx(net, torch.from_numpy(noise) / 255)
+    model = onnx.load_from_string(data)
     for key, value in deepness_metadata(members, outputs, tile, threshold).items():
         model.metadata_props.add(key=key, value=json.dumps(value))
     data = model.SerializeToString()
@@ -117,13 +120,20 @@ def _libraries() -> tuple[Any, Any]:
     return onnx, onnxruntime
 
 
-def _traced(net: nn.Module, image: Tensor) -> bytes:
-    "A network as ONNX, for images of this size; its tracer needs nothing beside torch."
-    file = io.BytesIO()
-    names = dict(input_names=["image"], output_names=["probability"])
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # sizes become constants, and that is meant
-        torch.onnx.export(net, (image,), file, dynamo=False, opset_version=17, **names)
+def to_onnx(
+    net: nn.Module,
+    image: Tensor,  # (1, bands, H, W)
+    *,
+    any_size: bool = False,  # for images of other heights and widths, too
+) -> bytes:
+    """A network as ONNX; its tracer needs nothing beside torch, and warns where sizes become
+    constants."""
+    file, sizes = io.BytesIO(), {2: "height", 3: "width"}
+    how = dict(input_names=["image"], output_names=["probability"], opset_version=17)
+    if any_size:
+        how["dynamic_axes"] = {"image": sizes, "probability": sizes}
+    with torch.inference_mode():
+        torch.onnx.export(net, (image,), file, dynamo=False, **how)
     return file.getvalue()
 
 

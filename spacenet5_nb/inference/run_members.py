@@ -14,6 +14,7 @@ import pandas as pd
 from ..base.cluster import check_there, resident
 from ..base.path_options import file_of
 from ..core import CheckpointError, Preset, Run, StageError
+from .cpu_engines import choose_engine, with_engine
 from .members import Member, open_members, opening
 from ..model import info_channels, keep_memory, read_info, set_threads
 
@@ -100,7 +101,10 @@ def resident_members(errand: ChipErrand) -> list[Member]:
     def opened() -> list[Member]:
         set_threads()
         keep_memory()
-        return open_run_members(errand.run, device=errand.device)
+        members = open_run_members(errand.run, device=errand.device)
+        # a chip at a time: `auto` is PyTorch's
+        engine = choose_engine(errand.run.preset.ensemble, members[0].net.mean.device, 0)
+        return with_engine(members, engine)
 
     check_there([file_of(errand.image)])
     return resident(f"{errand.members} on {errand.device}", opened)

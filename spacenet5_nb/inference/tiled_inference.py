@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ from spacenet5_nb.core import (
     progress,
     section,
 )
-from ..ensemble import mean_of_members
+from ..ensemble import mean_of_members, pixels_of_views
+from .cpu_engines import choose_engine, describe, with_engine
 from .members import Member, open_members, opening
 from .vrt_mosaic import is_mosaic, open_mosaic
 from ..model import RoadUNet, find_device, info_channels, keep_memory, set_threads
@@ -64,8 +66,8 @@ from rasterio.windows import Window
 
 # %% auto #0
 __all__ = ['network_hash', 'make_plan', 'is_made', 'write_cog', 'find_devices', 'open_everywhere', 'scene_for', 'channel_names',
-           'predict_raster', 'crew', 'predict_window', 'Errand', 'is_spread', 'device_of_worker', 'absolute',
-           'make_errand', 'predicted_there', 'predict_here', 'check_same']
+           'predict_raster', 'with_chosen_engine', 'crew', 'predict_window', 'Errand', 'is_spread', 'device_of_worker',
+           'absolute', 'make_errand', 'predicted_there', 'predict_here', 'check_same']
 
 # %% ../../nbs/inference/tiled_inference.ipynb #7d699e18
 def network_hash(m: Member) -> str:
@@ -76,7 +78,11 @@ def network_hash(m: Member) -> str:
     return h.hexdigest()
 
 
-def make_plan(members: Sequence[Member], scene: Scene, config: EnsembleConfig) -> dict[str, Any]:
+def make_plan(
+    members: Sequence[Member],
+    scene: Scene,
+    config: EnsembleConfig,  # its engine chosen (`settled`)
+) -> dict[str, Any]:
     "What decides a result."
     files = [file_of(scene.path)] + (
         [Path(t.path) for t in open_mosaic(scene.path).tiles] if is_mosaic(scene.path) else []
@@ -86,6 +92,8 @@ def make_plan(members: Sequence[Member], scene: Scene, config: EnsembleConfig) -
         k: getattr(config, k)
         for k in ("tta", "combine", "precision", "window_px", "margin_px", "blend_px")
     }
+    if config.engine not in ("auto", "torch"):
+        said["engine"] = describe(config.engine)
     return {
         "files": stats,
         "scene": [
@@ -100,7 +108,7 @@ def make_plan(members: Sequence[Member], scene: Scene, config: EnsembleConfig) -
     }
 
 
-_TAG = "SPACENET5_PLAN"
+_TAG, _ENGINE = "SPACENET5_PLAN", "SPACENET5_ENGINE"
 
 
 def is_made(out: Path, plan: dict[str, Any]) -> bool:
@@ -281,6 +289,7 @@ def predict_raster(
     stretch: str = "",
     beside: Callable[[Windows, list[tuple[int, int]]], None]
     | None = None,  # is told which cells are there, as they come; once more of none, before they go
+    say: Callable[[str], Any] = print,  # which engine computes
 ) -> Path:
     """Mean probabilities of members and views on the members' grid, in bounded memory; a run that
     was killed goes on where it was."""
@@ -293,6 +302,7 @@ def predict_raster(
         channel_names(opened[0]),
         int(np.lcm.reduce([m.net.multiple for m in opened[0]])),
     )
+    config = with_chosen_engine(config, opened[0], scene, spread)
     plan = json.loads(json.dumps(make_plan(opened[0], scene, config)))
     if is_made(out, plan):
         clear(out)
@@ -307,22 +317,40 @@ def predict_raster(
         predicted = (
             predicted_there(make_errand(members, scene, w, config, device, plan))
             if spread
-            else _predicted(w, scene, opened, config)
+            else _predicted(w, scene, opened, config, say)
         )
         with contextlib.closing(predicted):
             for made in predicted:
                 if beside and made:
                     beside(w, made)
-        write_cog(w, out, scene.target, names, {_TAG: plan_hash(plan)})
+        said = {_TAG: plan_hash(plan), _ENGINE: describe(config.engine)}
+        write_cog(w, out, scene.target, names, said)
         if beside:
             beside(w, [])
     return out
 
 
+def with_chosen_engine(
+    config: EnsembleConfig, members: Sequence[Member], scene: Scene, spread: bool
+) -> EnsembleConfig:
+    """A configuration whose engine is no longer `auto`; on a cluster, whose workers may have GPUs,
+    that is PyTorch."""
+    pixels = 0 if spread else pixels_of_views(*scene.target.shape, config.tta)
+    return replace(config, engine=choose_engine(config, members[0].net.mean.device, pixels))
+
+
 def _predicted(
-    w: Windows, scene: Scene, opened: Sequence[Sequence[Member]], config: EnsembleConfig
+    w: Windows,
+    scene: Scene,
+    opened: Sequence[Sequence[Member]],
+    config: EnsembleConfig,
+    say: Callable[[str], Any],
 ) -> Iterator[list[tuple[int, int]]]:
     "Predict the windows that lack; yields the cells that each made."
+    if todo := waiting(w):
+        first, *others = opened
+        opened = [with_engine(first, config.engine, say)]
+        opened += [with_engine(m, config.engine, lambda line: None) for m in others]
     shared, (hands, at_once) = Shared(threading.Lock(), set()), crew(opened[0][0].net.mean.device)
 
     def read(at: tuple[int, int]) -> tuple:
@@ -338,7 +366,7 @@ def _predicted(
         return settle(w, w.near(at), shared)
 
     yield from staged(
-        waiting(w),
+        todo,
         read,
         [compute(m) for m in opened for _ in range(at_once)],
         write,
@@ -503,8 +531,9 @@ def _open_here(errand: Errand) -> tuple[list[Member], Scene]:
         else errand.scene._replace(read=open_mosaic(errand.scene.path).read)
     )
     (members,) = open_everywhere(errand.members, errand.config, find_devices(errand.device)[:1])
-    check_same(errand.plan, json.loads(json.dumps(make_plan(members, scene, errand.config))))
-    return members, scene
+    config = with_chosen_engine(errand.config, members, scene, spread=True)
+    check_same(errand.plan, json.loads(json.dumps(make_plan(members, scene, config))))
+    return with_engine(members, config.engine), scene
 
 
 def check_same(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> None:

@@ -19,9 +19,17 @@ from .. import graph, raster
 from ..base.files import alone, check_name
 from ..base.temporary_names import sweep
 from ..core import DataError, Preset, progress, write_text
-from ..ensemble import Member, open_members, opening, predict, weights_hash
+from spacenet5_nb.ensemble import (
+    Member,
+    open_members,
+    opening,
+    pixels_of_views,
+    predict,
+    weights_hash,
+)
 from ..explore import find_chips
 from ..extract import find_members, preset_of
+from ..inference.cpu_engines import choose_engine, describe, with_engine
 from ..roads.formats import check_solution
 from ..model import keep_memory, read_info, set_threads
 from ..vectorize import make_graph
@@ -50,12 +58,17 @@ def submit(
     bands = max(i["spec"]["in_channels"] for i in infos)
     chips = chips_of(folders, bands)
     opened = open_members(paths, device=device, **opening(p.ensemble, weights=None))
-    with parts_folder(out, paths, p, tta) as box:
+    tta = tta or p.ensemble.tta
+    shape = raster.target_grid(next(iter(chips.values())), infos[0].get("gsd_m")).shape
+    pixels = len(chips) * pixels_of_views(*shape, tta)  # as if all were like the first
+    engine = choose_engine(p.ensemble, opened[0].net.mean.device, pixels)
+    opened = with_engine(opened, engine, say)
+    with parts_folder(out, paths, p, f"{tta} {describe(engine)}") as box:
         for chip, image in progress(list(chips.items()), "submit"):
             if not (box / f"{chip}.csv").is_file():
                 write_text(
                     box / f"{chip}.csv",
-                    chip_rows(chip, image, opened, p, tta or p.ensemble.tta).to_csv(index=False),
+                    chip_rows(chip, image, opened, p, tta).to_csv(index=False),
                 )
         rows = pd.concat([pd.read_csv(box / f"{chip}.csv") for chip in chips], ignore_index=True)
         check_solution(rows, chips=list(chips))
@@ -80,11 +93,16 @@ def chips_of(folders: Sequence[str | Path], bands: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def parts_folder(out: Path, members: Sequence[Path], preset: Preset, tta: str) -> Iterator[Path]:
+def parts_folder(
+    out: Path,
+    members: Sequence[Path],
+    preset: Preset,
+    how: str,  # views and engine
+) -> Iterator[Path]:
     """Where the rows of single chips wait, for one process at a time; of other members or another
     preset there is another folder, and the old one is removed."""
     name = hashlib.sha1(
-        repr(([weights_hash(m) for m in members], preset.vectorize, preset.speed, tta)).encode()
+        repr(([weights_hash(m) for m in members], preset.vectorize, preset.speed, how)).encode()
     ).hexdigest()[:12]
     folder = _parts_of(out)
     with alone(folder / ".lock", out, "another process is writing this file", "another output"):
