@@ -13,8 +13,9 @@ With `--predicted outputs/corrections`, what `benchmarks/corrections.py` left, t
 that of the workspace's first member on a generated city that it has not seen, and the map is that
 city's truth, doctored.
 
-Precision and recall are shares of kilometres, all draws together. `shift` is the error of the
-estimated one.
+Precision and recall are shares of kilometres, all draws together; `recall of seen` is the share of
+those removed streets beside which anything was predicted at all (within 9 m, 30 degrees): what a
+network did not see cannot be new. `shift` is the error of the estimated one.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from spacenet5_nb.demo import CITIES
 from spacenet5_nb.graph import from_lines, utm_of
 from spacenet5_nb.mapping.conflation import Conflation, conflate, crs_of
 from spacenet5_nb.mapping.doctored_map import Doctored, agreement, doctored, traced
+from spacenet5_nb.mapping.shift import neighbours_of, pair, sample_lines
 
 HALF_M = 600  # of a generated city
 AT = (11.85, 52.6)
@@ -100,8 +102,16 @@ def one(
         "out of place": (lines_of(found.drawn, "out_of_place", crs), wrong.moved, 25, 60),
     }
     row = {kind: agreement(*some) for kind, some in kinds.items()}
+    removed, own = (sample_lines(some) for some in (wrong.removed, to_map(seen, shift)))
+    is_seen = pair(removed, neighbours_of(own), 9, 30).index >= 0
+    row |= {"seen_km": float(is_seen.mean() * shapely.length(wrong.removed).sum() / 1000)}
     row |= {"shift": float(np.hypot(*(found.shift.whole - shift)))}
     return found, wrong, row | {"cpu_s": time.process_time() - began}
+
+
+def to_map(lines: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    "Predicted lines where the map has them."
+    return shapely.transform(lines, lambda xy: xy + shift)
 
 
 def lines_of(table, kind: str, crs: str) -> np.ndarray:
@@ -123,6 +133,8 @@ def row_of(name: str, shift_m: float, rows: list[dict]) -> dict:
     for kind in ("new", "missing", "out of place"):
         precision, recall, km = together(rows, kind)
         line |= {f"{kind}: precision": precision, f"{kind}: recall": recall, f"{kind}: km": km}
+    recall, km = together(rows, "new")[1:]
+    line["new: recall of seen"] = recall * km / sum(r["seen_km"] for r in rows)
     line["shift error, m"] = max(r["shift"] for r in rows)
     return line | {"CPU, s": sum(r["cpu_s"] for r in rows) / len(rows)}
 

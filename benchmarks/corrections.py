@@ -2,7 +2,7 @@
 mended.gpkg --looked-at area.gpkg --begin-with world`, its weights, and what it is compared with.
 
     .venv/bin/python benchmarks/corrections.py [--city Enigma] [--seed 77] [--steps 120] [--draws 2]
-        [--minutes 25] [--out outputs/corrections]
+        [--arms none mended] [--minutes 25] [--out outputs/corrections]
 
 A generated city that no member has seen (another seed than any training's), eight chips of 200 m.
 The workspace's first member predicts all of it. In two chips its errors are mended: what the truth
@@ -159,6 +159,7 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=77)
     ask.add_argument("--steps", type=int, default=120)
     ask.add_argument("--draws", type=int, default=2)
+    ask.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     ask.add_argument("--minutes", type=float, default=25)
     ask.add_argument("--out", default=str(Path(load_settings().outputs_root) / "corrections"))
     a, start = ask.parse_args(), time.monotonic()
@@ -184,7 +185,7 @@ def main() -> None:
     table = []
     for draw in range(a.draws):
         chosen = [draw, draw + len(chips) // 2]
-        for arm in ARMS:
+        for arm in a.arms:
             if time.monotonic() - start < 60 * a.minutes:
                 table += score_arm(run, chips, chosen, arm, a.steps)
     found = pd.DataFrame(table)

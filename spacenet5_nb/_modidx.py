@@ -2614,6 +2614,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'spacenet5_nb/mapping/conflation.py'),
                                                  'spacenet5_nb.mapping.conflation._part': ( 'mapping/conflation.html#_part',
                                                                                             'spacenet5_nb/mapping/conflation.py'),
+                                                 'spacenet5_nb.mapping.conflation._partners': ( 'mapping/conflation.html#_partners',
+                                                                                                'spacenet5_nb/mapping/conflation.py'),
                                                  'spacenet5_nb.mapping.conflation._plain': ( 'mapping/conflation.html#_plain',
                                                                                              'spacenet5_nb/mapping/conflation.py'),
                                                  'spacenet5_nb.mapping.conflation._runs': ( 'mapping/conflation.html#_runs',

@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import shapely
+from scipy.spatial import cKDTree
 from shapely.geometry import LineString
 from shapely.ops import substring
 
@@ -24,7 +25,7 @@ from ..core import DataError
 from ..graph import utm_of
 from .shift import Samples, Shift, estimate_shift, neighbours_of
 from .shift import move_lines as move_onto
-from .shift import pair, sample_lines
+from .shift import Pairs, pair, sample_lines
 from ..speed_limits import MPH_TO_KPH, level_of, speed_of
 
 # %% auto #0
@@ -158,12 +159,10 @@ def match_points(
         seen[(seen >= 0) & other & (np.abs(across) > reach.loose_m)] = -1
     weak = (drawn == 1) & (seen[back] != there.line)  # what confirms it belongs to another road
     rest_here, rest_there = np.flatnonzero(seen < 0), np.flatnonzero((drawn == 0) | weak)
-    moved = _moved(here, there, rest_here, rest_there, length, reach)
+    moved, run = _moved(here, there, rest_here, rest_there, length, reach)
     if len(moved):
         drawn[moved] = 2
-        left = pair(
-            _part(here, rest_here), neighbours_of(_part(there, moved)), reach.moved_m, *_WIDE
-        )
+        left = _partners(_part(here, rest_here), _part(there, moved), run, reach)
         hit = rest_here[left.index >= 0]
         seen[hit] = n + there.line[moved[left.index[left.index >= 0]]]
         across[hit] = left.across_m[left.index >= 0]
@@ -184,10 +183,10 @@ def _moved(
     rest_there: np.ndarray,
     length: np.ndarray,
     reach: Reach,
-) -> np.ndarray:  # points of `there`
+) -> tuple[np.ndarray, np.ndarray]:  # points of `there`; the stretch that each is of
     "Points of the map's stretches that mostly run beside predicted roads without a partner."
     if not len(rest_here) or not len(rest_there):
-        return rest_there[:0]
+        return rest_there[:0], rest_there[:0]
     left = _part(there, rest_there)
     beside = pair(left, neighbours_of(_part(here, rest_here)), reach.moved_m, *_WIDE).index >= 0
     state = np.ones(len(there.line), int)
@@ -200,7 +199,29 @@ def _moved(
         if part.label == 0 and has[part.points].mean() >= reach.moved_share
     ]
     found = np.concatenate(parts) if parts else rest_there[:0]
-    return found[state[found] == 0]
+    run = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return found[state[found] == 0], run[state[found] == 0]
+
+
+def _partners(left: Samples, moved: Samples, run: np.ndarray, reach: Reach) -> Pairs:
+    "What each predicted point has in stretches out of place, on the clearly nearer side of them."
+    found = pair(left, neighbours_of(moved), reach.moved_m, *_WIDE)
+    hit = np.flatnonzero(found.index >= 0)
+    to, across = found.index[hit], found.across_m[hit]
+    _, line = np.unique(np.c_[run[to], left.line[hit]], axis=0, return_inverse=True)
+    share = np.bincount(line.ravel(), across > 0) / np.bincount(line.ravel())
+    side = (share[line.ravel()] > 0.5).astype(int)  # where most of a predicted line lies
+    nearest = np.full((2, len(run)), reach.moved_m)
+    np.minimum.at(nearest, (side, to), np.abs(across))
+    apart = np.stack([np.bincount(run, metres) for metres in nearest])
+    farther = apart[side, run[to]] * _NEARER > apart[1 - side, run[to]]
+    kept = ~farther | (np.abs(across) <= reach.loose_m)
+    index = np.full(len(found.index), -1)
+    index[hit[kept]] = to[kept]
+    return Pairs(index, found.across_m)
+
+
+_NEARER = 0.8  # of the distance to the other side: a road that is so near is the stretch's own
 
 # %% ../../nbs/mapping/conflation.ipynb #c19b0015
 def doubts(
@@ -243,12 +264,16 @@ def _on(here: Samples, lines: np.ndarray, reach_m: float) -> np.ndarray:
 def lonely(
     lines: np.ndarray,  # that meet at equal vertices
     most_m: float,
+    gap_m: float = 5.0,  # ends that are so near are one: neighbouring images' roads
 ) -> np.ndarray:  # bool, one a line
     "Lines of connected pieces that are shorter in all."
     g = nx.Graph()
     for k, line in enumerate(lines):
         g.add_node(k)
         g.add_edges_from((k, point) for point in map(tuple, _vertices(line)))
+    ends = shapely.get_coordinates([shapely.get_point(lines, k) for k in (0, -1)])
+    near = cKDTree(ends).query_pairs(gap_m, output_type="ndarray") % len(lines)
+    g.add_edges_from(near.tolist())
     out = np.zeros(len(lines), bool)
     for piece in nx.connected_components(g):
         own = [k for k in piece if isinstance(k, int)]
