@@ -7,6 +7,8 @@ held-out chip is scored.
         --set data.gsd_m=1.5 --set stage.lr=[[0,0.01]] --out outputs/screen/coarse
     .venv/bin/python benchmarks/leave_one_out.py --cities 1500 --out outputs/cities-first
         --compare outputs/leave-one-out
+    .venv/bin/python benchmarks/leave_one_out.py --preset finetune --begin-with world --parts 3
+        --steps 200 --out outputs/nine-finetuned
 
 Nine chips of SpaceNet 3 Las Vegas, the preset's first network from fresh weights, its vectorizer
 and the judge. Every finished part is a file, so that the same command goes on where it ended. The
@@ -15,16 +17,18 @@ mean over chips comes with Student's interval.
 `--parts 3` holds out every third chip: three trainings instead of nine, to choose what is worth the
 nine. `--set` changes a key of the preset; `stage.` is its last stage, `network.` its first network.
 `--cities` trains the network on generated cities first and goes on from there: no real chip is seen
-by that. `--compare` prints differences chip by chip. Dice is always that of roads 4 m wide on a
-grid of 1 m, whatever the network's own grid, so that it can be compared between grids. Who chooses
-by these chips and reports the same chips reports too much: choose with one seed, and report with
-another at least.
+by that. `--begin-with` goes on from every member of a folder, or of the workspace (`world`, which
+saw none of the nine), and scores their mean, as `train-own --begin-with` does. `--compare` prints
+differences chip by chip. Dice is always that of roads 4 m wide on a grid of 1 m, whatever the
+network's own grid, so that it can be compared between grids. Who chooses by these chips and reports
+the same chips reports too much: choose with one seed, and report with another at least.
 """
 
 import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -43,6 +47,8 @@ from spacenet5_nb.core import (
     load_settings,
     write_json,
 )
+from spacenet5_nb.extract import find_members
+from spacenet5_nb.model import read_info
 from spacenet5_nb.pipeline import score_probs
 from spacenet5_nb.raster import read_named
 from spacenet5_nb.train import fit
@@ -71,6 +77,7 @@ def make_preset(
     changes asked for.
     """
     base, changes = load_preset(name), nested(pairs)
+    encoder = {"encoder": read_info(member)["spec"]["encoder"]} if member else {}
     if not base.train.stages:
         raise PresetError(name, "has no training stage", "Give it one in train.stages.")
     per_epoch = min(steps, 100)
@@ -82,7 +89,7 @@ def make_preset(
     network = (
         asdict(base.folds[0])
         | changes.pop("network", {})
-        | ({"pretrained": str(member.resolve())} if member else {})
+        | ({"pretrained": str(member.resolve()), **encoder} if member else {})
     )
     training = {"validation_chips": 1, **changes.pop("train", {}), "stages": [stage]}
     return load_preset(
@@ -179,23 +186,27 @@ def train_on_cities(name: str, pairs: list[str], steps: int, out: Path, seed: in
     return run.fold(0) / "last.safetensors"
 
 
-def train_part(run: Run, k: int, chips: pd.DataFrame) -> list[dict]:
-    "Train without part k and score its chips; what is there from the same inputs is read."
+def train_part(run: Run, k: int, chips: pd.DataFrame, presets: Sequence[Preset]) -> list[dict]:
+    """Train a network of every preset without part k and score its chips by their mean; what is
+    there from the same inputs is read.
+    """
     path, mark = (
         run.folder / f"part{k}.json",
         [
-            fingerprint(run.preset, k, chips, run.seed),
+            *(fingerprint(p, k, chips, run.seed) for p in presets),
             asdict(run.preset.vectorize),
             run.preset.ensemble.tta,
         ],
     )
     if path.is_file() and (old := json.loads(path.read_text()))["fingerprint"] == mark:
         return old["rows"]
-    began, folder = time.process_time(), run.fold(k)
-    fit(run.preset, k, chips, out=folder, cache=run.cache, device="cpu", seed=run.seed)
-    cpu = time.process_time() - began
+    began = time.process_time()
+    folders = [run.fold(k) / str(j) if j else run.fold(k) for j in range(len(presets))]
+    for preset, folder in zip(presets, folders, strict=True):
+        fit(preset, k, chips, out=folder, cache=run.cache, device="cpu", seed=run.seed)
+    cpu, members = time.process_time() - began, [f / "last.safetensors" for f in folders]
     rows = [
-        {"chip": c["chip"], "cpu_s": cpu, **score_of(run, c, folder / "last.safetensors")}
+        {"chip": c["chip"], "cpu_s": cpu, **score_of(run, c, *members)}
         for _, c in chips[chips.fold == k].iterrows()
     ]
     write_json(path, {"fingerprint": mark, "rows": rows})
@@ -251,6 +262,7 @@ def parsed():
         metavar="STEPS",
         help="train so many steps on generated cities first",
     )
+    ask.add_argument("--begin-with", default="", metavar="MEMBERS", help="world, or a folder")
     ask.add_argument("--compare", type=Path, metavar="OUT", help="another run's --out")
     return ask.parse_args()
 
@@ -258,20 +270,18 @@ def parsed():
 def main():
     a = parsed()
     out, start = Path(a.out), time.monotonic()
-    member = train_on_cities(a.preset, a.set, a.cities, out, a.seed) if a.cities else None
-    run = Run(
-        "leave-one-out", out, Path(a.data), make_preset(a.preset, a.set, a.steps, 1, member), a.seed
-    )
+    members = find_members(a.begin_with) if a.begin_with else [None]
+    if a.cities:
+        members = [train_on_cities(a.preset, a.set, a.cities, out, a.seed)]
+    first = make_preset(a.preset, a.set, a.steps, 1, members[0])
+    run = Run("leave-one-out", out, Path(a.data), first, a.seed)
     chips = open_chips(run, a.parts)
-    run, parts, rows = (
-        replace(run, preset=make_preset(a.preset, a.set, a.steps, a.parts or len(chips), member)),
-        sorted(chips.fold.unique()),
-        [],
-    )
+    presets = [make_preset(a.preset, a.set, a.steps, a.parts or len(chips), m) for m in members]
+    run, parts, rows = replace(run, preset=presets[0]), sorted(chips.fold.unique()), []
     for k in parts:
         if time.monotonic() - start > 60 * a.minutes:
             break
-        rows += train_part(run, int(k), chips)
+        rows += train_part(run, int(k), chips, presets)
     if not rows:
         return print("nothing trained yet")
     table = pd.DataFrame(rows)

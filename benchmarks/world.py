@@ -20,7 +20,7 @@ line labels, which `train` never sees. `ship` writes weights of 16 bits into the
 
 import argparse
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -399,6 +399,7 @@ def parsed():
     ask.add_argument("--batch", type=int, default=0, help="with --epochs: crops a step")
     ask.add_argument("--encoder", default="", help="timm's name [default: the preset's]")
     ask.add_argument("--preset", default="world")
+    ask.add_argument("--tta", default="", help="score, nine: views [default: the preset's]")
     ask.add_argument("--device", default="auto")
     ask.add_argument("--seed", type=int, default=load_settings().seed)
     a = ask.parse_args()
@@ -408,7 +409,10 @@ def parsed():
 
 def main():
     a = parsed()
-    COMMANDS[a.command](a, a.out, load_preset(a.preset))
+    preset = load_preset(a.preset)
+    if a.tta:
+        preset = replace(preset, ensemble=replace(preset.ensemble, tta=a.tta))
+    COMMANDS[a.command](a, a.out, preset)
 
 
 if __name__ == "__main__":
