@@ -3,7 +3,10 @@
     .venv/bin/python benchmarks/world.py train held-out --without 0 1
     .venv/bin/python benchmarks/world.py train no-shanghai --source-out spacenet3_shanghai
     .venv/bin/python benchmarks/world.py train all
+    .venv/bin/python benchmarks/world.py finetune own --sources spacenet3_shanghai --without 0 1
+        --chips 8 --begin-with outputs/world/no-shanghai/last.safetensors
     .venv/bin/python benchmarks/world.py score outputs/world/held-out/last.safetensors --folds 1
+    .venv/bin/python benchmarks/world.py draw outputs/world/held-pair --folds 1
     .venv/bin/python benchmarks/world.py nine outputs/world/held-out/last.safetensors
     .venv/bin/python benchmarks/world.py ship outputs/world/all/last.safetensors
 
@@ -11,11 +14,13 @@ A training goes on where it ended. `--data` is a folder with `tiles.csv`, and pe
 and `masks/`. Tiles that belong together (`group`) are in one fold of five, drawn within their
 source; a source of fewer than five groups is in none, so always trained on. `train` learns from
 every tile that is in no fold of `--without`, and from no tile of `--source-out`; preset `world`
-says how. `score` prints, for each source, the F1 of centre lines (within 5 m; precision and recall
-beside it, all tiles of the source together) and APLS_length with the interval of a bootstrap over
-tiles, and APLS and TOPO by the protocol of SAM-Road's SpaceNet table. Its truth are the centre
-lines of the label masks, cut to where the image has data. `nine` scores nine Las Vegas chips with
-line labels, which `train` never sees. `ship` writes weights of 16 bits into the package.
+says how. `finetune` goes on from a member with a few tiles of a source. `score` prints, for each
+source, the F1 of centre lines (within 5 m; precision and recall beside it, all tiles of the source
+together) and APLS_length with the interval of a bootstrap over tiles, and APLS and TOPO by the
+protocol of SAM-Road's SpaceNet table. Its truth are the centre lines of the label masks, cut to
+where the image has data. `draw` shows the best, the median and the worst tile of each source.
+`nine` scores nine Las Vegas chips with line labels, which `train` never sees. `ship` writes weights
+of 16 bits into the package.
 """
 
 import argparse
@@ -35,6 +40,7 @@ from skimage.transform import resize, rotate
 
 from spacenet5_nb import demo, ensemble, graph, masks, model, raster, vectorize
 from spacenet5_nb.apls import apls, apls_sat2graph
+from spacenet5_nb.base.pyplot import plt
 from spacenet5_nb.core import (
     Channels,
     DataError,
@@ -252,6 +258,22 @@ def train(a, out, preset):
     print(rows.round(3).to_string(index=False))
 
 
+def finetune(a, out, preset):
+    "Go on from a member with a few tiles of a source, as `train-own --begin-with` does."
+    own, tiles = load_preset("finetune"), open_tiles(a.data, out)
+    mine = tiles[tiles.city.isin(a.sources)].reset_index(drop=True)
+    pool, aside = mine[~mine.part.isin(a.without)], mine[mine.part.isin(a.without)]
+    if not 0 < a.chips <= len(pool) or not len(aside):
+        raise DataError("--chips", f"there are {len(pool)}", "Name --sources, --without, --chips.")
+    order = np.random.default_rng((FOLDS, a.seed)).permutation(len(pool))
+    seen = pool.iloc[order[: a.chips]].assign(fold=1)
+    chips = pd.concat([seen, aside.iloc[:1].assign(fold=0)], ignore_index=True)
+    network = asdict(own.folds[0]) | {"pretrained": str(a.begin_with.resolve())}
+    p = load_preset({"base": "finetune", "name": "finetune", "folds": [network] * 2})
+    chips = with_targets(chips, out, p)
+    fit(p, 0, chips, out=out / a.name, cache=out / "cache", device=a.device, seed=a.seed)
+
+
 def lengths(truth, found):
     "Metres of truth and of what was found, and of each what the other has within `NEAR_M`."
     a, b = (
@@ -283,8 +305,8 @@ def papers(truth, found):
     }
 
 
-def score_tile(row, opened, preset):
-    "One tile's centre lines and routes against its mask's."
+def roads_in(row, opened, preset):
+    "A tile's roads as they are found, and as its mask has them."
     grid = raster.grid_of(row.image)
     probs = ensemble.predict(
         opened, row.image, tta=preset.ensemble.tta, device="cpu", as_bytes=True
@@ -293,7 +315,12 @@ def score_tile(row, opened, preset):
     place = dict(transform=target.transform, crs=target.crs)
     found = vectorize.vectorize(probs, config=preset.vectorize, channels=preset.channels, **place)
     _, valid = raster.read_valid(row.image, 3)
-    truth = cut(graph.from_labels(row.label, crs=CRS), grid, valid)
+    return found, cut(graph.from_labels(row.label, crs=CRS), grid, valid)
+
+
+def score_tile(row, opened, preset):
+    "One tile's centre lines and routes against its mask's."
+    found, truth = roads_in(row, opened, preset)
     has_roads = truth.number_of_edges() > 0
     score = apls(truth, found).score if has_roads else np.nan
     return {
@@ -305,14 +332,20 @@ def score_tile(row, opened, preset):
     }
 
 
+def open_scored(a, out):
+    "Members, and the tiles that `--folds` or `--sources` name."
+    opened = ensemble.open_members(find_members(a.members), device="cpu")
+    tiles = open_tiles(a.data, out)
+    tiles = tiles[tiles.part.isin(a.folds)] if a.folds else tiles
+    tiles = tiles[tiles.city.isin(a.sources)] if a.sources else tiles
+    if not len(tiles) or not (a.folds or a.sources):
+        raise DataError("score", "has no tile", "Give --folds 0 1 or --sources NAME.")
+    return opened, tiles
+
+
 def score(a, out, preset):
     "The table of sources: what was found of tiles that these members did not see."
-    members = find_members(a.members)
-    opened = ensemble.open_members(members, device="cpu")
-    tiles = open_tiles(a.data, out)
-    tiles = tiles[tiles.part.isin(a.folds) if a.folds else tiles.city.isin(a.sources)]
-    if not len(tiles):
-        raise DataError("score", "has no tile", "Give --folds 0 1 or --sources NAME.")
+    opened, tiles = open_scored(a, out)
     rows = pd.DataFrame([score_tile(row, opened, preset) for row in tiles.itertuples()])
     print(rows.round(3).to_string(index=False))
     for source, mine in rows.groupby("source"):
@@ -338,6 +371,45 @@ def spread(values):
         return f"{v.mean() if len(v) else np.nan:.3f}"
     low, high = stats.bootstrap((v,), np.mean, rng=np.random.default_rng(0)).confidence_interval
     return f"{v.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def by_f1(rows):
+    "The best, the median and the worst of some tiles."
+    f1 = pd.Series([f1_of(rows.iloc[[k]])[0] for k in range(len(rows))], rows.index)
+    order = f1.sort_values(ascending=False).index
+    return [(k, f1[k]) for k in (order[0], order[len(order) // 2], order[-1])]
+
+
+def draw_roads(ax, row, found, truth):
+    "Roads over a tile's picture: truth wide and green, found narrow and red."
+    with rasterio.open(row.image) as source:
+        pixels, box = source.read().astype(float), source.bounds
+    low, high = np.percentile(pixels[pixels > 0], [1, 99])
+    picture = np.moveaxis(np.clip((pixels - low) / (high - low), 0, 1), 0, -1)
+    ax.imshow(picture, extent=(box.left, box.right, box.bottom, box.top))
+    for g, look in ((truth, dict(color="lime", lw=3, alpha=0.6)), (found, dict(color="red", lw=1))):
+        for *_, d in g.edges(data=True):
+            ax.plot(*d["geometry"].xy, **look)
+    ax.set_xlim(box.left, box.right)
+    ax.set_ylim(box.bottom, box.top)
+    ax.axis("off")
+
+
+def draw(a, out, preset):
+    "A picture of the best, the median and the worst tile of each source, by F1."
+    opened, tiles = open_scored(a, out)
+    rows = pd.DataFrame([score_tile(row, opened, preset) for row in tiles.itertuples()])
+    sources = sorted(set(rows.source))
+    fig, axes = plt.subplots(len(sources), 3, figsize=(12, 4.2 * len(sources)), squeeze=False)
+    for line, source in zip(axes, sources, strict=True):
+        for ax, (k, f1) in zip(line, by_f1(rows[rows.source == source]), strict=True):
+            row = tiles.iloc[k]
+            draw_roads(ax, row, *roads_in(row, opened, preset))
+            ax.set_title(f"{row.chip}: F1 {f1:.2f}", fontsize=9)
+    fig.tight_layout()
+    path = out / f"{Path(a.members).name}.jpg"
+    fig.savefig(path, dpi=70)
+    print(path)
 
 
 def nine(a, out, preset):
@@ -376,7 +448,14 @@ def ship(a, out, preset):
     write_text(world_folder() / SUMS, "\n".join(lines) + "\n")
 
 
-COMMANDS = {"train": train, "score": score, "nine": nine, "ship": ship}
+COMMANDS = {
+    "train": train,
+    "finetune": finetune,
+    "score": score,
+    "draw": draw,
+    "nine": nine,
+    "ship": ship,
+}
 
 
 def parsed():
@@ -393,6 +472,7 @@ def parsed():
     ask.add_argument("--folds", type=int, nargs="*", default=[])
     ask.add_argument("--sources", nargs="*", default=[])
     ask.add_argument("--begin-with", type=Path, help="a member to go on from")
+    ask.add_argument("--chips", type=int, default=8, help="finetune: tiles that are trained on")
     ask.add_argument("--epochs", type=int, default=0, help="0: the preset's")
     ask.add_argument("--lr", type=float, default=0.001, help="with --epochs")
     ask.add_argument("--crop", type=int, default=0, help="with --epochs: pixels of a side")
