@@ -29,10 +29,11 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from spacenet5_nb import demo, graph, raster  # isort: skip
+from spacenet5_nb import demo, graph, masks, raster  # isort: skip
 import numpy as np
 import pandas as pd
 import shapely
+import vectorize_quality as drawing
 import world
 from affine import Affine
 from scipy import stats
@@ -124,18 +125,77 @@ def cities(a):
             keep(a.out / "probs" / name, row.chip, probs, grid, **about)
 
 
+def drawn(a):
+    "Masks that no network made: drawn noise over labels, and truth masks of generated cities."
+    for seed in a.drawn:
+        for gsd_m, channels in ((0.3, Channels.selim_sef()), (1.0, Channels.best())):
+            chips = drawing.city_chips(gsd_m, seed, channels)
+            for k, (name, mask, place, label) in enumerate(chips):
+                if k % 3 == seed % 3:
+                    keep_drawn(a, f"truth{seed}", f"{name}-{gsd_m}", mask, place, label, "truth")
+                if gsd_m < 1 and k % 3 == seed % 3:
+                    noisy = drawing.degrade(mask, np.random.default_rng([seed, k]))
+                    keep_drawn(a, f"noise{seed}", name, noisy, place, label, "noise")
+        for k, chip in enumerate(chips_of(a, a.real)):
+            if chip["source"] != "nine":
+                mask, place, labels = label_mask(chip["label"], seed)
+                noisy = drawing.degrade(mask, np.random.default_rng([seed, k]))
+                about = (chip["label"], f"noise {chip['source']}")
+                keep_drawn(a, f"noise{seed}", chip["name"], noisy, place, *about)
+
+
+def label_mask(label, seed):
+    "The mask of a label file with seeded speeds, at 0.3 m: mask, place, labels."
+    roads = graph.read_labels(label)
+    rng = np.random.default_rng([seed, len(roads)])
+    labels = roads[["geometry"]].to_crs(4326)
+    labels = labels.assign(inferred_speed_mph=rng.choice(drawing.BINS, len(roads)))
+    west, south, east, north = labels.total_bounds
+    px = drawing.PIXEL
+    shape = min(1300, int((north - south) / px) + 1), min(1300, int((east - west) / px) + 1)
+    transform = Affine(px, 0, west, 0, -px, north)
+    grid = raster.Grid(shape, transform, raster.CRS.from_epsg(4326))
+    return masks.make_masks(labels, grid), dict(transform=transform, crs=grid.crs), labels
+
+
+def keep_drawn(a, name, chip, mask, place, label, source):
+    "One drawn mask, compressed, with its labels."
+    folder = a.out / "probs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / f"{chip}.npz", probs=mask)
+    copy = folder / f"{chip}.geojson"
+    copy.write_text(Path(label).read_text())
+    place = dict(transform=list(place["transform"])[:6], crs=raster.CRS(place["crs"]).to_string())
+    about = dict(source=source, label=str(copy), set=name, shape=mask.shape)
+    write_json(folder / f"{chip}.json", dict(name=chip, **place, **about))
+
+
 def chips_of(a, name):
     "The chips of a set."
     found = sorted((a.out / "probs" / name).glob("*.json"))
     if not found:
         raise DataError(name, "has no predictions", "Make them: predict, or cities.")
-    chips = [json.loads(f.read_text()) | {"file": str(f.with_suffix(".npy"))} for f in found]
+    chips = [json.loads(f.read_text()) | {"file": str(f.with_suffix("")), "set": name} for f in found]
     return [c | {"source": "cities"} if name.startswith("city") else c for c in chips]
+
+
+def read_masks(chip):
+    "A network's probabilities, or a drawn mask, which is compressed."
+    file = Path(f"{chip['file']}.npz")
+    if not file.is_file():
+        return np.load(f"{chip['file']}.npy")
+    with np.load(file) as found:
+        return found["probs"]
+
+
+def is_real(chip):
+    "Whether a network made it of a real picture."
+    return chip["source"] != "cities" and not chip["source"].startswith(("noise", "truth"))
 
 
 def opened_chip(chip, gsd_m=0.0):
     "Probabilities, their place and frame, and the truth."
-    probs, transform = np.load(chip["file"]), Affine(*chip["transform"])
+    probs, transform = read_masks(chip), Affine(*chip["transform"])
     if gsd_m:
         crs = raster.CRS.from_string(chip["crs"])
         grid = raster.Grid(probs.shape[1:], transform, crs)
@@ -145,7 +205,7 @@ def opened_chip(chip, gsd_m=0.0):
     place = dict(transform=transform, crs=chip["crs"])
     frame = make_frame(probs.shape[1:], **place)
     truth = graph.from_labels(chip["label"], crs=frame.target)
-    if chip["source"] not in ("nine", "cities"):
+    if is_real(chip) and chip["source"] != "nine":
         _, valid = raster.read_valid(chip["image"], 3)
         truth = world.cut(truth, raster.grid_of(chip["image"]), valid)
     return probs, place, frame, truth
@@ -153,7 +213,7 @@ def opened_chip(chip, gsd_m=0.0):
 
 def config_of(chip):
     "The preset that its kind of chip is vectorized with."
-    return VectorizeConfig() if chip["source"] == "cities" else load_preset("world").vectorize
+    return load_preset("world").vectorize if is_real(chip) else VectorizeConfig()
 
 
 class Truth:
@@ -215,18 +275,15 @@ def examples(chip):
     "Evidence, truth, weight and whether it is a join, of one chip's edges and proposed joins."
     probs, _, frame, truth = opened_chip(chip)
     truth, base, channels, out = Truth(truth), config_of(chip), channels_of(probs), []
-    nets = [
-        network_of(probs, frame, replace(base, threshold=t, low_threshold=low))
-        for t, low in THRESHOLDS
-    ]
-    for g in nets:
+    for t, low in THRESHOLDS[: None if len(probs) * probs[0].size < 13e6 else 1]:
+        config = replace(base, threshold=t, low_threshold=low)
+        g = network_of(probs, frame, config)
         if g.number_of_edges():
             ways, _, length = sample_lines([d["pts"] for *_, d in g.edges(data=True)])
             table = as_table(edge_evidence(g, probs, frame, channels))
             out.append((table, truth.cover(ways), np.sqrt(np.clip(length, 5, 100)), 0))
-    for g in nets:
         ends = dead_ends(g, base.gap_heading_m, base.gap_tip_m)
-        found = candidates(g, ends, probs[channels.road], frame)
+        ends, found = candidates(g, ends, probs[channels.road], frame, config)
         if found:
             ways, _, length = sample_lines([c.join.path for c in found])
             table = as_table(join_evidence(g, ends, found, probs, frame, channels))
@@ -238,11 +295,17 @@ def examples(chip):
     return np.vstack(rows)
 
 
+def learning_chips(a):
+    "The chips that may be learned from."
+    chips = chips_of(a, a.real) + [c for s in a.seeds for c in chips_of(a, f"city{s}")[::2]]
+    return chips + [c for s in a.drawn for k in ("noise", "truth") for c in chips_of(a, f"{k}{s}")]
+
+
 def gathered(a):
-    "Examples of all chips that may be learned from: (source, rows) each; kept in a file."
-    file = a.out / f"examples-{a.real}-{'-'.join(map(str, a.seeds))}.npz"
+    "Examples of all chips that may be learned from: source, rows, chip; kept in a file."
+    file = a.out / f"examples-{'-'.join(map(str, [a.real, *a.seeds, *a.drawn]))}.npz"
     if not file.is_file():
-        chips = chips_of(a, a.real) + [c for s in a.seeds for c in chips_of(a, f"city{s}")[::2]]
+        chips = learning_chips(a)
         rows = [examples(c) for c in chips]
         source = np.repeat([place_of(c) for c in chips], [len(r) for r in rows])
         chip = np.repeat([c["name"] for c in chips], [len(r) for r in rows])
@@ -253,7 +316,13 @@ def gathered(a):
 
 def place_of(chip):
     "The source that a chip is held out with: all of Las Vegas is one."
-    return "vegas" if chip["source"] in ("nine", "spacenet3_vegas") else chip["source"]
+    name = chip["source"].replace("spacenet3_", "").replace("gsi_japan_roads", "japan")
+    return name.replace("nine", "vegas")
+
+
+def without_source(source, held):
+    "Which examples to learn from where a source is held out: noise over its labels goes, too."
+    return ~np.array([held in s.split() for s in source])
 
 
 def fitted(rows, without=(), seed=0, epochs=EPOCHS):
@@ -380,8 +449,9 @@ def recall(a):
 
 
 def torn_ends(ends, edges, asked):
-    """Dead ends on a true road (within 4 m) that goes on in their direction and reaches another
-    traced road (within 4 m of it) on a true way of at most 45 m."""
+    """Dead ends on a true road (within 4 m) that goes on in their direction and comes, on a true
+    way of at most 45 m, to another traced road, along which (within 4 m) it then runs for 20 m: a
+    road that is only passed, above or below, does not count."""
     if not asked.tree or not len(ends.node):
         return set()
     ahead = ends.root[:, None] + ends.heading[:, None] * np.array([0.0, 6.0, 12.0])[None, :, None]
@@ -390,12 +460,14 @@ def torn_ends(ends, edges, asked):
     lines, out = shapely.STRtree(list(edges.values())), set()
     names = list(edges)
     for n in np.flatnonzero((away <= 4).all(1)).tolist():
-        back, on = dijkstra(asked.links, directed=False, indices=which[n, [0, 2]], limit=45.0)
-        there = shapely.points(asked.xy[np.isfinite(back) & (on < back)])
-        _, met = lines.query(there, predicate="dwithin", distance=4.0)
+        back, on = dijkstra(asked.links, directed=False, indices=which[n, [0, 2]], limit=65.0)
+        met = np.flatnonzero(np.isfinite(back) & (on < back))
+        place, road = lines.query(shapely.points(asked.xy[met]), predicate="dwithin", distance=4.0)
         u, v, k = ends.edges[n]
-        if {names[m] for m in met.tolist()} - {(u, v, k), (v, u, k)}:
-            out.add(n)
+        for m in np.unique(road).tolist():
+            reached = np.sort(back[met[place[road == m]]])
+            if names[m] not in ((u, v, k), (v, u, k)) and len(reached) >= 8 and reached[0] <= 45:
+                out.add(n)
     return out
 
 
@@ -467,6 +539,7 @@ def show(rows):
 COMMANDS = {
     "predict": predict,
     "cities": cities,
+    "drawn": drawn,
     "train": train,
     "score": score,
     "leave-out": leave_out,
@@ -487,6 +560,7 @@ def main():
     ask.add_argument("--sources", nargs="*", default=[], help="predict: all tiles of these too")
     ask.add_argument("--real", default="A", help="set of real tiles")
     ask.add_argument("--seeds", type=int, nargs="*", default=[21, 22], help="cities to learn from")
+    ask.add_argument("--drawn", type=int, nargs="*", default=[31, 32], help="seeds of drawn masks")
     ask.add_argument("--on", type=int, nargs="*", default=[], help="score, recall: these cities")
     ask.add_argument("--every", type=int, default=1, help="score: only every so-manieth city chip")
     ask.add_argument("--make", type=float, default=VectorizeConfig().connection_make)

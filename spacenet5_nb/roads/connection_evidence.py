@@ -274,6 +274,7 @@ def _stored(g: nx.MultiGraph, edge: tuple) -> tuple:
 
 # what only a proposed join has: bends at its ends, the way without it, its kind
 JOINS_ALONE = ("bend_from", "bend_to", "way_without", "own_road", "is_pair", "is_side", "is_border")
+JOINS_ALONE += ("is_junction", "ruled", "proposed")  # the last two: the rules make it, propose it
 EVIDENCE = (
     *("length", "mean", "spread", "soft_minimum", "darker_half", "darkest_fifth", "faint_share"),
     *("faint_m", "weaker_end", "stronger_end", "off_ridge", "contrast", "bright_beside", "width"),
