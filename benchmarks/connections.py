@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/connections.py predict A HELD_OUT/last.safetensors
     .venv/bin/python benchmarks/connections.py cities 11 FOLD_1 FOLD_3
+    .venv/bin/python benchmarks/connections.py drawn --drawn 31
     .venv/bin/python benchmarks/connections.py train --seeds 21 22
     .venv/bin/python benchmarks/connections.py score
     .venv/bin/python benchmarks/connections.py score --on 11 12 13 14 15 16
@@ -11,12 +12,15 @@
 `predict` writes what a network makes of real tiles that it did not see (folds 0 and 1 of
 benchmarks/world.py, and nine Las Vegas chips, which the shipped model does not see either) into a
 set of that name; `cities` does it for a generated world of that seed, which no member was trained
-on. `train` learns from the set `--real` and from cities of `--seeds`, and writes the file that the
-package ships. `score` compares `joins: rules` and `learned` on networks' outputs: cities of `--on`
-with a model of all examples, which are of other seeds; real tiles with a model that saw nothing of
-their source. `leave-out` retrains without one group of evidence at a time and says what that costs
-on sources left out. `recall` counts proposals a km of road, and of the dead ends whose true road
-goes on to another traced road within 45 m, those that have a right proposal.
+on. `drawn` writes masks that no network made, of labels that are not scored: drawn noise over
+generated cities and over the labels of `--real`, and truth masks of generated cities. `train`
+learns from the set `--real`, from cities of `--seeds` and from `--drawn`, and writes the file that
+the package ships, and beside the sets a model without each source. `score` compares `joins: rules`
+and `learned` on networks' outputs: cities of `--on` with the shipped model, which saw other seeds;
+real tiles with a model that saw nothing of their source. `leave-out` retrains without one group of
+evidence at a time and says what that costs on sources left out. `recall` counts proposals a km of
+road, and of the dead ends whose true road goes on to another traced road within 45 m, those that
+have a right proposal.
 
 Truth: an edge is road by the share of it within 6 m of a true road; a join is right where a true
 route of about its length runs within 7 m of it. Labels of real tiles have no speeds, so their
@@ -59,7 +63,7 @@ from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import steps, vectorize
 
 NEAR_EDGE_M, NEAR_JOIN_M = 6.0, 7.0
-HIDDEN, EPOCHS = 16, 60
+HIDDEN, EPOCHS, NETS = 16, 60, 3
 THRESHOLDS = ((0.5, 0.3), (0.4, 0.2), (0.3, 0.12))  # of the skeletons whose edges are learned from
 GROUPS = {
     "probability along": ("mean", "spread", "soft_minimum", "darker_half", "darkest_fifth"),
@@ -175,7 +179,8 @@ def chips_of(a, name):
     found = sorted((a.out / "probs" / name).glob("*.json"))
     if not found:
         raise DataError(name, "has no predictions", "Make them: predict, or cities.")
-    chips = [json.loads(f.read_text()) | {"file": str(f.with_suffix("")), "set": name} for f in found]
+    chips = [json.loads(f.read_text()) | {"file": str(f.with_suffix(""))} for f in found]
+    chips = [c | {"set": name} for c in chips]
     return [c | {"source": "cities"} if name.startswith("city") else c for c in chips]
 
 
@@ -325,20 +330,28 @@ def without_source(source, held):
     return ~np.array([held in s.split() for s in source])
 
 
-def fitted(rows, without=(), seed=0, epochs=EPOCHS):
-    "A model of examples, without some kinds of evidence."
-    import torch
-
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
+def fitted(rows, without=(), nets=NETS, epochs=EPOCHS):
+    "A model of examples, without some kinds of evidence: the mean of several small nets, as one."
     n = len(EVIDENCE)
     table, y, weight = rows[:, :n].copy(), rows[:, n], rows[:, n + 1] / rows[:, n + 1].mean()
     table[:, [EVIDENCE.index(name) for name in without]] = 0
     mean, spread = table.mean(0), table.std(0) + 1e-3
-    z = torch.tensor((table - mean) / spread, dtype=torch.float32).clamp(-4, 4)
-    y, weight = (torch.tensor(x, dtype=torch.float32) for x in (y, weight))
+    z = np.clip((table - mean) / spread, -4, 4)
+    layers = list(zip(*(one_net(z, y, weight, seed, epochs) for seed in range(nets)), strict=True))
+    first = np.hstack(layers[0]), np.concatenate(layers[1])
+    last = np.vstack(layers[2]) / nets, np.mean(layers[3], axis=0)
+    return ConnectionModel(mean, spread, (first, last))
+
+
+def one_net(z, y, weight, seed, epochs):
+    "Weights and biases of the two layers of one net."
+    import torch
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    z, y, weight = (torch.tensor(x, dtype=torch.float32) for x in (z, y, weight))
     net = torch.nn.Sequential(
-        torch.nn.Linear(n, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1)
+        torch.nn.Linear(z.shape[1], HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1)
     )
     batches = len(z) // 1024 + 1
     best = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.05)
@@ -353,7 +366,7 @@ def fitted(rows, without=(), seed=0, epochs=EPOCHS):
             best.step()
             rate.step()
     w0, b0, w1, b1 = (p.detach().numpy().astype(float) for p in net.parameters())
-    return ConnectionModel(mean, spread, ((w0.T, b0), (w1.T, b1)))
+    return w0.T, b0, w1.T, b1
 
 
 def quality(rows, p):
@@ -378,14 +391,18 @@ def quality(rows, p):
     return out
 
 
+HELD_OUT = ("cities", "japan", "shanghai", "vegas", "noise", "truth")
+
+
 def train(a):
     "The shipped model, from everything; what it is worth, from models without each source."
     source, rows, chip = gathered(a)
     table = []
-    for name in sorted(set(source)):
-        model = fitted(rows[source != name])
-        p = confidence(model, rows[source == name, : len(EVIDENCE)])
-        table.append({"held out": name, **quality(rows[source == name], p)})
+    for name in HELD_OUT:
+        mine = without_source(source, name)
+        write_model(model := fitted(rows[mine]), a.out / f"without-{name}.npz")
+        p = confidence(model, rows[~mine, : len(EVIDENCE)])
+        table.append({"held out": name, **quality(rows[~mine], p)})
     print(pd.DataFrame(table).round(3).to_string(index=False))
     nine = np.char.startswith(chip, "AOI_2_Vegas")  # never learned from, so that they can be shown
     write_model(fitted(rows[~nine]), a.model)
@@ -409,10 +426,10 @@ def leave_out(a):
     n, out = len(EVIDENCE), []
     for name, without in {"nothing": (), **GROUPS}.items():
         p = np.zeros(len(rows))
-        for held in sorted(set(source)):
-            mine, part = source == held, rows[source == held, :n].copy()
+        for held in HELD_OUT:
+            mine, part = ~without_source(source, held), rows[:, :n].copy()
             part[:, [EVIDENCE.index(w) for w in without]] = 0
-            p[mine] = confidence(fitted(rows[~mine], without, epochs=EPOCHS // 4), part)
+            p[mine] = confidence(fitted(rows[~mine], without, 1, EPOCHS // 4), part[mine])
         q = quality(rows, p)
         out.append({"left out": name, **{k: q[k] for k in q if k.split()[1] in ("auc", "brier")}})
         print(out[-1], flush=True)
@@ -429,7 +446,7 @@ def recall(a):
         base, asked = config_of(chip), Truth(truth)
         g = network_of(probs, frame, base)
         ends = dead_ends(g, base.gap_heading_m, base.gap_tip_m)
-        found = candidates(g, ends, probs[channels_of(probs).road], frame)
+        _, found = candidates(g, ends, probs[channels_of(probs).road], frame, base)
         lines = {
             (u, v, k): shapely.LineString(d["pts"]) for u, v, k, d in g.edges(keys=True, data=True)
         }
@@ -498,7 +515,6 @@ def scored(chip, who, g, truth):
 def score(a):
     "Rules and learned, side by side."
     rows, models = [], {}
-    source, table, _ = gathered(a)
     options = dict(connection_make=a.make, connection_keep=a.keep, connection_keep_end=a.keep_end)
     jobs = [] if a.on else [(c, 0.0) for c in chips_of(a, a.real)]
     chips = [c for s in a.on for c in chips_of(a, f"city{s}")[:: a.every]]
@@ -506,12 +522,14 @@ def score(a):
     for chip, gsd_m in jobs:
         place = place_of(chip)
         if place not in models:
-            models[place] = fitted(table[source != place] if place != "cities" else table)
+            held = a.model if place == "cities" else a.out / f"without-{place}.npz"
+            models[place] = read_model(held)
         opened = opened_chip(chip, gsd_m if gsd_m < 1 else 0.0)
         if gsd_m:
             chip = chip | {"source": f"cities {gsd_m} m"}
         base = chip | {"source": "cities"} if gsd_m else chip
-        for who, model in (("selim_sef", "selim_sef"), ("rules", None), ("learned", models[place])):
+        graphs = [("rules", None), ("learned", models[place])]
+        for who, model in [("selim_sef", "selim_sef")] * a.original + graphs:
             rows.append(scored(chip, who, made(base, opened, model, **options), opened[3]))
     table = pd.DataFrame(rows)
     table.to_csv(a.out / f"scores-{'-'.join(map(str, a.on)) or a.real}.csv", index=False)
@@ -560,9 +578,10 @@ def main():
     ask.add_argument("--sources", nargs="*", default=[], help="predict: all tiles of these too")
     ask.add_argument("--real", default="A", help="set of real tiles")
     ask.add_argument("--seeds", type=int, nargs="*", default=[21, 22], help="cities to learn from")
-    ask.add_argument("--drawn", type=int, nargs="*", default=[31, 32], help="seeds of drawn masks")
+    ask.add_argument("--drawn", type=int, nargs="*", default=[31], help="seeds of drawn masks")
     ask.add_argument("--on", type=int, nargs="*", default=[], help="score, recall: these cities")
     ask.add_argument("--every", type=int, default=1, help="score: only every so-manieth city chip")
+    ask.add_argument("--original", action="store_true", help="score: selim_sef, too")
     ask.add_argument("--make", type=float, default=VectorizeConfig().connection_make)
     ask.add_argument("--keep", type=float, default=VectorizeConfig().connection_keep)
     ask.add_argument("--keep-end", type=float, default=VectorizeConfig().connection_keep_end)

@@ -18,6 +18,7 @@ from ..core import Channels, VectorizeConfig
 from spacenet5_nb.roads.connection_evidence import (
     JOINS_ALONE,
     PIECE_M,
+    coarse_lines,
     parallel,
     piece_lengths,
     sample_lines,
@@ -127,8 +128,8 @@ def farther_on(ends: DeadEnds, lines: np.ndarray, met: Met) -> Met:
     at, full = shapely.line_locate_point(lines[b], shapely.points(xy)), shapely.length(lines[b])
     ahead = (_way_at(lines[b], at) * ends.heading[a]).sum(1)
     stop = at[:, None] + np.sign(ahead)[:, None] * np.array(FARTHER_M)
-    sharp = (abs(ahead) > np.cos(np.radians(SHARP_DEG)))[:, None]
-    n, k = np.nonzero(sharp & (stop >= 0) & (stop <= full[:, None]))
+    sharp = (abs(ahead) > np.cos(np.radians(SHARP_DEG))) & (at > 0.5) & (at < full - 0.5)
+    n, k = np.nonzero(sharp[:, None] & (stop >= 0) & (stop <= full[:, None]))
     there = shapely.line_interpolate_point(lines[b[n]], stop[n, k])
     return a[n], b[n], shapely.get_coordinates(there).reshape(-1, 2)
 
@@ -140,9 +141,14 @@ def _way_at(lines: np.ndarray, at: np.ndarray) -> np.ndarray:  # (n, 2) unit vec
     return unit((on - back).reshape(-1, 2))
 
 
-def sides(ends: DeadEnds, edges: list[tuple], lines: np.ndarray) -> list[Join]:
+def sides(
+    ends: DeadEnds,
+    edges: list[tuple],
+    lines: np.ndarray,  # of the edges
+    coarse: np.ndarray,  # the same with fewer points, to look for them
+) -> list[Join]:
     "Dead ends and the sides of roads ahead of them."
-    tree = shapely.STRtree(lines)
+    tree = shapely.STRtree(coarse)
     near = in_cones(ends, edges, tree, SIDE_M, CONE_DEG)
     parts = [near, straight_ahead(ends, edges, tree), farther_on(ends, lines, near)]
     a, b, xy = (np.concatenate(x) for x in zip(*parts, strict=True))
@@ -231,8 +237,8 @@ def candidates(
     made = {id(j) for j in choose_joins(g, ends, proposed)}
     proposed.sort(key=lambda j: id(j) not in made)
     edges = list(g.edges(keys=True))
-    lines = as_lines([d["pts"] for *_, d in g.edges(data=True)])
-    joins = proposed + pairs(ends, band, frame) + sides(ends, edges, lines)
+    lines = as_lines(pts := [d["pts"] for *_, d in g.edges(data=True)])
+    joins = proposed + pairs(ends, band, frame) + sides(ends, edges, lines, coarse_lines(pts))
     joins += to_junctions(every, len(ends.node))
     joins += [
         Join(0.0, int(a), -1, None, 0.0, np.stack([ends.root[a], xy]))
@@ -250,9 +256,11 @@ WAY_M = 150.0
 def _ways_from(g: nx.MultiGraph, starts: list) -> tuple[dict, np.ndarray]:
     "Metres from some nodes to all: row of each start, (starts, nodes)."
     number, best = {n: i for i, n in enumerate(g)}, {}
-    for u, v, d in g.edges(data=True):
+    edges = list(g.edges())
+    metres = np.maximum(shapely.length(as_lines([d["pts"] for *_, d in g.edges(data=True)])), 0.01)
+    for (u, v), m in zip(edges, metres.tolist(), strict=True):
         pair = min(number[u], number[v]), max(number[u], number[v])
-        best[pair] = min(best.get(pair, np.inf), max(length_of(d["pts"]), 0.01))
+        best[pair] = min(best.get(pair, np.inf), m)
     at = np.array(list(best), int).reshape(-1, 2)
     links = csr_matrix((list(best.values()), (at[:, 0], at[:, 1])), (len(g), len(g)))
     rows = [number[n] for n in starts]
@@ -311,7 +319,7 @@ def join_evidence(
     alone += (ruled == 1, ruled > 0)
     out |= {"weaker_next": both.min(1), "stronger_next": both.max(1)}
     out |= {"weaker_degree": np.full(len(found), 0.25), "stronger_degree": far}
-    out |= parallel(ways, as_lines(pts), np.stack([own, there], axis=1))
+    out |= parallel(ways, coarse_lines(pts), np.stack([own, there], axis=1))
     out["piece"] = np.log1p(np.minimum(pieces[own], pieces[there]))
     return out | dict(zip(JOINS_ALONE, (np.asarray(x, float) for x in alone), strict=True))
 
