@@ -24,6 +24,7 @@ from rasterio.features import rasterize
 BEST = Channels.best()
 PLACE = dict(transform=Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000), crs="EPSG:32611")
 LEARNED = VectorizeConfig(joins="learned")
+FILLED = VectorizeConfig(fill_wide=True)
 TOWN = [
     [(0, 120), (240, 124), (256, 126)],
     [(285, 128), (600, 130)],
@@ -130,7 +131,8 @@ def test_lines_are_simple(joins, seed, half_px):
     rng = np.random.default_rng(seed)
     lines = [rng.uniform(0, 260, (3, 2)).tolist() for _ in range(4)]
     stack = stack_of(lines, (260, 260), half_px, noise=200, seed=seed)
-    for *_, d in roads(stack, VectorizeConfig(joins=joins)).edges(data=True):
+    config = VectorizeConfig(joins=joins, fill_wide=joins == "learned" or half_px == 16)
+    for *_, d in roads(stack, config).edges(data=True):
         line = d["geometry"]
         assert line.is_simple or line.is_ring, line.wkt
         xy = np.array(line.coords)
@@ -160,8 +162,8 @@ def avenue(width_m, blotches, median_m=0.0, seed=0):
 @pytest.mark.parametrize("width_m", [10, 16, pytest.param(24, marks=pytest.mark.slow), 32])
 def test_a_blotched_avenue_is_one_line_that_its_streets_reach(width_m):
     "Three pieces of avenue and three of streets; where it is widest a bite may leave one more."
-    ladder = roads(avenue(width_m, 0.3), VectorizeConfig(fill_wide=False))
-    g = roads(avenue(width_m, 0.3), VectorizeConfig())
+    ladder = roads(avenue(width_m, 0.3), VectorizeConfig())
+    g = roads(avenue(width_m, 0.3), FILLED)
     metres = sum(d["length"] for *_, d in g.edges(data=True))
     assert 580 < metres < 640 and g.number_of_edges() <= 8
     assert g.number_of_edges() <= ladder.number_of_edges()
@@ -177,7 +179,7 @@ def test_a_blotched_avenue_is_one_line_that_its_streets_reach(width_m):
 
 
 def test_a_median_stays_and_a_thin_road_is_left_alone():
-    two = roads(avenue(32, 0.2, 8.0, seed=1), VectorizeConfig())
+    two = roads(avenue(32, 0.2, 8.0, seed=1), FILLED)
     metres = sum(d["length"] for *_, d in two.edges(data=True))
     assert 850 < metres < 930, "both carriageways"
     thin = stack_of(TOWN, noise=120)

@@ -228,7 +228,9 @@ def candidates(
     band: np.ndarray,  # road probabilities (H, W)
     frame: Frame,
     config: VectorizeConfig,
-) -> tuple[DeadEnds, list[Candidate]]:  # the ends and then the junctions; numbers in joins are of these
+) -> tuple[
+    DeadEnds, list[Candidate]
+]:  # the ends and then the junctions; numbers in joins are of these
     "All joins that could be road, those of the rules first."
     every = with_junctions(g, ends)
     if not len(ends.node):
