@@ -7,7 +7,8 @@
     .venv/bin/python benchmarks/connections.py score
     .venv/bin/python benchmarks/connections.py score --on 11 12 13 14 15 16
     .venv/bin/python benchmarks/connections.py leave-out --seeds 21 22
-    .venv/bin/python benchmarks/connections.py recall --on 11 12
+    .venv/bin/python benchmarks/connections.py recall --on 21 22 --every 3
+    .venv/bin/python benchmarks/connections.py draw docs/images/connections.jpg
 
 `predict` writes what a network makes of real tiles that it did not see (folds 0 and 1 of
 benchmarks/world.py, and nine Las Vegas chips, which the shipped model does not see either) into a
@@ -20,7 +21,7 @@ and `learned` on networks' outputs: cities of `--on` with the shipped model, whi
 real tiles with a model that saw nothing of their source. `leave-out` retrains without one group of
 evidence at a time and says what that costs on sources left out. `recall` counts proposals a km of
 road, and of the dead ends whose true road goes on to another traced road within 45 m, those that
-have a right proposal.
+have a right proposal. `draw` draws what rules and model make of two masks of another network.
 
 Truth: an edge is road by the share of it within 6 m of a true road; a join is right where a true
 route of about its length runs within 7 m of it. Labels of real tiles have no speeds, so their
@@ -78,6 +79,7 @@ GROUPS = {
     "parallel": ("parallel", "beside_middle"),
     "piece and own road": ("piece", "own_road"),
     "way without it": ("way_without",),
+    "the rules' decision": ("ruled", "proposed"),
 }
 
 
@@ -488,6 +490,37 @@ def torn_ends(ends, edges, asked):
     return out
 
 
+def draw(a):
+    "Two real masks of ../shared/data/road_probability: graphs by rules, learned, and filled."
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    configs = {"rules": VectorizeConfig(), "learned": VectorizeConfig(joins="learned")}
+    configs["learned, wide roads filled"] = VectorizeConfig(joins="learned", fill_wide=True)
+    place = dict(transform=Affine(1, 0, 500_000.5, 0, -1, 4_000_000.5), crs="EPSG:32611")
+    fig, axes = plt.subplots(2, 3, figsize=(15, 10.2), layout="constrained")
+    for k, row in enumerate(axes):
+        band = plt.imread(a.masks / f"samroad_mask_{k}.png")
+        probs = np.zeros((12, *band.shape), np.uint8)
+        probs[[4, 10]] = np.round(255 * band)
+        for ax, (name, config) in zip(row, configs.items(), strict=True):
+            g = vectorize(probs, config=config, **place)
+            ax.imshow(band, cmap="gray", vmax=1.6)
+            for *_, d in g.edges(data=True):
+                x, y = np.array(d["geometry"].coords).T
+                sure = d.get("connection_confidence")
+                color = "cyan" if sure is None else plt.get_cmap("RdYlGn")(float(sure))
+                ax.plot(x - 500_001, 4_000_000 - y, color=color, lw=1.3)
+            tips = np.array([(d["x"], d["y"]) for n, d in g.nodes(data=True) if g.degree(n) == 1])
+            ax.plot(tips[:, 0] - 500_001, 4_000_000 - tips[:, 1], "o", color="magenta", ms=3)
+            km = sum(d["length"] for *_, d in g.edges(data=True)) / 1000
+            ax.set_title(f"{name}: {g.number_of_edges()} edges, {km:.1f} km", fontsize=11)
+            ax.axis("off")
+    fig.savefig(a.words[0], dpi=75, pil_kwargs=dict(quality=72))
+
+
 def made(chip, opened, model, **options):
     "The road graph of one chip, by rules where there is no model."
     probs, place, frame, _ = opened
@@ -562,6 +595,7 @@ COMMANDS = {
     "score": score,
     "leave-out": leave_out,
     "recall": recall,
+    "draw": draw,
 }
 
 
@@ -570,10 +604,11 @@ def main():
     shared = root / "../shared/data"
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ask.add_argument("command", choices=COMMANDS)
-    ask.add_argument("words", nargs="*", help="predict: set, members; cities: seed, folders")
+    ask.add_argument("words", nargs="*", help="predict: set, members; cities: seed, folders; draw")
     ask.add_argument("--out", type=Path, default=Path("outputs/connections"))
     ask.add_argument("--data", type=Path, default=shared / "real_roads")
     ask.add_argument("--nine", type=Path, default=shared / "spacenet3_vegas")
+    ask.add_argument("--masks", type=Path, default=shared / "road_probability")
     ask.add_argument("--world", type=Path, default=Path("outputs/world"), help="tiles' files")
     ask.add_argument("--sources", nargs="*", default=[], help="predict: all tiles of these too")
     ask.add_argument("--real", default="A", help="set of real tiles")
