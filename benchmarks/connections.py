@@ -2,21 +2,26 @@
 
     .venv/bin/python benchmarks/connections.py predict A HELD_OUT/last.safetensors
     .venv/bin/python benchmarks/connections.py cities 11 FOLD_1 FOLD_3
+    .venv/bin/python benchmarks/connections.py drawn --drawn 31
     .venv/bin/python benchmarks/connections.py train --seeds 21 22
     .venv/bin/python benchmarks/connections.py score
     .venv/bin/python benchmarks/connections.py score --on 11 12 13 14 15 16
     .venv/bin/python benchmarks/connections.py leave-out --seeds 21 22
-    .venv/bin/python benchmarks/connections.py recall --on 11 12
+    .venv/bin/python benchmarks/connections.py recall --on 21 22 --every 3
+    .venv/bin/python benchmarks/connections.py draw docs/images/connections.jpg
 
 `predict` writes what a network makes of real tiles that it did not see (folds 0 and 1 of
 benchmarks/world.py, and nine Las Vegas chips, which the shipped model does not see either) into a
 set of that name; `cities` does it for a generated world of that seed, which no member was trained
-on. `train` learns from the set `--real` and from cities of `--seeds`, and writes the file that the
-package ships. `score` compares `joins: rules` and `learned` on networks' outputs: cities of `--on`
-with a model of all examples, which are of other seeds; real tiles with a model that saw nothing of
-their source. `leave-out` retrains without one group of evidence at a time and says what that costs
-on sources left out. `recall` counts proposals a km of road, and of the dead ends whose true road
-goes on to another traced road within 45 m, those that have a right proposal.
+on. `drawn` writes masks that no network made, of labels that are not scored: drawn noise over
+generated cities and over the labels of `--real`, and truth masks of generated cities. `train`
+learns from the set `--real`, from cities of `--seeds` and from `--drawn`, and writes the file that
+the package ships, and beside the sets a model without each source. `score` compares `joins: rules`
+and `learned` on networks' outputs: cities of `--on` with the shipped model, which saw other seeds;
+real tiles with a model that saw nothing of their source. `leave-out` retrains without one group of
+evidence at a time and says what that costs on sources left out. `recall` counts proposals a km of
+road, and of the dead ends whose true road goes on to another traced road within 45 m, those that
+have a right proposal. `draw` draws what rules and model make of two masks of another network.
 
 Truth: an edge is road by the share of it within 6 m of a true road; a join is right where a true
 route of about its length runs within 7 m of it. Labels of real tiles have no speeds, so their
@@ -29,10 +34,11 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from spacenet5_nb import demo, graph, raster  # isort: skip
+from spacenet5_nb import demo, graph, masks, raster  # isort: skip
 import numpy as np
 import pandas as pd
 import shapely
+import vectorize_quality as drawing
 import world
 from affine import Affine
 from scipy import stats
@@ -58,7 +64,7 @@ from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import steps, vectorize
 
 NEAR_EDGE_M, NEAR_JOIN_M = 6.0, 7.0
-HIDDEN, EPOCHS = 16, 60
+HIDDEN, EPOCHS, NETS = 16, 60, 3
 THRESHOLDS = ((0.5, 0.3), (0.4, 0.2), (0.3, 0.12))  # of the skeletons whose edges are learned from
 GROUPS = {
     "probability along": ("mean", "spread", "soft_minimum", "darker_half", "darkest_fifth"),
@@ -73,6 +79,7 @@ GROUPS = {
     "parallel": ("parallel", "beside_middle"),
     "piece and own road": ("piece", "own_road"),
     "way without it": ("way_without",),
+    "the rules' decision": ("ruled", "proposed"),
 }
 
 
@@ -124,18 +131,78 @@ def cities(a):
             keep(a.out / "probs" / name, row.chip, probs, grid, **about)
 
 
+def drawn(a):
+    "Masks that no network made: drawn noise over labels, and truth masks of generated cities."
+    for seed in a.drawn:
+        for gsd_m, channels in ((0.3, Channels.selim_sef()), (1.0, Channels.best())):
+            chips = drawing.city_chips(gsd_m, seed, channels)
+            for k, (name, mask, place, label) in enumerate(chips):
+                if k % 3 == seed % 3:
+                    keep_drawn(a, f"truth{seed}", f"{name}-{gsd_m}", mask, place, label, "truth")
+                if gsd_m < 1 and k % 3 == seed % 3:
+                    noisy = drawing.degrade(mask, np.random.default_rng([seed, k]))
+                    keep_drawn(a, f"noise{seed}", name, noisy, place, label, "noise")
+        for k, chip in enumerate(chips_of(a, a.real)):
+            if chip["source"] != "nine":
+                mask, place, labels = label_mask(chip["label"], seed)
+                noisy = drawing.degrade(mask, np.random.default_rng([seed, k]))
+                about = (chip["label"], f"noise {chip['source']}")
+                keep_drawn(a, f"noise{seed}", chip["name"], noisy, place, *about)
+
+
+def label_mask(label, seed):
+    "The mask of a label file with seeded speeds, at 0.3 m: mask, place, labels."
+    roads = graph.read_labels(label)
+    rng = np.random.default_rng([seed, len(roads)])
+    labels = roads[["geometry"]].to_crs(4326)
+    labels = labels.assign(inferred_speed_mph=rng.choice(drawing.BINS, len(roads)))
+    west, south, east, north = labels.total_bounds
+    px = drawing.PIXEL
+    shape = min(1300, int((north - south) / px) + 1), min(1300, int((east - west) / px) + 1)
+    transform = Affine(px, 0, west, 0, -px, north)
+    grid = raster.Grid(shape, transform, raster.CRS.from_epsg(4326))
+    return masks.make_masks(labels, grid), dict(transform=transform, crs=grid.crs), labels
+
+
+def keep_drawn(a, name, chip, mask, place, label, source):
+    "One drawn mask, compressed, with its labels."
+    folder = a.out / "probs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / f"{chip}.npz", probs=mask)
+    copy = folder / f"{chip}.geojson"
+    copy.write_text(Path(label).read_text())
+    place = dict(transform=list(place["transform"])[:6], crs=raster.CRS(place["crs"]).to_string())
+    about = dict(source=source, label=str(copy), set=name, shape=mask.shape)
+    write_json(folder / f"{chip}.json", dict(name=chip, **place, **about))
+
+
 def chips_of(a, name):
     "The chips of a set."
     found = sorted((a.out / "probs" / name).glob("*.json"))
     if not found:
         raise DataError(name, "has no predictions", "Make them: predict, or cities.")
-    chips = [json.loads(f.read_text()) | {"file": str(f.with_suffix(".npy"))} for f in found]
+    chips = [json.loads(f.read_text()) | {"file": str(f.with_suffix(""))} for f in found]
+    chips = [c | {"set": name} for c in chips]
     return [c | {"source": "cities"} if name.startswith("city") else c for c in chips]
+
+
+def read_masks(chip):
+    "A network's probabilities, or a drawn mask, which is compressed."
+    file = Path(f"{chip['file']}.npz")
+    if not file.is_file():
+        return np.load(f"{chip['file']}.npy")
+    with np.load(file) as found:
+        return found["probs"]
+
+
+def is_real(chip):
+    "Whether a network made it of a real picture."
+    return chip["source"] != "cities" and not chip["source"].startswith(("noise", "truth"))
 
 
 def opened_chip(chip, gsd_m=0.0):
     "Probabilities, their place and frame, and the truth."
-    probs, transform = np.load(chip["file"]), Affine(*chip["transform"])
+    probs, transform = read_masks(chip), Affine(*chip["transform"])
     if gsd_m:
         crs = raster.CRS.from_string(chip["crs"])
         grid = raster.Grid(probs.shape[1:], transform, crs)
@@ -145,7 +212,7 @@ def opened_chip(chip, gsd_m=0.0):
     place = dict(transform=transform, crs=chip["crs"])
     frame = make_frame(probs.shape[1:], **place)
     truth = graph.from_labels(chip["label"], crs=frame.target)
-    if chip["source"] not in ("nine", "cities"):
+    if is_real(chip) and chip["source"] != "nine":
         _, valid = raster.read_valid(chip["image"], 3)
         truth = world.cut(truth, raster.grid_of(chip["image"]), valid)
     return probs, place, frame, truth
@@ -153,7 +220,7 @@ def opened_chip(chip, gsd_m=0.0):
 
 def config_of(chip):
     "The preset that its kind of chip is vectorized with."
-    return VectorizeConfig() if chip["source"] == "cities" else load_preset("world").vectorize
+    return load_preset("world").vectorize if is_real(chip) else VectorizeConfig()
 
 
 class Truth:
@@ -215,18 +282,15 @@ def examples(chip):
     "Evidence, truth, weight and whether it is a join, of one chip's edges and proposed joins."
     probs, _, frame, truth = opened_chip(chip)
     truth, base, channels, out = Truth(truth), config_of(chip), channels_of(probs), []
-    nets = [
-        network_of(probs, frame, replace(base, threshold=t, low_threshold=low))
-        for t, low in THRESHOLDS
-    ]
-    for g in nets:
+    for t, low in THRESHOLDS[: None if len(probs) * probs[0].size < 13e6 else 1]:
+        config = replace(base, threshold=t, low_threshold=low)
+        g = network_of(probs, frame, config)
         if g.number_of_edges():
             ways, _, length = sample_lines([d["pts"] for *_, d in g.edges(data=True)])
             table = as_table(edge_evidence(g, probs, frame, channels))
             out.append((table, truth.cover(ways), np.sqrt(np.clip(length, 5, 100)), 0))
-    for g in nets:
         ends = dead_ends(g, base.gap_heading_m, base.gap_tip_m)
-        found = candidates(g, ends, probs[channels.road], frame)
+        ends, found = candidates(g, ends, probs[channels.road], frame, config)
         if found:
             ways, _, length = sample_lines([c.join.path for c in found])
             table = as_table(join_evidence(g, ends, found, probs, frame, channels))
@@ -238,11 +302,17 @@ def examples(chip):
     return np.vstack(rows)
 
 
+def learning_chips(a):
+    "The chips that may be learned from."
+    chips = chips_of(a, a.real) + [c for s in a.seeds for c in chips_of(a, f"city{s}")[::2]]
+    return chips + [c for s in a.drawn for k in ("noise", "truth") for c in chips_of(a, f"{k}{s}")]
+
+
 def gathered(a):
-    "Examples of all chips that may be learned from: (source, rows) each; kept in a file."
-    file = a.out / f"examples-{a.real}-{'-'.join(map(str, a.seeds))}.npz"
+    "Examples of all chips that may be learned from: source, rows, chip; kept in a file."
+    file = a.out / f"examples-{'-'.join(map(str, [a.real, *a.seeds, *a.drawn]))}.npz"
     if not file.is_file():
-        chips = chips_of(a, a.real) + [c for s in a.seeds for c in chips_of(a, f"city{s}")[::2]]
+        chips = learning_chips(a)
         rows = [examples(c) for c in chips]
         source = np.repeat([place_of(c) for c in chips], [len(r) for r in rows])
         chip = np.repeat([c["name"] for c in chips], [len(r) for r in rows])
@@ -253,23 +323,37 @@ def gathered(a):
 
 def place_of(chip):
     "The source that a chip is held out with: all of Las Vegas is one."
-    return "vegas" if chip["source"] in ("nine", "spacenet3_vegas") else chip["source"]
+    name = chip["source"].replace("spacenet3_", "").replace("gsi_japan_roads", "japan")
+    return name.replace("nine", "vegas")
 
 
-def fitted(rows, without=(), seed=0, epochs=EPOCHS):
-    "A model of examples, without some kinds of evidence."
-    import torch
+def without_source(source, held):
+    "Which examples to learn from where a source is held out: noise over its labels goes, too."
+    return ~np.array([held in s.split() for s in source])
 
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
+
+def fitted(rows, without=(), nets=NETS, epochs=EPOCHS):
+    "A model of examples, without some kinds of evidence: the mean of several small nets, as one."
     n = len(EVIDENCE)
     table, y, weight = rows[:, :n].copy(), rows[:, n], rows[:, n + 1] / rows[:, n + 1].mean()
     table[:, [EVIDENCE.index(name) for name in without]] = 0
     mean, spread = table.mean(0), table.std(0) + 1e-3
-    z = torch.tensor((table - mean) / spread, dtype=torch.float32).clamp(-4, 4)
-    y, weight = (torch.tensor(x, dtype=torch.float32) for x in (y, weight))
+    z = np.clip((table - mean) / spread, -4, 4)
+    layers = list(zip(*(one_net(z, y, weight, seed, epochs) for seed in range(nets)), strict=True))
+    first = np.hstack(layers[0]), np.concatenate(layers[1])
+    last = np.vstack(layers[2]) / nets, np.mean(layers[3], axis=0)
+    return ConnectionModel(mean, spread, (first, last))
+
+
+def one_net(z, y, weight, seed, epochs):
+    "Weights and biases of the two layers of one net."
+    import torch
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    z, y, weight = (torch.tensor(x, dtype=torch.float32) for x in (z, y, weight))
     net = torch.nn.Sequential(
-        torch.nn.Linear(n, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1)
+        torch.nn.Linear(z.shape[1], HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1)
     )
     batches = len(z) // 1024 + 1
     best = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.05)
@@ -284,7 +368,7 @@ def fitted(rows, without=(), seed=0, epochs=EPOCHS):
             best.step()
             rate.step()
     w0, b0, w1, b1 = (p.detach().numpy().astype(float) for p in net.parameters())
-    return ConnectionModel(mean, spread, ((w0.T, b0), (w1.T, b1)))
+    return w0.T, b0, w1.T, b1
 
 
 def quality(rows, p):
@@ -309,14 +393,18 @@ def quality(rows, p):
     return out
 
 
+HELD_OUT = ("cities", "japan", "shanghai", "vegas", "noise", "truth")
+
+
 def train(a):
     "The shipped model, from everything; what it is worth, from models without each source."
     source, rows, chip = gathered(a)
     table = []
-    for name in sorted(set(source)):
-        model = fitted(rows[source != name])
-        p = confidence(model, rows[source == name, : len(EVIDENCE)])
-        table.append({"held out": name, **quality(rows[source == name], p)})
+    for name in HELD_OUT:
+        mine = without_source(source, name)
+        write_model(model := fitted(rows[mine]), a.out / f"without-{name}.npz")
+        p = confidence(model, rows[~mine, : len(EVIDENCE)])
+        table.append({"held out": name, **quality(rows[~mine], p)})
     print(pd.DataFrame(table).round(3).to_string(index=False))
     nine = np.char.startswith(chip, "AOI_2_Vegas")  # never learned from, so that they can be shown
     write_model(fitted(rows[~nine]), a.model)
@@ -340,10 +428,10 @@ def leave_out(a):
     n, out = len(EVIDENCE), []
     for name, without in {"nothing": (), **GROUPS}.items():
         p = np.zeros(len(rows))
-        for held in sorted(set(source)):
-            mine, part = source == held, rows[source == held, :n].copy()
+        for held in HELD_OUT:
+            mine, part = ~without_source(source, held), rows[:, :n].copy()
             part[:, [EVIDENCE.index(w) for w in without]] = 0
-            p[mine] = confidence(fitted(rows[~mine], without, epochs=EPOCHS // 4), part)
+            p[mine] = confidence(fitted(rows[~mine], without, 1, EPOCHS // 4), part[mine])
         q = quality(rows, p)
         out.append({"left out": name, **{k: q[k] for k in q if k.split()[1] in ("auc", "brier")}})
         print(out[-1], flush=True)
@@ -360,7 +448,7 @@ def recall(a):
         base, asked = config_of(chip), Truth(truth)
         g = network_of(probs, frame, base)
         ends = dead_ends(g, base.gap_heading_m, base.gap_tip_m)
-        found = candidates(g, ends, probs[channels_of(probs).road], frame)
+        _, found = candidates(g, ends, probs[channels_of(probs).road], frame, base)
         lines = {
             (u, v, k): shapely.LineString(d["pts"]) for u, v, k, d in g.edges(keys=True, data=True)
         }
@@ -380,8 +468,9 @@ def recall(a):
 
 
 def torn_ends(ends, edges, asked):
-    """Dead ends on a true road (within 4 m) that goes on in their direction and reaches another
-    traced road (within 4 m of it) on a true way of at most 45 m."""
+    """Dead ends on a true road (within 4 m) that goes on in their direction and comes, on a true
+    way of at most 45 m, to another traced road, along which (within 4 m) it then runs for 20 m: a
+    road that is only passed, above or below, does not count."""
     if not asked.tree or not len(ends.node):
         return set()
     ahead = ends.root[:, None] + ends.heading[:, None] * np.array([0.0, 6.0, 12.0])[None, :, None]
@@ -390,13 +479,46 @@ def torn_ends(ends, edges, asked):
     lines, out = shapely.STRtree(list(edges.values())), set()
     names = list(edges)
     for n in np.flatnonzero((away <= 4).all(1)).tolist():
-        back, on = dijkstra(asked.links, directed=False, indices=which[n, [0, 2]], limit=45.0)
-        there = shapely.points(asked.xy[np.isfinite(back) & (on < back)])
-        _, met = lines.query(there, predicate="dwithin", distance=4.0)
+        back, on = dijkstra(asked.links, directed=False, indices=which[n, [0, 2]], limit=65.0)
+        met = np.flatnonzero(np.isfinite(back) & (on < back))
+        place, road = lines.query(shapely.points(asked.xy[met]), predicate="dwithin", distance=4.0)
         u, v, k = ends.edges[n]
-        if {names[m] for m in met.tolist()} - {(u, v, k), (v, u, k)}:
-            out.add(n)
+        for m in np.unique(road).tolist():
+            reached = np.sort(back[met[place[road == m]]])
+            if names[m] not in ((u, v, k), (v, u, k)) and len(reached) >= 8 and reached[0] <= 45:
+                out.add(n)
     return out
+
+
+def draw(a):
+    "Two real masks of ../shared/data/road_probability: graphs by rules, learned, and filled."
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    configs = {"rules": VectorizeConfig(), "learned": VectorizeConfig(joins="learned")}
+    configs["learned, wide roads filled"] = VectorizeConfig(joins="learned", fill_wide=True)
+    place = dict(transform=Affine(1, 0, 500_000.5, 0, -1, 4_000_000.5), crs="EPSG:32611")
+    fig, axes = plt.subplots(2, 3, figsize=(15, 10.2), layout="constrained")
+    for k, row in enumerate(axes):
+        band = plt.imread(a.masks / f"samroad_mask_{k}.png")
+        probs = np.zeros((12, *band.shape), np.uint8)
+        probs[[4, 10]] = np.round(255 * band)
+        for ax, (name, config) in zip(row, configs.items(), strict=True):
+            g = vectorize(probs, config=config, **place)
+            ax.imshow(band, cmap="gray", vmax=1.6)
+            for *_, d in g.edges(data=True):
+                x, y = np.array(d["geometry"].coords).T
+                sure = d.get("connection_confidence")
+                color = "cyan" if sure is None else plt.get_cmap("RdYlGn")(float(sure))
+                ax.plot(x - 500_001, 4_000_000 - y, color=color, lw=1.3)
+            tips = np.array([(d["x"], d["y"]) for n, d in g.nodes(data=True) if g.degree(n) == 1])
+            ax.plot(tips[:, 0] - 500_001, 4_000_000 - tips[:, 1], "o", color="magenta", ms=3)
+            km = sum(d["length"] for *_, d in g.edges(data=True)) / 1000
+            ax.set_title(f"{name}: {g.number_of_edges()} edges, {km:.1f} km", fontsize=11)
+            ax.axis("off")
+    fig.savefig(a.words[0], dpi=75, pil_kwargs=dict(quality=72))
 
 
 def made(chip, opened, model, **options):
@@ -426,7 +548,6 @@ def scored(chip, who, g, truth):
 def score(a):
     "Rules and learned, side by side."
     rows, models = [], {}
-    source, table, _ = gathered(a)
     options = dict(connection_make=a.make, connection_keep=a.keep, connection_keep_end=a.keep_end)
     jobs = [] if a.on else [(c, 0.0) for c in chips_of(a, a.real)]
     chips = [c for s in a.on for c in chips_of(a, f"city{s}")[:: a.every]]
@@ -434,12 +555,14 @@ def score(a):
     for chip, gsd_m in jobs:
         place = place_of(chip)
         if place not in models:
-            models[place] = fitted(table[source != place] if place != "cities" else table)
+            held = a.model if place == "cities" else a.out / f"without-{place}.npz"
+            models[place] = read_model(held)
         opened = opened_chip(chip, gsd_m if gsd_m < 1 else 0.0)
         if gsd_m:
             chip = chip | {"source": f"cities {gsd_m} m"}
         base = chip | {"source": "cities"} if gsd_m else chip
-        for who, model in (("selim_sef", "selim_sef"), ("rules", None), ("learned", models[place])):
+        graphs = [("rules", None), ("learned", models[place])]
+        for who, model in [("selim_sef", "selim_sef")] * a.original + graphs:
             rows.append(scored(chip, who, made(base, opened, model, **options), opened[3]))
     table = pd.DataFrame(rows)
     table.to_csv(a.out / f"scores-{'-'.join(map(str, a.on)) or a.real}.csv", index=False)
@@ -467,10 +590,12 @@ def show(rows):
 COMMANDS = {
     "predict": predict,
     "cities": cities,
+    "drawn": drawn,
     "train": train,
     "score": score,
     "leave-out": leave_out,
     "recall": recall,
+    "draw": draw,
 }
 
 
@@ -479,16 +604,19 @@ def main():
     shared = root / "../shared/data"
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ask.add_argument("command", choices=COMMANDS)
-    ask.add_argument("words", nargs="*", help="predict: set, members; cities: seed, folders")
+    ask.add_argument("words", nargs="*", help="predict: set, members; cities: seed, folders; draw")
     ask.add_argument("--out", type=Path, default=Path("outputs/connections"))
     ask.add_argument("--data", type=Path, default=shared / "real_roads")
     ask.add_argument("--nine", type=Path, default=shared / "spacenet3_vegas")
+    ask.add_argument("--masks", type=Path, default=shared / "road_probability")
     ask.add_argument("--world", type=Path, default=Path("outputs/world"), help="tiles' files")
     ask.add_argument("--sources", nargs="*", default=[], help="predict: all tiles of these too")
     ask.add_argument("--real", default="A", help="set of real tiles")
     ask.add_argument("--seeds", type=int, nargs="*", default=[21, 22], help="cities to learn from")
+    ask.add_argument("--drawn", type=int, nargs="*", default=[31], help="seeds of drawn masks")
     ask.add_argument("--on", type=int, nargs="*", default=[], help="score, recall: these cities")
     ask.add_argument("--every", type=int, default=1, help="score: only every so-manieth city chip")
+    ask.add_argument("--original", action="store_true", help="score: selim_sef, too")
     ask.add_argument("--make", type=float, default=VectorizeConfig().connection_make)
     ask.add_argument("--keep", type=float, default=VectorizeConfig().connection_keep)
     ask.add_argument("--keep-end", type=float, default=VectorizeConfig().connection_keep_end)

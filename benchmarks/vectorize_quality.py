@@ -12,7 +12,7 @@ import argparse
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spacenet5_nb import demo, graph, masks, raster  # isort: skip
@@ -68,7 +68,7 @@ def roads_of(probs, place: dict, config: str, channels: Channels = Channels.seli
     return add_speeds(g, probs, config=speed, channels=channels, **place)
 
 
-def reference_chips(folder: Path) -> pd.DataFrame:
+def reference_chips(folder: Path, configs: Sequence[str] = OURS) -> pd.DataFrame:
     "The four chips whose graphs the original left: its own, and ours."
     places, out = json.loads((folder / "reference.json").read_text()), []
     for name in CHIPS:
@@ -88,7 +88,7 @@ def reference_chips(folder: Path) -> pd.DataFrame:
         )
         for who, g in (
             ("original", stored),
-            *((c, roads_of(probs, place, c)) for c in OURS),
+            *((c, roads_of(probs, place, c)) for c in configs),
         ):
             out.append((name, who, *both(truth, g)))
     return pd.DataFrame(out, columns=["chip", "graph", "length", "time"])
@@ -162,11 +162,11 @@ def label_masks(
             )
 
 
-def noisy_labels(shared: Path, seeds: int) -> pd.DataFrame:
+def noisy_labels(shared: Path, seeds: int, configs: Sequence[str] = OURS) -> pd.DataFrame:
     "Ours on noisy masks of all real labels."
     out = []
     for name, probs, place, labels in label_masks(shared, seeds):
-        for who in OURS:
+        for who in configs:
             g = roads_of(probs, place, who)
             out.append((name, who, *both(graph.from_labels(labels, crs=g.graph["crs"]), g)))
     return pd.DataFrame(out, columns=["chip", "graph", "length", "time"])
@@ -232,14 +232,16 @@ def main() -> None:
     parser.add_argument("--cities", type=int, default=5, help="generated cities, nine chips each")
     parser.add_argument("--joins", choices=("rules", "learned"), default="rules", help="of cities")
     parser.add_argument("--seed", type=int, nargs="+", default=[3], help="of the generated cities")
+    parser.add_argument("--graphs", choices=OURS, nargs="*", default=OURS, help="of masks")
     options = parser.parse_args()
     if (options.shared / "reference/vectorize").is_dir():
-        show(reference_chips(options.shared / "reference/vectorize"), "reference chips, APLS")
-        show(noisy_labels(options.shared, options.seeds), "noisy masks of real labels, APLS")
+        folder, configs = options.shared / "reference/vectorize", options.graphs
+        show(reference_chips(folder, configs), "reference chips, APLS")
+        show(noisy_labels(options.shared, options.seeds, configs), "noisy masks of labels, APLS")
     else:
         print(f"no shared data at {options.shared}: only generated cities")
-    print("\ngenerated cities, ground-truth masks")
-    for seed in options.seed:
+    print("\ngenerated cities, ground-truth masks" if options.cities else "")
+    for seed in options.seed if options.cities else ():
         for gsd_m, wanted in TARGETS.items():
             for name, channels in (
                 ("crossing channel", Channels.best()),

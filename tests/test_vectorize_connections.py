@@ -24,6 +24,7 @@ from rasterio.features import rasterize
 BEST = Channels.best()
 PLACE = dict(transform=Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000), crs="EPSG:32611")
 LEARNED = VectorizeConfig(joins="learned")
+FILLED = VectorizeConfig(fill_wide=True)
 TOWN = [
     [(0, 120), (240, 124), (256, 126)],
     [(285, 128), (600, 130)],
@@ -130,10 +131,57 @@ def test_lines_are_simple(joins, seed, half_px):
     rng = np.random.default_rng(seed)
     lines = [rng.uniform(0, 260, (3, 2)).tolist() for _ in range(4)]
     stack = stack_of(lines, (260, 260), half_px, noise=200, seed=seed)
-    for *_, d in roads(stack, VectorizeConfig(joins=joins)).edges(data=True):
+    config = VectorizeConfig(joins=joins, fill_wide=joins == "learned" or half_px == 16)
+    for *_, d in roads(stack, config).edges(data=True):
         line = d["geometry"]
         assert line.is_simple or line.is_ring, line.wkt
         xy = np.array(line.coords)
         step = np.diff(xy, axis=0)
         turn = (step[1:] * step[:-1]).sum(1) / np.hypot(*step[1:].T) / np.hypot(*step[:-1].T)
         assert turn.min(initial=1) > -0.98, line.wkt
+
+
+def avenue(width_m, blotches, median_m=0.0, seed=0):
+    "Probabilities of a wide road of about 300 m, and of two streets that cross and meet it."
+    rng, shape = np.random.default_rng(seed), (400, 600)
+    line = shapely.LineString([(0, 200), (300, 190), (599, 230)])
+    flat = dict(cap_style="flat")
+    road = rasterize([line.buffer(width_m, **flat)], shape).astype(float)
+    if median_m:
+        road -= rasterize([line.buffer(median_m, **flat)], shape)
+    streets = [[(150, 0), (150, 400)], [(420, 210), (430, 400)]]
+    street = rasterize([shapely.LineString(s).buffer(6) for s in streets], shape)
+    road = ndi.gaussian_filter(0.9 * np.maximum(road, street), 2)
+    dark = ndi.gaussian_filter(rng.standard_normal(shape), 6)
+    dark = blotches * np.clip(dark / dark.std(), 0, 2)
+    stack = np.zeros((len(BEST), *shape), np.uint8)
+    stack[BEST.road] = stack[BEST.bin_of(25)] = 255 * np.clip(road * (1 - dark), 0, 1)
+    return stack
+
+
+@pytest.mark.parametrize("width_m", [10, 16, pytest.param(24, marks=pytest.mark.slow), 32])
+def test_a_blotched_avenue_is_one_line_that_its_streets_reach(width_m):
+    "Three pieces of avenue and three of streets; where it is widest a bite may leave one more."
+    ladder = roads(avenue(width_m, 0.3), VectorizeConfig())
+    g = roads(avenue(width_m, 0.3), FILLED)
+    metres = sum(d["length"] for *_, d in g.edges(data=True))
+    assert 580 < metres < 640 and g.number_of_edges() <= 8
+    assert g.number_of_edges() <= ladder.number_of_edges()
+    line = shapely.LineString([(0, 200), (300, 190), (599, 230)])
+    inner = [
+        shapely.Point((d["x"] - 500_000) / 0.5, (4_000_000 - d["y"]) / 0.5)
+        for n, d in g.nodes(data=True)
+        if g.degree(n) >= 3
+    ]
+    assert len(inner) >= 2 and all(line.distance(p) < 6 for p in inner), "on the centre line"
+    for x in (150, 425):
+        assert min(abs(p.x - x) for p in inner) < 24, "where the street comes in"
+
+
+def test_a_median_stays_and_a_thin_road_is_left_alone():
+    two = roads(avenue(32, 0.2, 8.0, seed=1), FILLED)
+    metres = sum(d["length"] for *_, d in two.edges(data=True))
+    assert 850 < metres < 930, "both carriageways"
+    thin = stack_of(TOWN, noise=120)
+    on, off = (roads(thin, VectorizeConfig(fill_wide=fill)) for fill in (True, False))
+    assert lines_of(on) == lines_of(off)

@@ -199,6 +199,7 @@ class VectorizeConfig:
     low_threshold: float | None = 0.2
     # a long strip darker than this share of both its sides is a median, no road; 0: not looked for
     valley_share: float = 0.6
+    fill_wide: bool = False  # close the blotches of roads wider than about 8 m: one line, no ladder
     border_pad_m: float = 5.0  # the mask is continued so far over the border
     # the skeleton is kept so far outside it; negative: roads end so far inside
     border_keep_m: float = 3.0
@@ -228,7 +229,8 @@ class VectorizeConfig:
     # what decides which gaps are closed: the lengths and angles above, or a small model, which also
     # drops edges that it hardly believes (docs/connections.md)
     joins: Literal["rules", "learned"] = "rules"
-    connection_make: float = 0.15  # learned: a join is made from this confidence on
+    connection_make: float = 0.5  # learned: a join is made from this confidence on
+    connection_undo: float = 0.15  # learned: and one that the rules would make from this
     connection_keep: float = 0.1  # learned: an edge stays from this confidence on
     connection_keep_end: float = 0.4  # and a dead end from this
     faint_spur_m: float = 30.0  # a dead end that is hardly seen must be longer than this

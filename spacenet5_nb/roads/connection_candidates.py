@@ -14,10 +14,11 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
-from ..core import Channels
+from ..core import Channels, VectorizeConfig
 from spacenet5_nb.roads.connection_evidence import (
     JOINS_ALONE,
     PIECE_M,
+    coarse_lines,
     parallel,
     piece_lengths,
     sample_lines,
@@ -30,8 +31,11 @@ from spacenet5_nb.roads.joins import (
     Join,
     angles,
     at_crossing,
+    choose_joins,
     curved_ways,
+    first_met,
     in_cones,
+    proposals,
     rays_to_border,
     seen_on,
     straight_ways,
@@ -41,13 +45,15 @@ from spacenet5_nb.roads.joins import (
 from .skeleton import Frame
 
 # %% auto #0
-__all__ = ['PAIR_M', 'SIDE_M', 'BORDER_M', 'PAIR_DEG', 'CONE_DEG', 'CLOSE_M', 'WAY_M', 'Candidate', 'pairs', 'sides',
-           'candidates', 'ways_without', 'join_evidence']
+__all__ = ['PAIR_M', 'SIDE_M', 'RAY_M', 'NODE_M', 'BORDER_M', 'PAIR_DEG', 'CONE_DEG', 'NEAR_DEG', 'CLOSE_M', 'SHARP_DEG',
+           'FARTHER_M', 'Met', 'WAY_M', 'Candidate', 'corner_ways', 'pairs', 'straight_ahead', 'farther_on', 'sides',
+           'with_junctions', 'to_junctions', 'unlike', 'with_bends', 'candidates', 'ways_without', 'join_evidence']
 
 # %% ../../nbs/roads/connection_candidates.ipynb #c0ca0006
-PAIR_M, SIDE_M, BORDER_M = 45.0, 24.0, 15.0
-PAIR_DEG, CONE_DEG = 60.0, 50.0
-CLOSE_M = 12.0  # so near, two ends may bend up to twice as far
+PAIR_M, SIDE_M, RAY_M, NODE_M, BORDER_M = 45.0, 24.0, 45.0, 24.0, 15.0
+PAIR_DEG, CONE_DEG, NEAR_DEG = 75.0, 60.0, 110.0  # the last for what is nearer than `CLOSE_M`
+CLOSE_M = 30.0
+SHARP_DEG, FARTHER_M = 50.0, (14.0, 28.0)  # a sharp meeting may lie so much farther on
 
 
 class Candidate(NamedTuple):
@@ -56,65 +62,194 @@ class Candidate(NamedTuple):
     join: Join  # its cost is 0 until then
     bend_from: float  # degrees between the dead end's direction and the way
     bend_to: float  # the same at the other end; at a side how far from a right angle it arrives
+    ruled: float  # 1: the rules make it; 0.5: they propose it; 0: they do not
 
 
-def pairs(ends: DeadEnds, band: np.ndarray, frame: Frame) -> list[Candidate]:
-    "Dead ends that could be the two halves of one road."
+def corner_ways(
+    a: np.ndarray,  # (n, 2) starts
+    b: np.ndarray,  # (n, 2) ends
+    out: np.ndarray,  # (n, 2) unit vectors along which they leave a
+    into: np.ndarray,  # (n, 2) unit vectors that point from b back against the way
+) -> tuple[np.ndarray, np.ndarray]:  # (n, samples, 2); (n,) whether there is a corner
+    "Ways over the place where both directions meet; straight where they do not."
+    det = out[:, 0] * into[:, 1] - out[:, 1] * into[:, 0]
+    gap, (dx, dy) = np.hypot(*(b - a).T), (b - a).T
+    safe = np.where(abs(det) < 0.2, 1.0, det)
+    s, t = (dx * into[:, 1] - dy * into[:, 0]) / safe, (dx * out[:, 1] - dy * out[:, 0]) / safe
+    near = (np.minimum(s, t) > 0) & (np.maximum(s, t) < 1.2 * gap)
+    ok = near & (abs(det) >= 0.2)
+    corner = np.where(ok[:, None], a + s[:, None] * out, (a + b) / 2)
+    halves = straight_ways(a, corner)[:, ::2], straight_ways(corner, b)[:, 2::2]
+    return np.concatenate(halves, axis=1), ok
+
+
+def pairs(ends: DeadEnds, band: np.ndarray, frame: Frame) -> list[Join]:
+    "Dead ends that could be the two halves of one road; where they bend, on two ways."
     if len(ends.node) < 2:
         return []
     i, j = cKDTree(ends.root).query_pairs(PAIR_M, output_type="ndarray").T
     a, b, out, into = ends.root[i], ends.root[j], ends.heading[i], ends.heading[j]
-    bends = np.stack([angles(out, unit(b - a)), angles(into, unit(a - b))])
-    gap, most = np.hypot(*(b - a).T), bends.max(0)
-    near = (gap < CLOSE_M) & (most <= 1.7 * PAIR_DEG) | (gap < CLOSE_M / 3)
+    most = np.maximum(angles(out, unit(b - a)), angles(into, unit(a - b)))
+    gap = np.hypot(*(b - a).T)
+    near = (gap < CLOSE_M) & (most <= NEAR_DEG) | (gap < 4)
     ok = np.flatnonzero(((most <= PAIR_DEG) | near) & ~too_short(ends, i, j, gap))
-    a, b, out, into = a[ok], b[ok], out[ok], into[ok]
-    ways = straight_ways(a, b), curved_ways(a, b, out, into)
-    seen = [seen_on(w, band, frame) for w in ways]
+    i, j, a, b, out, into = (x[ok] for x in (i, j, a, b, out, into))
+    straight, curve = straight_ways(a, b), curved_ways(a, b, out, into)
+    corner, is_corner = corner_ways(a, b, out, into)
+    curved = seen_on(curve, band, frame) > seen_on(straight, band, frame) + 0.05
+    wide = np.hypot(*(np.stack([curve, corner]) - straight).transpose(3, 0, 1, 2)).max(2) > 4
     found = []
-    for n, k in enumerate(ok.tolist()):
-        path = ways[1][n] if seen[1][n] > seen[0][n] + 0.05 else np.stack([a[n], b[n]])
-        join = Join(0.0, int(i[k]), int(j[k]), None, 0.0, path)
-        found.append(Candidate(join, float(bends[0, k]), float(bends[1, k])))
+    for n in range(len(i)):
+        ways = [curve[n] if curved[n] else straight[n, [0, -1]]]
+        if is_corner[n] and wide[1, n]:
+            ways.append(corner[n])
+        elif not curved[n] and wide[0, n]:
+            ways.append(curve[n])
+        found += [Join(0.0, int(i[n]), int(j[n]), None, 0.0, way) for way in ways]
     return found
 
+# %% ../../nbs/roads/connection_candidates.ipynb #c0ca0010
+Met = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers of ends, of edges, and places (n, 2)
 
-def sides(g: nx.MultiGraph, ends: DeadEnds) -> list[Candidate]:
+
+def straight_ahead(ends: DeadEnds, edges: list[tuple], tree: shapely.STRtree) -> Met:
+    "The first two roads that each dead end's direction runs into."
+    rays = np.stack([ends.root, ends.root + ends.heading * RAY_M], axis=1)
+    a, b, xy = first_met(ends, edges, tree, shapely.linestrings(rays))
+    order = np.lexsort((np.hypot(*(xy - ends.root[a]).T), a))
+    rank = np.arange(len(a)) - np.searchsorted(a[order], a[order])
+    first = order[rank < 2]
+    return a[first], b[first], xy[first]
+
+
+def farther_on(ends: DeadEnds, lines: np.ndarray, met: Met) -> Met:
+    "Where a road that is met at a sharp angle could be joined farther on."
+    a, b, xy = met
+    at, full = shapely.line_locate_point(lines[b], shapely.points(xy)), shapely.length(lines[b])
+    ahead = (_way_at(lines[b], at) * ends.heading[a]).sum(1)
+    stop = at[:, None] + np.sign(ahead)[:, None] * np.array(FARTHER_M)
+    sharp = (abs(ahead) > np.cos(np.radians(SHARP_DEG))) & (at > 0.5) & (at < full - 0.5)
+    n, k = np.nonzero(sharp[:, None] & (stop >= 0) & (stop <= full[:, None]))
+    there = shapely.line_interpolate_point(lines[b[n]], stop[n, k])
+    return a[n], b[n], shapely.get_coordinates(there).reshape(-1, 2)
+
+
+def _way_at(lines: np.ndarray, at: np.ndarray) -> np.ndarray:  # (n, 2) unit vectors
+    "The direction of each line at so many metres from its start."
+    places = [np.maximum(at - 3, 0), np.minimum(at + 3, shapely.length(lines))]
+    back, on = (shapely.get_coordinates(shapely.line_interpolate_point(lines, s)) for s in places)
+    return unit((on - back).reshape(-1, 2))
+
+
+def sides(
+    ends: DeadEnds,
+    edges: list[tuple],
+    lines: np.ndarray,  # of the edges
+    coarse: np.ndarray,  # the same with fewer points, to look for them
+) -> list[Join]:
     "Dead ends and the sides of roads ahead of them."
-    edges = list(g.edges(keys=True))
-    if not edges or not len(ends.node):
-        return []
-    lines = as_lines([d["pts"] for *_, d in g.edges(data=True)])
-    a, b, xy = in_cones(ends, edges, tree := shapely.STRtree(lines), SIDE_M, CONE_DEG)
+    tree = shapely.STRtree(coarse)
+    near = in_cones(ends, edges, tree, SIDE_M, CONE_DEG)
+    parts = [near, straight_ahead(ends, edges, tree), farther_on(ends, lines, near)]
+    a, b, xy = (np.concatenate(x) for x in zip(*parts, strict=True))
     if not len(a):
         return []
     free = ~at_crossing(tree, b, xy)
     a, b, xy = a[free], b[free], xy[free]
-    met, way = lines[b], unit(xy - ends.root[a])
-    at = shapely.line_locate_point(met, shapely.points(xy))
-    back, on = (
-        shapely.get_coordinates(shapely.line_interpolate_point(met, s))
-        for s in (np.maximum(at - 3, 0), np.minimum(at + 3, shapely.length(met)))
-    )
-    turned = abs(90 - angles(way, unit(on - back)))
-    bend = angles(ends.heading[a], way)
+    at = shapely.line_locate_point(lines[b], shapely.points(xy)).tolist()
+    ways = np.stack([ends.root[a], xy], axis=1)
+    who = zip(a.tolist(), b.tolist(), at, ways, strict=True)
+    return [Join(0.0, n, -1, edges[e], s, way) for n, e, s, way in who]
+
+
+def with_junctions(g: nx.MultiGraph, ends: DeadEnds) -> DeadEnds:
+    "Dead ends, and after them the junctions, which have no direction."
+    names = [n for n, degree in g.degree() if degree >= 3]
+    if not names:
+        return ends
+    xy = np.array([g.nodes[n]["xy"] for n in names])
+    place = [np.vstack([x, y]) for x, y in ((ends.xy, xy), (ends.root, xy), (ends.heading, 0 * xy))]
+    length = np.r_[ends.length, np.full(len(names), PIECE_M)]
+    edges = ends.edges + [next(iter(g.edges(n, keys=True))) for n in names]
+    return DeadEnds(np.r_[ends.node, names].astype(int), *place, length, edges)
+
+
+def to_junctions(ends: DeadEnds, first: int) -> list[Join]:
+    "Dead ends and junctions ahead of them; the junctions are the ends from number `first` on."
+    if first in (0, len(ends.node)):
+        return []
+    near = cKDTree(ends.xy[first:]).query_ball_point(ends.root[:first], NODE_M)
+    a = np.repeat(np.arange(first), [len(x) for x in near])
+    b = first + np.concatenate(near).astype(int)
+    way = ends.xy[b] - ends.root[a]
+    gap, bend = np.hypot(*way.T), angles(ends.heading[a], unit(way))
+    own = np.array([ends.node[j] in ends.edges[i][:2] for i, j in zip(a, b, strict=True)], bool)
+    ok = (gap >= 1) & (bend <= np.where(gap > NODE_M / 2, PAIR_DEG, NEAR_DEG))
+    ok &= ~own | (ends.length[a] >= 3 * gap)
+    ways = np.stack([ends.root[a], ends.xy[b]], axis=1)[ok]
     return [
-        Candidate(
-            Join(0.0, int(a[n]), -1, edges[b[n]], float(at[n]), np.stack([ends.root[a[n]], xy[n]])),
-            float(bend[n]),
-            float(turned[n]),
-        )
-        for n in range(len(a))
+        Join(0.0, int(i), int(j), None, 0.0, way)
+        for i, j, way in zip(a[ok], b[ok], ways, strict=True)
     ]
 
+# %% ../../nbs/roads/connection_candidates.ipynb #c0ca0012
+def unlike(joins: list[Join], apart_m: float = 6.0) -> list[int]:
+    "Which joins to keep: of those that connect the same places on nearly the same way the first."
+    kept, seen = [], {}
+    for n, join in enumerate(joins):
+        middle = join.path[len(join.path) // 2] if len(join.path) > 2 else join.path.mean(0)
+        near = seen.setdefault((join.start, join.stop, join.edge), [])
+        if all(abs(middle - m).max() > apart_m / 2 for m in near):
+            near.append(middle)
+            kept.append(n)
+    return kept
 
-def candidates(g: nx.MultiGraph, ends: DeadEnds, band: np.ndarray, frame: Frame) -> list[Candidate]:
-    "All joins that could be road."
-    border = [
-        Candidate(Join(0.0, int(a), -1, None, 0.0, np.stack([ends.root[a], xy])), 0.0, 0.0)
+
+def with_bends(
+    g: nx.MultiGraph, ends: DeadEnds, joins: list[Join], ruled: list[float]
+) -> list[Candidate]:
+    "Joins with the angles at both of their ends."
+    a, stop = np.array([(j.start, j.stop) for j in joins]).T
+    way = unit(np.array([j.path[-1] - j.path[0] for j in joins]))
+    bend = angles(ends.heading[a], way)
+    back = np.where((abs(ends.heading[stop]).sum(1) > 0) & (stop >= 0), 1.0, 0.0)
+    to = back * angles(ends.heading[stop], -way)
+    side = [n for n, j in enumerate(joins) if j.edge is not None]
+    if side:
+        met = as_lines([g.edges[joins[n].edge]["pts"] for n in side])
+        at = np.array([joins[n].along for n in side])
+        to[side] = abs(90 - angles(way[side], _way_at(met, at)))
+    return list(map(Candidate, joins, bend.tolist(), to.tolist(), ruled))
+
+
+def candidates(
+    g: nx.MultiGraph,
+    ends: DeadEnds,
+    band: np.ndarray,  # road probabilities (H, W)
+    frame: Frame,
+    config: VectorizeConfig,
+) -> tuple[
+    DeadEnds, list[Candidate]
+]:  # the ends and then the junctions; numbers in joins are of these
+    "All joins that could be road, those of the rules first."
+    every = with_junctions(g, ends)
+    if not len(ends.node):
+        return every, []
+    proposed = proposals(g, ends, band, frame, config)
+    made = {id(j) for j in choose_joins(g, ends, proposed)}
+    proposed.sort(key=lambda j: id(j) not in made)
+    edges = list(g.edges(keys=True))
+    lines = as_lines(pts := [d["pts"] for *_, d in g.edges(data=True)])
+    joins = proposed + pairs(ends, band, frame) + sides(ends, edges, lines, coarse_lines(pts))
+    joins += to_junctions(every, len(ends.node))
+    joins += [
+        Join(0.0, int(a), -1, None, 0.0, np.stack([ends.root[a], xy]))
         for a, xy in rays_to_border(ends, frame, BORDER_M)
     ]
-    return pairs(ends, band, frame) + sides(g, ends) + border
+    ruled = [1.0 if id(j) in made else 0.5 for j in proposed] + [0.0] * len(joins)
+    kept = unlike(joins)
+    joins = [joins[n] for n in kept]
+    return every, with_bends(g, every, joins, [ruled[n] for n in kept]) if kept else []
 
 # %% ../../nbs/roads/connection_candidates.ipynb #c0ca000a
 WAY_M = 150.0
@@ -123,9 +258,11 @@ WAY_M = 150.0
 def _ways_from(g: nx.MultiGraph, starts: list) -> tuple[dict, np.ndarray]:
     "Metres from some nodes to all: row of each start, (starts, nodes)."
     number, best = {n: i for i, n in enumerate(g)}, {}
-    for u, v, d in g.edges(data=True):
+    edges = list(g.edges())
+    metres = np.maximum(shapely.length(as_lines([d["pts"] for *_, d in g.edges(data=True)])), 0.01)
+    for (u, v), m in zip(edges, metres.tolist(), strict=True):
         pair = min(number[u], number[v]), max(number[u], number[v])
-        best[pair] = min(best.get(pair, np.inf), max(length_of(d["pts"]), 0.01))
+        best[pair] = min(best.get(pair, np.inf), m)
     at = np.array(list(best), int).reshape(-1, 2)
     links = csr_matrix((list(best.values()), (at[:, 0], at[:, 1])), (len(g), len(g)))
     rows = [number[n] for n in starts]
@@ -168,17 +305,23 @@ def join_evidence(
     both = np.stack([strong[own], strong[there]], axis=1)
     piece = piece_lengths(g)
     pieces = np.array([piece[u] for u, *_ in g.edges(keys=True)])
-    is_pair = np.array([c.join.stop >= 0 for c in found])
+    stop = np.array([c.join.stop for c in found])
+    degree = np.array([g.degree(int(n)) for n in ends.node])[stop]
+    is_junction = (stop >= 0) & (degree > 1)
+    is_pair = (stop >= 0) & ~is_junction
     is_side = np.array([c.join.edge is not None for c in found])
-    far = np.where(is_pair, 0.25, np.where(is_side, 0.75, 1.0))
+    far = np.where(stop >= 0, np.minimum(degree + is_junction, 4) / 4, np.where(is_side, 0.75, 1.0))
     without = ways_without(g, ends, found)
     bend = np.array([(c.bend_from, c.bend_to) for c in found]) / 60
     own_road = np.minimum(metres[own], np.where(is_pair, metres[there], PIECE_M))
     alone = (bend[:, 0], bend[:, 1], np.log((without + 5) / (length + 5)) / 2)
-    alone += (np.log1p(np.minimum(own_road, PIECE_M)), is_pair, is_side, ~(is_pair | is_side))
+    border = (stop < 0) & ~is_side
+    alone += (np.log1p(np.minimum(own_road, PIECE_M)), is_pair, is_side, border, is_junction)
+    ruled = np.array([c.ruled for c in found])
+    alone += (ruled == 1, ruled > 0)
     out |= {"weaker_next": both.min(1), "stronger_next": both.max(1)}
     out |= {"weaker_degree": np.full(len(found), 0.25), "stronger_degree": far}
-    out |= parallel(ways, as_lines(pts), np.stack([own, there], axis=1))
+    out |= parallel(ways, coarse_lines(pts), np.stack([own, there], axis=1))
     out["piece"] = np.log1p(np.minimum(pieces[own], pieces[there]))
     return out | dict(zip(JOINS_ALONE, (np.asarray(x, float) for x in alone), strict=True))
 

@@ -15,9 +15,9 @@ from .joins import angles, unit
 from .skeleton import Frame, read_at
 
 # %% auto #0
-__all__ = ['PLACES', 'STRONG_M', 'FAINT', 'ASIDE_M', 'NEAR_M', 'PIECE_M', 'JOINS_ALONE', 'EVIDENCE', 'sample_lines', 'along',
-           'profile_places', 'across', 'form', 'bands_along', 'box_places', 'around', 'parallel', 'seen_of',
-           'piece_lengths', 'strengths', 'next_strengths', 'edge_evidence', 'as_table']
+__all__ = ['PLACES', 'STRONG_M', 'FAINT', 'ASIDE_M', 'COARSE_M', 'NEAR_M', 'PIECE_M', 'JOINS_ALONE', 'EVIDENCE', 'sample_lines',
+           'along', 'profile_places', 'across', 'form', 'bands_along', 'box_places', 'around', 'coarse_lines',
+           'parallel', 'seen_of', 'piece_lengths', 'strengths', 'next_strengths', 'edge_evidence', 'as_table']
 
 # %% ../../nbs/roads/connection_evidence.ipynb #c0e00006
 PLACES = 25  # along a line
@@ -144,6 +144,7 @@ def bands_along(
 _STEPS = np.linspace(-20, 20, 7)
 _BOX_M = np.stack(np.meshgrid(_STEPS, _STEPS), axis=-1).reshape(-1, 2)
 _MIDDLES = np.array([8, 12, 16])
+COARSE_M = 2.0
 NEAR_M = 20.0  # a line farther away does not run parallel
 
 
@@ -159,6 +160,12 @@ def around(q: np.ndarray) -> dict[str, np.ndarray]:  # (n, places) probability
     return {"road_around": 4 * q.mean(1), "murk_around": 10 * (q * (1 - q)).mean(1)}
 
 
+def coarse_lines(pts: list[np.ndarray]) -> np.ndarray:  # of lines
+    "Lines with a point in about every `COARSE_M`: a point a pixel makes searches slow."
+    every = [max(1, int(COARSE_M * (len(p) - 1) / max(abs(p[-1] - p[0]).sum(), 1))) for p in pts]
+    return as_lines([np.vstack([p[:-1:k], p[-1:]]) for p, k in zip(pts, every, strict=True)])
+
+
 def parallel(
     ways: np.ndarray,  # (n, PLACES, 2)
     lines: np.ndarray,  # the network's edges
@@ -166,8 +173,7 @@ def parallel(
 ) -> dict[str, np.ndarray]:
     "How near the next other line lies to each line's middle; 1: not within `NEAR_M`."
     points, out = shapely.points(ways[:, _MIDDLES].reshape(-1, 2)), np.full(3 * len(ways), NEAR_M)
-    tree = shapely.STRtree(lines)
-    a, b = tree.query(points, predicate="dwithin", distance=NEAR_M)
+    a, b = shapely.STRtree(lines).query(points, predicate="dwithin", distance=NEAR_M)
     other = (own[a // 3] != b[:, None]).all(1)
     a, b = a[other], b[other]
     np.minimum.at(out, a, shapely.distance(points[a], lines[b]))
@@ -259,7 +265,7 @@ def edge_evidence(
     piece = piece_lengths(g)
     out |= _weaker_stronger("next", next_strengths(ends, strong, len(g)))
     out |= _weaker_stronger("degree", np.minimum(degree[ends], 4) / 4)
-    out |= parallel(ways, as_lines(pts), np.arange(len(pts))[:, None])
+    out |= parallel(ways, coarse_lines(pts), np.arange(len(pts))[:, None])
     out["piece"] = np.log1p([piece[u] for u, *_ in edges])
     none = np.zeros(len(pts))
     return out | dict.fromkeys(JOINS_ALONE, none)
@@ -274,6 +280,7 @@ def _stored(g: nx.MultiGraph, edge: tuple) -> tuple:
 
 # what only a proposed join has: bends at its ends, the way without it, its kind
 JOINS_ALONE = ("bend_from", "bend_to", "way_without", "own_road", "is_pair", "is_side", "is_border")
+JOINS_ALONE += ("is_junction", "ruled", "proposed")  # the last two: the rules make it, propose it
 EVIDENCE = (
     *("length", "mean", "spread", "soft_minimum", "darker_half", "darkest_fifth", "faint_share"),
     *("faint_m", "weaker_end", "stronger_end", "off_ridge", "contrast", "bright_beside", "width"),

@@ -30,8 +30,8 @@ from .skeleton import Frame, read_at
 # %% auto #0
 __all__ = ['WAY', 'CURVE_COST', 'MURK', 'OWN_M', 'CROSSING_M', 'WHOLE', 'ACROSS_M', 'SIDE_REACH', 'DeadEnds', 'dead_ends', 'unit',
            'angles', 'straight_ways', 'curved_ways', 'seen_on', 'Join', 'cost_of', 'allowed_m', 'end_joins',
-           'too_short', 'side_joins', 'is_torn', 'in_cones', 'at_crossing', 'border_joins', 'rays_to_border',
-           'choose_joins', 'close_gaps', 'make_joins']
+           'too_short', 'side_joins', 'is_torn', 'in_cones', 'first_met', 'at_crossing', 'border_joins',
+           'rays_to_border', 'choose_joins', 'close_gaps', 'near_joins', 'proposals', 'make_joins']
 
 # %% ../../nbs/roads/joins.ipynb #bb152863
 class DeadEnds(NamedTuple):
@@ -275,13 +275,22 @@ def in_cones(
     angle_deg: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "End, edge and place for each edge that lies in an end's cone."
-    cones = _cones(ends, reach_m, angle_deg)
-    a, b = tree.query(cones, predicate="intersects")
+    return first_met(ends, edges, tree, _cones(ends, reach_m, angle_deg))
+
+
+def first_met(
+    ends: DeadEnds,
+    edges: list[tuple],
+    tree: shapely.STRtree,  # of the edges' lines
+    areas: np.ndarray,  # a shape for each end
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "End, edge and nearest place for each edge that meets an end's shape."
+    a, b = tree.query(areas, predicate="intersects")
     met = tree.geometries[b]
     for n, (end, edge) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
         if edges[edge] in _both_names(ends.edges[end]):
             met[n] = _beyond(met[n], ends.xy[end], OWN_M) if ends.length[end] > OWN_M else None
-    ahead = shapely.shortest_line(shapely.points(ends.root[a]), shapely.intersection(cones[a], met))
+    ahead = shapely.shortest_line(shapely.points(ends.root[a]), shapely.intersection(areas[a], met))
     hit = np.flatnonzero(shapely.get_num_points(ahead) == 2)
     return a[hit], b[hit], shapely.get_coordinates(shapely.get_point(ahead[hit], 1))
 
@@ -379,7 +388,7 @@ def choose_joins(g: nx.MultiGraph, ends: DeadEnds, joins: list[Join]) -> list[Jo
             continue
         made.append(line)
         chosen.append(join)
-        used |= {join.start} | ({join.stop} if join.stop >= 0 else set())
+        used |= {e for e in (join.start, join.stop) if e >= 0 and g.degree(int(ends.node[e])) == 1}
     return chosen
 
 
@@ -406,11 +415,11 @@ def close_gaps(
     }  # holds them: an id is not used again
     joins = _close_once(g, band, frame, config)
     if joins:
-        _close_once(g, band, frame, config, _near_joins(g, joins, before, config))
+        _close_once(g, band, frame, config, near_joins(g, joins, before, config))
     return g
 
 
-def _near_joins(
+def near_joins(
     g: nx.MultiGraph, joins: list[Join], before: dict[int, np.ndarray], config: VectorizeConfig
 ) -> set:
     "Dead ends whose edge has changed, or so near a join that they could now be joined otherwise."
@@ -437,6 +446,15 @@ def _near_joins(
     }
 
 
+def proposals(
+    g: nx.MultiGraph, ends: DeadEnds, band: np.ndarray, frame: Frame, config: VectorizeConfig
+) -> list[Join]:
+    "All joins that lengths, angles and probabilities allow."
+    joins = end_joins(ends, band, frame, config)
+    joins += side_joins(g, ends, band, frame, config)
+    return joins + border_joins(ends, band, frame, config)
+
+
 def _close_once(
     g: nx.MultiGraph,
     band: np.ndarray,
@@ -448,12 +466,7 @@ def _close_once(
     ends = dead_ends(g, config.gap_heading_m, config.gap_tip_m, among)
     if not len(ends.node):
         return []
-    joins = (
-        end_joins(ends, band, frame, config)
-        + side_joins(g, ends, band, frame, config)
-        + border_joins(ends, band, frame, config)
-    )
-    chosen = choose_joins(g, ends, joins)
+    chosen = choose_joins(g, ends, proposals(g, ends, band, frame, config))
     make_joins(g, ends, chosen, config.gap_tip_m)
     return chosen
 

@@ -17,7 +17,7 @@ from ..core import Channels, DataError, VectorizeConfig
 from .connection_candidates import candidates, join_evidence
 from .connection_evidence import EVIDENCE, as_table, edge_evidence
 from .graph_edits import length_of, merge_chains
-from .joins import Join, choose_joins, dead_ends, make_joins
+from .joins import Join, choose_joins, dead_ends, make_joins, near_joins
 from .skeleton import Frame
 
 # %% auto #0
@@ -97,18 +97,21 @@ def make_likely(
     frame: Frame,
     channels: Channels,
     config: VectorizeConfig,
+    *,
     model: ConnectionModel,
+    among: set | None = None,  # dead ends that count; None: all
 ) -> list[Join]:  # those made
     "One round of joins, surest first."
-    ends = dead_ends(g, config.gap_heading_m, config.gap_tip_m)
-    found = candidates(g, ends, probs[channels.road], frame)
+    ends = dead_ends(g, config.gap_heading_m, config.gap_tip_m, among)
+    ends, found = candidates(g, ends, probs[channels.road], frame, config)
     if not found:
         return []
     sure = confidence(model, as_table(join_evidence(g, ends, found, probs, frame, channels)))
+    least = {0.0: config.connection_make, 0.5: config.connection_make, 1.0: config.connection_undo}
     likely = [
         c.join._replace(cost=1 - s)
         for c, s in zip(found, sure.tolist(), strict=True)
-        if s >= config.connection_make
+        if s >= least[c.ruled]
     ]
     chosen = choose_joins(g, ends, likely)
     make_joins(g, ends, chosen, config.gap_tip_m, [1 - j.cost for j in chosen])
@@ -132,8 +135,11 @@ def connect(
     model = model or shipped_model()
     sure = confidence(model, as_table(edge_evidence(g, probs, frame, channels)))
     drop_unlikely(g, sure, config)
+    before, among = {id(d["pts"]): d["pts"] for *_, d in g.edges(data=True)}, None
     for _ in range(ROUNDS):
-        if not make_likely(g, probs, frame, channels, config, model):
-            break
+        made = make_likely(g, probs, frame, channels, config, model=model, among=among)
         merge_chains(g)
+        among = near_joins(g, made, before, config) if made else set()
+        if not among:
+            break
     return g

@@ -20,6 +20,7 @@ _PLAIN = dict(
     gap_tip_m=0.0,
     faint_spur_m=0.0,
     valley_share=0.0,
+    fill_wide=False,
     border_pad_m=1.5,
     border_keep_m=-0.6,
     split_crossings=False,
