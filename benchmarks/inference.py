@@ -57,7 +57,8 @@ PUBLISHED = {
     "selim_sef": 0.72,
     "cannab": 0.61,
 }  # km2 a minute on four GPUs (specs of the contest; not this machine)
-SPENT: Counter = Counter()  # seconds by stage, over all threads
+SPENT: Counter = Counter()  # seconds by stage, over all threads: of CPU, on a GPU by the clock
+CLOCK = time.thread_time
 
 
 Members = list[Path | model.RoadUNet]
@@ -136,11 +137,11 @@ def clocks() -> np.ndarray:
 
 def timed(stage: str, function):
     def inner(*args, **kwargs):
-        start = time.perf_counter()
+        start = CLOCK()
         try:
             return function(*args, **kwargs)
         finally:
-            SPENT[stage] += time.perf_counter() - start
+            SPENT[stage] += CLOCK() - start
 
     return inner
 

@@ -30,10 +30,11 @@ WORK = {
 }
 
 
-def seconds_of(python: str, arguments: list[str]) -> float:
-    "Processor time of a fresh process and its children; what it says is not shown."
+def spent_by(python: str, arguments: list[str | Path]) -> tuple[float, float]:
+    """Seconds of processors of a fresh process and its children, and its peak memory in GB; what it
+    says is not shown."""
     with tempfile.TemporaryDirectory() as folder:
-        given = [a.replace("OUT", f"{folder}/roads.gpkg") for a in arguments]
+        given = [str(a).replace("OUT", f"{folder}/roads.gpkg") for a in arguments]
         actions = [
             (
                 os.POSIX_SPAWN_OPEN,
@@ -48,7 +49,7 @@ def seconds_of(python: str, arguments: list[str]) -> float:
         _, status, usage = os.wait4(pid, 0)
         if status:
             raise SystemExit(f"{python} {given}: {Path(folder, 'said').read_text()}")
-    return usage.ru_utime + usage.ru_stime
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def main() -> None:
     found = {(p, name): [] for p in pythons for name in WORK}
     for k in range(given.rounds + 1):
         for (python, name), seconds in found.items():
-            s = seconds_of(python, WORK[name])
+            s, _ = spent_by(python, WORK[name])
             seconds += [s] * (k > 0)  # the first round fills caches
     for python in pythons:
         torch = statistics.median(found[python, "import torch"])

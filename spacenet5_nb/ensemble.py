@@ -58,13 +58,14 @@ VIEWS: dict[str, tuple[View, ...]] = {
 
 def view(x: Tensor, v: View) -> Tensor:
     "An image (..., H, W) as a view shows it."
-    x = torch.rot90(x, v[0], (-2, -1))
+    x = torch.rot90(x, v[0], (-2, -1)) if v[0] else x  # no turn would copy, too
     return x.flip(-1) if v[1] else x
 
 
 def unview(x: Tensor, v: View) -> Tensor:
     "A view turned back."
-    return torch.rot90(x.flip(-1) if v[1] else x, -v[0], (-2, -1))
+    x = x.flip(-1) if v[1] else x
+    return torch.rot90(x, -v[0], (-2, -1)) if v[0] else x
 
 # %% ../nbs/05_ensemble.ipynb #9ce2fdcf
 def predict(
@@ -86,6 +87,7 @@ def predict(
     return (to_bytes(mean) if as_bytes else mean).cpu().numpy()
 
 
+@torch.inference_mode()
 def mean_of_members(
     members: Sequence[Member],
     image: np.ndarray,  # uint8 (bands, H, W)
@@ -101,19 +103,25 @@ def mean_of_members(
         raise StageError(f"combine={combine!r}", "is unknown", "Use mean or vote.")
     first = members[0].net
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(first.mean.device)
-    total = torch.zeros(first.spec["out_channels"], *image.shape[-2:], device=pixels.device)
-    batch, sums = batch or views_at_once(pixels.device), []
+    batch, total = batch or views_at_once(pixels.device), None
+    whole = sum(m.weight for m in members)
+
+    def said(m: Member) -> Tensor:
+        return mean_of_views(m, pixels[: m.net.spec["in_channels"]], VIEWS[tta], batch)
+
     for m in members:
-        p = mean_of_views(m, pixels[: m.net.spec["in_channels"]], VIEWS[tta], batch)
-        total.add_((p >= 0.5).float() if combine == "vote" else p, alpha=m.weight)
-        sums.append(p.sum())
-    if not torch.stack(sums).isfinite().all():
-        no_number = next(m for m, s in zip(members, sums, strict=True) if not s.isfinite())
+        p = said(m)
+        if combine == "vote":  # what is no number stays none
+            p = torch.where(p.isfinite(), (p >= 0.5).float(), p)
+        total = p.mul_(m.weight) if total is None else total.add_(p, alpha=m.weight)
+    if not total.sum().isfinite():
+        no_number = next(m for m in members if not said(m).sum().isfinite())
         problem = "gives values that are no numbers for this image"
         raise CheckpointError(no_number.name, problem, "Take another member: its weights are off.")
-    return total.div_(sum(m.weight for m in members))
+    return total.div_(whole).contiguous()
 
 
+@torch.inference_mode()
 def mean_of_views(
     m: Member,
     image: Tensor,  # uint8 (bands, H, W)
@@ -122,12 +130,13 @@ def mean_of_views(
 ) -> Tensor:  # float32 (channels, H, W)
     "One network over all views, a repeated one once; those of one shape go through together."
     counts, (height, width) = Counter(views), image.shape[-2:]
-    total = torch.zeros(m.net.spec["out_channels"], height, width, device=image.device)
+    total = None
     batch = max(1, batch * 2**20 // (width * height))  # memory is for pixels, not for views
     for group in _batches(list(counts), batch, width == height):
         p = probabilities(m, torch.stack([view(image, v) for v in group]))
         for one, v in zip(p, group, strict=True):
-            total.add_(unview(one, v), alpha=counts[v])
+            one = unview(one, v)
+            total = one.mul_(counts[v]) if total is None else total.add_(one, alpha=counts[v])
     return total.div_(len(views))
 
 

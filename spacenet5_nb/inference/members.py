@@ -169,7 +169,7 @@ def _ready(m: Member, precision: str, compile: bool | str, fuse: bool) -> Member
 def probabilities(
     m: Member,
     images: Tensor,  # uint8 (N, bands, H, W)
-) -> Tensor:  # float32 (N, channels, H, W)
+) -> Tensor:  # float32 (N, channels, H, W), in whatever order in memory
     "What a member says of some images, in its precision; `model.probabilities` is for 32 bits."
     with torch.inference_mode():
         x = (
@@ -177,7 +177,7 @@ def probabilities(
             .to(m.net.head.weight.dtype)
             .contiguous(memory_format=torch.channels_last)
         )
-        return (m.run or m.net)(x).float().sigmoid().contiguous()
+        return (m.run or m.net)(x).float().sigmoid_()
 
 
 def read_image(

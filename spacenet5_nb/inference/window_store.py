@@ -164,8 +164,10 @@ def make_cell(w: Windows, at: tuple[int, int]) -> None:
             _shared(s, cell, n, w.blend)
             for s, cell, n in zip((w.rows[i], w.columns[j]), (row, column), w.shape, strict=True)
         )
-        out[:, here, heres] += part[:, there, theres] * y[:, None] * x
-    pixels = np.clip(np.round(out * np.float32(255 / FULL)), 0, 255).astype(np.uint8)
+        weight, piece = y[:, None] * x, part[:, there, theres]
+        out[:, here, heres] += piece if (weight == 1).all() else piece * weight
+    out *= np.float32(255 / FULL)
+    pixels = np.clip(np.round(out, out=out), 0, 255, out=out).astype(np.uint8)
     raster.write(w.cell(at), pixels, grid=_nowhere(pixels.shape[1:]))
 
 
