@@ -156,9 +156,7 @@ def cheapest(ends: np.ndarray, cost: np.ndarray, n: int) -> csr_array:
     order, pair = order[first], pair[first]
     starts = np.searchsorted(pair, n * np.arange(n + 1))
     # csgraph works with 32 bits
-    return csr_array(
-        (w[order], j[order].astype(np.int32), starts.astype(np.int32)), shape=(n, n)
-    )
+    return csr_array((w[order], j[order].astype(np.int32), starts.astype(np.int32)), shape=(n, n))
 
 
 def _few(items: list, n: int = 5) -> str:
@@ -289,9 +287,7 @@ def _apart(p: np.ndarray, q: np.ndarray) -> float:
 
 
 @compiled
-def _turned(
-    coords: np.ndarray, owner: np.ndarray, xy: np.ndarray, ends: np.ndarray
-) -> np.ndarray:
+def _turned(coords: np.ndarray, owner: np.ndarray, xy: np.ndarray, ends: np.ndarray) -> np.ndarray:
     "Which lines fit their nodes better from v to u."
     turned, first = np.zeros(len(ends), np.bool_), 0
     for k in range(len(owner)):

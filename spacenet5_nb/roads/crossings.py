@@ -16,6 +16,8 @@ from .junction_pairing import SEEN_TO_MEET, join_roads, meetings, seen_beside
 from spacenet5_nb.roads.graph_edits import (
     add_line,
     add_point,
+    degrees,
+    edges_of,
     interpolate,
     length_of,
     points_from,
@@ -69,11 +71,12 @@ def node_groups(
         channels.crossing is None
     )  # no junction seen in a link's middle says little: its nodes must look like a crossing too
     longest = config.crossing_link_m / 2 if alone else config.crossing_link_m
-    nodes = [n for n in g if g.degree(n) >= 3]
+    degree = degrees(g)
+    nodes = [n for n in g if degree[n] >= 3]
     links = [
         (u, v, d["pts"])
-        for u, v, d in g.edges(data=True)
-        if u != v and g.degree(u) >= 3 <= g.degree(v) and length_of(d["pts"]) <= longest
+        for u, v, _, d in edges_of(g)
+        if u != v and degree[u] >= 3 <= degree[v] and length_of(d["pts"]) <= longest
     ]
     places = [g.nodes[n]["xy"] for n in nodes] + [
         interpolate(p, length_of(p) / 2) for *_, p in links
@@ -315,11 +318,12 @@ def part_at_border(
 ) -> nx.MultiGraph:  # the same graph
     """Part roads that share a stub at the border and do not meet, as far as a living junction
     channel shows."""
-    nodes = [n for n in g if g.degree(n) >= 3]
+    degree = degrees(g)
+    nodes = [n for n in g if degree[n] >= 3]
     if channels.junction is None or len(nodes) < 4:
         return g
     band, scale = probs[channels.junction], 255 if probs.dtype == np.uint8 else 1
-    stubs = [stub for n in nodes if g.degree(n) == 3 for stub in _border_stubs(g, n, stub_m)]
+    stubs = [stub for n in nodes if degree[n] == 3 for stub in _border_stubs(g, n, stub_m)]
     if (
         not stubs
         or np.percentile(
