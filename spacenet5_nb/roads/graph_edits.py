@@ -181,11 +181,7 @@ def remove_spurs(
 
 def remove_loops(g: nx.MultiGraph, min_m: float) -> nx.MultiGraph:
     "Take away loops on a single node that are shorter than `min_m`."
-    short = [
-        (u, v, k)
-        for u, v, k, d in edges_of(g)
-        if u == v and length_of(d["pts"]) < min_m
-    ]
+    short = [(u, v, k) for u, v, k, d in edges_of(g) if u == v and length_of(d["pts"]) < min_m]
     g.remove_edges_from(short)
     g.remove_nodes_from([n for n in {u for u, *_ in short} if g.degree(n) == 0])
     return merge_chains(g)
