@@ -100,15 +100,15 @@ def old(t: nx.MultiGraph, p: nx.MultiGraph) -> float:
 
 
 def floor(f, *args, **options) -> tuple[float, object]:
-    "Seconds that the shortest-path calls of one score take, within it; and the score."
+    "Processor seconds of the shortest-path calls within one score; and the score."
     spent = [0.0]
 
     def timed(*a, **k):
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             return dijkstra(*a, **k)
         finally:
-            spent[0] += time.perf_counter() - start
+            spent[0] += time.process_time() - start
 
     routes.dijkstra = cosmiq.dijkstra = timed
     try:
@@ -222,7 +222,7 @@ def beside_original(cases: dict, every: int, python: str) -> None:
         t, p = graph_of(cases[name]["truth"], 10.0), graph_of(cases[name]["proposal"], 10.0)
         spent = theirs[name]["graphs_s"] + theirs[name]["score_s"]
         for what, f in (("spacenet", apls), ("cosmiq", old)):
-            ratios[what].append(spent / processor_seconds(f, t, p))
+            ratios[what].append(spent / seconds(f, t, p, repeats=5))
         print(
             f"  {name:20} original {spent:6.3f} s ({theirs[name]['score']:.4f})   "
             f"cosmiq {old(t, p):.4f}   spacenet {apls(t, p).score:.4f}"
@@ -232,17 +232,6 @@ def beside_original(cases: dict, every: int, python: str) -> None:
             f"{what}: {np.median(r):.0f} times as fast as the original in the median of "
             f"{len(r)} chips ({min(r):.0f} to {max(r):.0f})"
         )
-
-
-def processor_seconds(f, *args, repeats: int = 5) -> float:
-    "Best of a few runs, which other programs on the machine hardly change."
-
-    def once() -> float:
-        start = time.process_time()
-        f(*args)
-        return time.process_time() - start
-
-    return min(once() for _ in range(repeats))
 
 
 def main() -> None:

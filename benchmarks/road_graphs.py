@@ -78,11 +78,11 @@ def city(side: int = 224) -> tuple[nx.MultiGraph, nx.MultiGraph]:
 
 
 def seconds(f: Callable, *args: Any, repeats: int = 3, **options: Any) -> float:
-    "Best of a few runs."
+    "Processor seconds, the best of a few runs: other programs on the machine hardly change them."
 
     def once() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         f(*args, **options)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     return min(once() for _ in range(repeats))

@@ -1,5 +1,5 @@
-"""Speed of vectorizing beside scikit-image's `skeletonize` alone, chip and mosaic in one run; with
---raster also a raster on disk in windows.
+"""Speed of vectorizing beside scikit-image's `skeletonize` alone and with sknw's graph of it, chip
+and mosaic in one run; with --raster also a raster on disk in windows.
 
     .venv/bin/python benchmarks/vectorize.py [--repeat 7] [--preset best] [--raster 20000]
 
@@ -28,6 +28,7 @@ from spacenet5_nb.core import Channels, SpeedConfig, VectorizeConfig, section  #
 import rasterio  # noqa: E402
 from affine import Affine  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
+import sknw  # noqa: E402
 from skimage.morphology import skeletonize  # noqa: E402
 
 from spacenet5_nb import speed, vectorize  # noqa: E402
@@ -85,16 +86,19 @@ def ours(
     return [(name, b - a) for (_, a), (name, b) in zip(at, at[1:], strict=False)]
 
 
-def yardstick(mask: np.ndarray) -> float:
+def yardstick(mask: np.ndarray) -> tuple[float, float]:
+    "Seconds of `skeletonize`, and with sknw's graph of the lines, in pixels and without more."
     start = time.process_time()
-    skeletonize(mask)
-    return time.process_time() - start
+    lines = skeletonize(mask)
+    thinned = time.process_time() - start
+    sknw.build_sknw(lines.astype(np.uint8), multi=True, iso=False, ring=True)
+    return thinned, time.process_time() - start
 
 
 def measured(
     probs: np.ndarray, place: dict, config: VectorizeConfig, speeds: SpeedConfig, repeat: int
-) -> tuple[float, float, float, dict[str, float]]:
-    "Seconds of the yardstick, of ours, the ratio, and ours by step; medians."
+) -> tuple[np.ndarray, float, np.ndarray, dict[str, float]]:
+    "Seconds of both yardsticks, of ours, the ratios, and ours by step; medians."
     frame = skeleton.make_frame(probs.shape[1:], **place)
     near = round(vectorize.FAINT_M / frame.gsd_m)
     mask = skeleton.clean_mask(
@@ -113,7 +117,8 @@ def measured(
     steps = {
         name: float(np.median([dict(parts)[name] for _, parts in pairs])) for name, _ in pairs[0][1]
     }
-    return float(np.median(base)), float(np.median(total)), float(np.median(total / base)), steps
+    ratios = np.median(total[:, None] / base, axis=0)
+    return np.median(base, axis=0), float(np.median(total)), ratios, steps
 
 
 def beside_rules(
@@ -210,12 +215,15 @@ def main() -> None:
         section(options.preset, SpeedConfig, speed.NAMED),
     )
     found, total = chips(), {}
-    print(f"{'':18} {'pixels':>11} {'skeletonize s':>14} {'ours s':>8} {'ratio':>6}   per step, ms")
+    print(
+        f"{'':18} {'pixels':>11} {'skeletonize s':>14} {'with sknw':>10} {'ours s':>8} "
+        f"{'ratios':>11}   per step, ms"
+    )
     for name, (probs, place) in {**found, "mosaic of 16": mosaic(found)}.items():
         base, total[name], ratio, steps = measured(probs, place, config, speeds, options.repeat)
         print(
-            f"{name:18} {probs.shape[1]:5} x {probs.shape[2]:<4}{base:14.4f} "
-            f"{total[name]:9.4f} {ratio:6.2f}   "
+            f"{name:18} {probs.shape[1]:5} x {probs.shape[2]:<4}{base[0]:14.4f} {base[1]:10.4f} "
+            f"{total[name]:8.4f} {ratio[0]:5.2f} {ratio[1]:5.2f}   "
             f"{', '.join(f'{k} {1000 * v:.1f}' for k, v in steps.items())}",
             flush=True,
         )

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.kernels import compiled
 from .routes import TOUCH_M, Places, Roads, Snapped, route_costs, snap_points
 
 # %% auto #0
@@ -25,29 +26,20 @@ def closest_routes(
     cols: np.ndarray,  # (C',)
 ) -> np.ndarray:  # (R, C) inf where a point has no place or there is no route
     "For every route the places, among equally near ones, that come closest to it."
-    best = np.full((native.shape[0], other.shape[1]), np.inf)
-    for first, turn in _turns(rows):
-        here = rows[turn]
-        best[here] = (
-            other[turn] if first else _closer(native[here][:, cols], best[here], other[turn])
-        )
-    out = np.full(native.shape, np.inf)
-    for first, turn in _turns(cols):
-        here = cols[turn]
-        out[:, here] = (
-            best[:, turn] if first else _closer(native[:, here], out[:, here], best[:, turn])
-        )
-    return out
+    closest = np.full(native.shape, np.inf)
+    _keep_closer(native, other, rows, cols, closest)
+    return closest
 
 
-def _closer(aim: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    return np.where(np.abs(new - aim) < np.abs(old - aim), new, old)
-
-
-def _turns(owner: np.ndarray) -> list[tuple[bool, np.ndarray]]:
-    "Indices of everyone's first place, second place, ...; few have a second one."
-    rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    return [(r == 0, np.flatnonzero(rank == r)) for r in range(rank.max(initial=-1) + 1)]
+@compiled
+def _keep_closer(
+    native: np.ndarray, other: np.ndarray, rows: np.ndarray, cols: np.ndarray, closest: np.ndarray
+) -> None:
+    for i in range(len(rows)):
+        for j in range(len(cols)):
+            r, c = rows[i], cols[j]
+            if abs(other[i, j] - native[r, c]) < abs(closest[r, c] - native[r, c]):
+                closest[r, c] = other[i, j]
 
 # %% ../../nbs/judge/route_comparison.ipynb #b5e1b009
 def counted_routes(
@@ -58,7 +50,7 @@ def counted_routes(
     return np.isfinite(metres) & (metres > max(min_path_length, 2 * TOUCH_M) - TOUCH_M)
 
 # %% ../../nbs/judge/route_comparison.ipynb #b5e1b00c
-BLOCK = 8_000_000  # routes compared at once: bounds the memory
+BLOCK = 50_000  # routes compared at once: few enough for a processor's cache
 Cost = Callable[[np.ndarray, np.ndarray], np.ndarray]  # routes here and there -> cost of each
 
 
@@ -90,16 +82,18 @@ def direction(
     landed = snap_points(points.xy, other, snap)
     chosen, n = sample_sources(points, sources, seed), len(points.edge)
     sums = {w: [] for w in weights}  # per source: cost, routes, missing
-    for rows in np.array_split(chosen, max(1, math.ceil(len(chosen) * n / BLOCK))):
-        metres = route_costs(native, points[rows], points)
+    for start, stop in _blocks(len(chosen), n, sources is None):
+        rows, first = chosen[start:stop], start if sources is None else 0
+        ends = points[start:stop] if sources is None else points[rows], points[first:]
+        metres = route_costs(native, *ends)
         counted = counted_routes(metres, min_path_length)
         for w in weights:
-            here, there = _both_ways(native, other, points, landed, rows, metres, counted, w)
-            which = counted if sources is not None else counted & (np.arange(n) > rows[:, None])
-            missing = which & np.isinf(there)
-            parts = (cost(here, there) * which, which, missing)
-            sums[w].append(np.stack([part.sum(1) for part in parts]))
-    unsnapped = n - len(np.unique(landed.owner))
+            here = metres if w == "length" else route_costs(native, *ends, w)
+            there = _landed_routes(other, landed, rows, first, here, w)
+            row, *pair = _picked(counted, here, there, sources is None)
+            parts = cost(*pair), None, np.isinf(pair[1])
+            sums[w].append(np.stack([np.bincount(row, part, len(rows)) for part in parts]))
+    unsnapped = n - len(np.flatnonzero(np.bincount(landed.owner)))
     return {
         w: _direction(np.concatenate(s, 1), n, unsnapped, sources is not None)
         for w, s in sums.items()
@@ -115,23 +109,42 @@ def sample_sources(points: Places, sources: int | None, seed: int) -> np.ndarray
     return np.sort(by_place[np.random.default_rng(seed).choice(n, min(sources, n), replace=False)])
 
 
-def _both_ways(
-    native: Roads,
-    other: Roads,
-    points: Places,
-    landed: Snapped,
-    rows: np.ndarray,
-    metres: np.ndarray,
-    counted: np.ndarray,
-    weight: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    "Routes from some sources to all points, on their own graph and on the other; rows are sources."
-    mine = np.isin(landed.owner, rows)
-    owner = np.searchsorted(rows, landed.owner[mine])
-    here = metres if weight == "length" else route_costs(native, points[rows], points, weight)
-    here = np.where(counted, here, 1.0)  # any number: it is not counted
-    there = route_costs(other, landed.places[mine], landed.places, weight)
-    return here, closest_routes(here, there, owner, landed.owner)
+def _blocks(sources: int, points: int, once: bool) -> Iterator[tuple[int, int]]:
+    "First and last source of a block; once: its targets begin with its first source."
+    start = 0
+    while start < sources:
+        stop = start + max(16, BLOCK // (points - start if once else points))
+        yield start, min(stop, sources)
+        start = stop
+
+
+def _landed_routes(
+    other: Roads, landed: Snapped, rows: np.ndarray, first: int, here: np.ndarray, weight: str
+) -> np.ndarray:
+    "Routes on the other graph from the places of some sources to those of the points from `first`."
+    k = np.searchsorted(landed.owner, first)
+    places, owner = landed.places[k:], landed.owner[k:]
+    row = np.searchsorted(rows, owner)
+    mine = rows[np.minimum(row, len(rows) - 1)] == owner
+    some = slice(0, mine.sum()) if len(rows) == rows[-1] - first + 1 else mine
+    there = route_costs(other, places[some], places, weight)
+    return closest_routes(here, there, row[some], owner - first)
+
+
+@compiled
+def _picked(
+    counted: np.ndarray, here: np.ndarray, there: np.ndarray, once: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, cost here and cost there of the routes that count; once: not those from a later point
+    to an earlier one."""
+    row = np.empty(counted.size, np.intp)
+    a, b, n = np.empty(counted.size), np.empty(counted.size), 0
+    for r in range(counted.shape[0]):
+        for c in range(r + 1 if once else 0, counted.shape[1]):
+            if counted[r, c]:
+                row[n], a[n], b[n] = r, here[r, c], there[r, c]
+                n += 1
+    return row[:n], a[:n], b[:n]
 
 
 def _direction(sums: np.ndarray, points: int, unsnapped: int, sampled: bool) -> Direction:

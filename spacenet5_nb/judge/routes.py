@@ -18,12 +18,13 @@ import shapely
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
+from ..base.kernels import compiled
 from ..core import GraphError
 
 # %% auto #0
 __all__ = ['TOUCH_M', 'KEEP_ALL_PAIRS', 'same_crs', 'check_same_crs', 'crs_of', 'Roads', 'cheapest', 'roads_of', 'toy_graph',
-           'Places', 'node_places', 'edge_places', 'join_places', 'midpoints', 'along', 'Snapped', 'snap_points',
-           'route_costs', 'from_places']
+           'Places', 'node_places', 'edge_places', 'join_places', 'midpoints', 'Snapped', 'snap_points', 'route_costs',
+           'from_places']
 
 # %% ../../nbs/judge/routes.ipynb #bb746be8
 # closer than this is the same place: rounding of coordinates of a few million metres is a thousand
@@ -117,20 +118,27 @@ class Roads:
         return self.length / self.speed
 
     @cached_property
-    def _matrices(self) -> dict:
+    def _kept(self) -> dict:
         return {}
+
+    def pace(self, weight: str) -> np.ndarray:
+        "Cost of a metre on every edge; never empty."
+        if ("pace", weight) not in self._kept:
+            metres = np.where(self.length > 0, self.length, 1)
+            self._kept["pace", weight] = self.cost(weight) / metres if len(metres) else np.zeros(1)
+        return self._kept["pace", weight]
 
     def matrix(self, weight: str) -> csr_array:
         "Sparse cost matrix, the cheapest of parallel edges, both directions."
-        if weight not in self._matrices:
-            self._matrices[weight] = cheapest(self.ends, self.cost(weight), len(self.nodes))
-        return self._matrices[weight]
+        if weight not in self._kept:
+            self._kept[weight] = cheapest(self.ends, self.cost(weight), len(self.nodes))
+        return self._kept[weight]
 
     def all_pairs(self, weight: str) -> np.ndarray:
         "Cost of the cheapest routes between all nodes; inf where there is none. Kept."
-        if ("all", weight) not in self._matrices:
-            self._matrices["all", weight] = dijkstra(self.matrix(weight))
-        return self._matrices["all", weight]
+        if ("all", weight) not in self._kept:
+            self._kept["all", weight] = dijkstra(self.matrix(weight))
+        return self._kept["all", weight]
 
 
 KEEP_ALL_PAIRS = (
@@ -141,12 +149,14 @@ KEEP_ALL_PAIRS = (
 def cheapest(ends: np.ndarray, cost: np.ndarray, n: int) -> csr_array:
     "Symmetric sparse matrix with the minimum over parallel edges (scipy would add them up)."
     i, j = np.concatenate([ends, ends[:, ::-1]]).T
-    w = np.concatenate([cost, cost])
-    order = np.lexsort((w, j, i))
-    i, j, w = i[order], j[order], w[order]
-    first = np.ones(len(i), bool)
-    first[1:] = (i[1:] != i[:-1]) | (j[1:] != j[:-1])
-    return csr_array((w[first], (i[first], j[first])), shape=(n, n))
+    w, pair = np.concatenate([cost, cost]), i * n + j
+    order = np.lexsort((w, pair))
+    pair = pair[order]
+    first = np.append(True, pair[1:] != pair[:-1])[: len(pair)]
+    order, pair = order[first], pair[first]
+    starts = np.searchsorted(pair, n * np.arange(n + 1))
+    # csgraph works with 32 bits
+    return csr_array((w[order], j[order].astype(np.int32), starts.astype(np.int32)), shape=(n, n))
 
 
 def _few(items: list, n: int = 5) -> str:
@@ -164,7 +174,7 @@ def roads_of(
     xy = _node_xy(g, name)
     index = dict(zip(nodes, range(len(nodes)), strict=True))
     edges, data = _edges(g)
-    ends = np.array([(index[u], index[v]) for u, v, _ in edges], dtype=np.intp).reshape(-1, 2)
+    ends = np.array([index[n] for e in edges for n in e[:2]], dtype=np.intp).reshape(-1, 2)
     lines = _lines(data, ends, xy, edges, name)
     coords, owner = shapely.get_coordinates(lines, return_index=True)
     if not np.isfinite(coords).all():
@@ -183,37 +193,35 @@ def roads_of(
             lines[keep],
         )
         coords, owner = shapely.get_coordinates(lines, return_index=True)
-    inside = owner[1:] == owner[:-1]
-    step = (coords[1:] - coords[:-1])[inside]
-    size, seg_edge = np.hypot(*step.T), owner[:-1][inside]
-    length = np.bincount(seg_edge, size, len(edges))
-    before = np.concatenate([[0.0], np.cumsum(size)])[:-1]
-    start = before[np.searchsorted(seg_edge, np.arange(len(edges)))] if len(edges) else before
-    at = before - start[seg_edge] if len(edges) else before[:0]
-    return Roads(
-        name,
-        crs,
-        nodes,
-        edges,
-        xy,
-        ends,
-        length,
-        _speeds(data, length),
-        lines,
-        seg_edge,
-        coords[:-1][inside],
-        step,
-        at,
-    )
+    length, *segments = _segments(coords, owner, len(edges))
+    speed = _speeds(data, length)
+    return Roads(name, crs, nodes, edges, xy, ends, length, speed, lines, *segments)
+
+
+@compiled
+def _segments(
+    coords: np.ndarray, owner: np.ndarray, edges: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    "Length of each edge; of each straight segment the edge, start, way and metres before it."
+    length, edge, at = np.zeros(edges), np.empty(len(owner), np.intp), np.empty(len(owner))
+    a, d, n = np.empty((len(owner), 2)), np.empty((len(owner), 2)), 0
+    for k in range(len(owner) - 1):
+        e = owner[k]
+        if owner[k + 1] == e:
+            edge[n], a[n], d[n], at[n] = e, coords[k], coords[k + 1] - coords[k], length[e]
+            length[e] += np.hypot(d[n, 0], d[n, 1])
+            n += 1
+    return length, edge[:n], a[:n], d[:n], at[:n]
 
 # %% ../../nbs/judge/routes.ipynb #7603ba6f
 def _node_xy(g: nx.Graph, name: str) -> np.ndarray:
     try:
-        xy = np.array([(d["x"], d["y"]) for _, d in g.nodes(data=True)], dtype=float).reshape(-1, 2)
+        flat = [d[axis] for _, d in g.nodes(data=True) for axis in ("x", "y")]
+        xy = np.array(flat, dtype=float).reshape(-1, 2)
     except (KeyError, TypeError, ValueError) as e:
         raise GraphError(name, f"a node has no numeric x and y ({e!r})") from e
-    bad = np.flatnonzero(~np.isfinite(xy).all(1))
-    if len(bad):
+    if not np.isfinite(xy).all():
+        bad = np.flatnonzero(~np.isfinite(xy).all(1))
         raise GraphError(
             name, f"node {list(g)[bad[0]]} has coordinates that are not finite numbers"
         )
@@ -237,8 +245,9 @@ def _edges_once(g: nx.MultiGraph) -> tuple[list, list]:
     for u, neighbours in g.adjacency():
         for v, keys in neighbours.items():
             if v not in seen:
-                names += [(u, v, k) for k in keys]
-                data += keys.values()
+                for k, d in keys.items():
+                    names.append((u, v, k))
+                    data.append(d)
         seen.add(u)
     return names, data
 
@@ -247,14 +256,14 @@ def _lines(data: list, ends: np.ndarray, xy: np.ndarray, edges: list, name: str)
     "The geometry of every edge; a straight line where it has none, as osmnx leaves them."
     lines = np.empty(len(data), dtype=object)
     lines[:] = [d.get("geometry") for d in data]
-    bare = np.flatnonzero(lines == None)  # noqa: E711 (elementwise)
-    if len(bare):
+    bare = [k for k, line in enumerate(lines) if line is None]
+    if bare:
         lines[bare] = shapely.linestrings(xy[ends[bare]])
     fine = shapely.is_geometry(lines)
-    fine[fine] = np.isin(shapely.get_type_id(lines[fine]), (1, 2))  # lines, and rings
-    fine[fine] = ~shapely.is_empty(lines[fine])
-    wrong = [edges[i] for i in np.flatnonzero(~fine)]
-    if wrong:
+    kind = shapely.get_type_id(np.where(fine, lines, None))
+    fine &= ((kind == 1) | (kind == 2)) & ~shapely.is_empty(lines)  # lines, and rings
+    if not fine.all():
+        wrong = [edges[i] for i in np.flatnonzero(~fine)]
         raise GraphError(
             name, f"the geometry of edges {_few(wrong)} is not a LineString with coordinates"
         )
@@ -265,22 +274,28 @@ def _oriented(
     lines: np.ndarray, coords: np.ndarray, owner: np.ndarray, ends: np.ndarray, xy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     "Lines that start at u; one that was drawn from v to u is turned round."
-    if not len(lines):
-        return lines, coords
-    first = np.searchsorted(owner, np.arange(len(lines)))
-    last = np.append(first[1:], len(owner)) - 1
-    u, v = xy[ends[:, 0]], xy[ends[:, 1]]
-
-    def away(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        return np.hypot(*(p - q).T)
-
-    turned = away(coords[first], u) + away(coords[last], v) > away(coords[first], v) + away(
-        coords[last], u
-    )
+    turned = _turned(coords, owner, xy, ends)
     if not turned.any():
         return lines, coords
     lines = np.where(turned, shapely.reverse(lines), lines)
     return lines, shapely.get_coordinates(lines)
+
+
+@compiled
+def _apart(p: np.ndarray, q: np.ndarray) -> float:
+    return np.hypot(p[0] - q[0], p[1] - q[1])
+
+
+@compiled
+def _turned(coords: np.ndarray, owner: np.ndarray, xy: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    "Which lines fit their nodes better from v to u."
+    turned, first = np.zeros(len(ends), np.bool_), 0
+    for k in range(len(owner)):
+        if k + 1 == len(owner) or owner[k + 1] != owner[k]:
+            p, q, u, v = coords[first], coords[k], xy[ends[owner[k], 0]], xy[ends[owner[k], 1]]
+            turned[owner[k]] = _apart(p, u) + _apart(q, v) > _apart(p, v) + _apart(q, u)
+            first = k + 1
+    return turned
 
 
 def _one_way_each(edges: list, lines: np.ndarray) -> np.ndarray:
@@ -342,7 +357,7 @@ class Places(NamedTuple):
     xy: np.ndarray  # (K, 2)
 
     def __getitem__(self, rows: Any) -> Places:  # a subset, where a tuple would give a field
-        return Places(*(np.asarray(getattr(self, f))[rows] for f in self._fields))
+        return Places(*[field[rows] for field in tuple(self)])
 
 
 def node_places(roads: Roads, nodes: np.ndarray) -> Places:
@@ -355,15 +370,27 @@ def node_places(roads: Roads, nodes: np.ndarray) -> Places:
 
 def edge_places(roads: Roads, edge: np.ndarray, at: np.ndarray, xy: np.ndarray) -> Places:
     "Points on edges as places; within a micrometre of an edge's end they are that node."
-    length = roads.length[edge]
-    exits, metres = roads.ends[edge].copy(), np.stack([at, length - at], 1)
-    start, end = at <= TOUCH_M, (length - at <= TOUCH_M) & (at > TOUCH_M)
-    for here, side in ((start, 0), (end, 1)):
-        exits[here] = exits[here, side, None]
-    metres[start | end] = 0
-    return Places(
-        np.where(start | end, -1, edge), np.where(start | end, 0.0, at), exits, metres, xy
-    )
+    return Places(*_on_edges(roads.length, roads.ends, edge, at), xy)
+
+
+@compiled
+def _on_edges(
+    length: np.ndarray, ends: np.ndarray, edge: np.ndarray, at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    "Edge, place on it, exits and metres to them."
+    on, where = edge.copy(), at.copy()
+    exits, metres = np.empty((len(edge), 2), np.intp), np.zeros((len(edge), 2))
+    for k in range(len(edge)):
+        u, v = ends[edge[k], 0], ends[edge[k], 1]
+        rest = length[edge[k]] - at[k]
+        if at[k] <= TOUCH_M:
+            on[k], where[k], exits[k] = -1, 0.0, u
+        elif rest <= TOUCH_M:
+            on[k], where[k], exits[k] = -1, 0.0, v
+        else:
+            exits[k, 0], exits[k, 1] = u, v
+            metres[k, 0], metres[k, 1] = at[k], rest
+    return on, where, exits, metres
 
 
 def join_places(*several: Places) -> Places:
@@ -375,29 +402,45 @@ def midpoints(
     spacing: float = 50.0,  # metres
 ) -> Places:
     "Points that cut every edge into equal parts no longer than `spacing`."
-    parts = np.where(
-        roads.length < 0.75 * spacing, 1, np.maximum(2, np.ceil(roads.length / spacing - 1e-9))
-    ).astype(int)
-    edge = np.repeat(np.arange(len(parts)), parts - 1)
-    k = np.arange(len(edge)) - np.repeat(np.cumsum(parts - 1) - (parts - 1), parts - 1) + 1
-    return edge_places(
-        roads, edge, at := roads.length[edge] * k / parts[edge], along(roads, edge, at)
-    )
+    parts = np.maximum(2, np.ceil(roads.length / spacing - 1e-9)).astype(np.intp)
+    parts[roads.length < 0.75 * spacing] = 1
+    edge, at = _cuts(roads.length, parts)
+    xy = _along(edge, at, roads.seg_edge, roads.seg_a, roads.seg_d, roads.seg_at)
+    return edge_places(roads, edge, at, xy)
 
 
-def along(roads: Roads, edge: np.ndarray, at: np.ndarray) -> np.ndarray:
-    "Coordinates (K, 2) of points `at` metres along edges."
-    size = np.hypot(*roads.seg_d.T)
-    first = np.searchsorted(roads.seg_edge, np.arange(len(roads.edges) + 1))
-    # positions on one long line of all edges end to end, so that one search finds every segment
-    whole = np.concatenate([[0.0], np.cumsum(size)])
-    seg = np.clip(
-        np.searchsorted(whole, whole[first[edge]] + at, side="right") - 1,
-        first[edge],
-        first[edge + 1] - 1,
-    )
-    t = np.divide(at - roads.seg_at[seg], size[seg], out=np.zeros(len(seg)), where=size[seg] > 0)
-    return roads.seg_a[seg] + np.clip(t, 0, 1)[:, None] * roads.seg_d[seg]
+@compiled
+def _cuts(length: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Edge and metres of the points that cut each edge into so many equal parts."
+    n, k = parts.sum() - len(parts), 0
+    edge, at = np.empty(n, np.intp), np.empty(n)
+    for e in range(len(parts)):
+        for i in range(1, parts[e]):
+            edge[k], at[k] = e, length[e] * i / parts[e]
+            k += 1
+    return edge, at
+
+
+@compiled
+def _along(
+    edge: np.ndarray,
+    at: np.ndarray,
+    seg_edge: np.ndarray,
+    seg_a: np.ndarray,
+    seg_d: np.ndarray,
+    seg_at: np.ndarray,
+) -> np.ndarray:
+    "Coordinates (K, 2) of points `at` metres along edges, both ascending."
+    xy, s = np.empty((len(edge), 2)), 0
+    for k in range(len(edge)):
+        while seg_edge[s] < edge[k]:
+            s += 1
+        while s + 1 < len(seg_edge) and seg_edge[s + 1] == edge[k] and seg_at[s + 1] <= at[k]:
+            s += 1
+        size = np.hypot(seg_d[s, 0], seg_d[s, 1])
+        t = min(max((at[k] - seg_at[s]) / size, 0.0), 1.0) if size > 0 else 0.0
+        xy[k] = seg_a[s] + t * seg_d[s]
+    return xy
 
 # %% ../../nbs/judge/routes.ipynb #21de48ab
 class Snapped(NamedTuple):
@@ -415,39 +458,72 @@ def snap_points(
 ) -> Snapped:
     """The nearest place on the roads for every point that has one within `snap` metres, all of them
     where several are equally near."""
-    point, seg = (
-        roads.tree.query(shapely.points(xy), predicate="dwithin", distance=snap + TOUCH_M)
-        if len(xy)
-        else np.empty((2, 0), dtype=np.intp)
-    )
-    d, rel = roads.seg_d[seg], xy[point] - roads.seg_a[seg]
-    squared = (d * d).sum(1)
-    t = np.clip(np.divide((rel * d).sum(1), squared, out=np.zeros(len(d)), where=squared > 0), 0, 1)
-    off = np.hypot(*(rel - t[:, None] * d).T)
-    nearest = np.full(len(xy), np.inf)
-    np.minimum.at(nearest, point, off)
-    keep = (off <= nearest[point] + TOUCH_M) & (
-        off <= snap + TOUCH_M
-    )  # at just the distance, rounding must not decide
-    point, seg, t, off = point[keep], seg[keep], t[keep], off[keep]
-    places = edge_places(
-        roads,
-        roads.seg_edge[seg],
-        roads.seg_at[seg] + t * np.sqrt(squared[keep]),
-        roads.seg_a[seg] + t[:, None] * roads.seg_d[seg],
-    )
+    point, seg, t, off = _nearest(xy, roads.seg_a, roads.seg_d, float(snap))
+    way = t[:, None] * roads.seg_d[seg]
+    at = roads.seg_at[seg] + np.hypot(way[:, 0], way[:, 1])
+    places = edge_places(roads, roads.seg_edge[seg], at, roads.seg_a[seg] + way)
     order = np.lexsort((places.at, places.exits[:, 0], places.edge, point))
-    point, places, off = point[order], places[order], off[order]
-    new = np.ones(
-        len(point), bool
-    )  # neighbouring segments meet in the same place, and edges in the same node
-    new[1:] = (
-        (point[1:] != point[:-1])
-        | (places.edge[1:] != places.edge[:-1])
-        | (places.at[1:] - places.at[:-1] > 10 * TOUCH_M)
-        | (places.edge[1:] < 0) & (places.exits[1:, 0] != places.exits[:-1, 0])
-    )
-    return Snapped(point[new], places[new], off[new])
+    order = order[_first_ones(order, point, places.edge, places.at, places.exits)]
+    return Snapped(point[order], places[order], off[order])
+
+
+@compiled
+def _on_segment(p: np.ndarray, a: np.ndarray, d: np.ndarray) -> tuple[float, float]:
+    "Nearest place on a segment: its share of the segment, and metres to it."
+    x, y, squared = p[0] - a[0], p[1] - a[1], d[0] * d[0] + d[1] * d[1]
+    t = min(max((x * d[0] + y * d[1]) / squared, 0.0), 1.0) if squared > 0 else 0.0
+    return t, np.hypot(x - t * d[0], y - t * d[1])
+
+
+@compiled
+def _within(
+    xy: np.ndarray, seg_a: np.ndarray, seg_d: np.ndarray, reach: float
+) -> tuple[list[tuple[int, int, float, float]], np.ndarray]:
+    "Point, segment, share of the segment and distance of all that are so near; each point's least."
+    order, found, nearest = np.argsort(xy[:, 0]), [], np.full(len(xy), np.inf)
+    x = xy[order, 0]
+    for s in range(len(seg_a)):
+        a, d = seg_a[s], seg_d[s]
+        low, high = min(a[1], a[1] + d[1]) - reach, max(a[1], a[1] + d[1]) + reach
+        east = max(a[0], a[0] + d[0]) + reach
+        for k in range(np.searchsorted(x, min(a[0], a[0] + d[0]) - reach), len(x)):
+            if x[k] > east:
+                break
+            p = order[k]
+            if low <= xy[p, 1] <= high:
+                t, off = _on_segment(xy[p], a, d)
+                if off <= reach:
+                    found.append((p, s, t, off))
+                    nearest[p] = min(nearest[p], off)
+    return found, nearest
+
+
+@compiled
+def _nearest(
+    xy: np.ndarray, seg_a: np.ndarray, seg_d: np.ndarray, snap: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    "Point, segment, share, distance where none is nearer; at just `snap`, rounding doesn't decide."
+    found, nearest = _within(xy, seg_a, seg_d, snap + TOUCH_M)
+    point, seg = np.empty(len(found), np.intp), np.empty(len(found), np.intp)
+    t, off, n = np.empty(len(found)), np.empty(len(found)), 0
+    for f in found:
+        if f[3] <= nearest[f[0]] + TOUCH_M:
+            point[n], seg[n], t[n], off[n] = f
+            n += 1
+    return point[:n], seg[:n], t[:n], off[:n]
+
+
+@compiled
+def _first_ones(
+    order: np.ndarray, point: np.ndarray, edge: np.ndarray, at: np.ndarray, exits: np.ndarray
+) -> np.ndarray:
+    "Neighbouring segments meet in the same place, and edges in the same node: the first of each."
+    new = np.ones(len(order), np.bool_)
+    for k in range(1, len(order)):
+        p, q = order[k - 1], order[k]
+        same = point[p] == point[q] and edge[p] == edge[q] and at[q] - at[p] <= 10 * TOUCH_M
+        new[k] = not (same and (edge[q] >= 0 or exits[p, 0] == exits[q, 0]))
+    return new
 
 # %% ../../nbs/judge/routes.ipynb #cf3c5759
 def route_costs(
@@ -457,26 +533,32 @@ def route_costs(
     weight: str = "length",  # or "travel_time"
 ) -> np.ndarray:  # (R, C) metres or seconds; inf: no route
     "Cost of the cheapest route between places of one graph."
-    pace = (
-        roads.cost(weight) / np.where(roads.length > 0, roads.length, 1)
-        if len(roads.edges)
-        else np.zeros(1)
-    )
-
-    def own(p: Places) -> np.ndarray:
-        return p.metres * pace[p.edge][:, None]  # an edge of -1 has no metres
-
-    start = from_places(roads, sources, own(sources), weight)
-    tail = own(targets)
-    cost = np.minimum(
-        start[:, targets.exits[:, 0]] + tail[:, 0], start[:, targets.exits[:, 1]] + tail[:, 1]
-    )
-    r, c = _on_one_edge(sources.edge, targets.edge)
-    if len(r):
-        cost[r, c] = np.minimum(
-            cost[r, c], np.abs(sources.at[r] - targets.at[c]) * pace[sources.edge[r]]
-        )
+    pace = roads.pace(weight)
+    # an edge of -1 has no metres
+    lead, tail = (p.metres * pace[p.edge][:, None] for p in (sources, targets))
+    start = from_places(roads, sources, lead, weight)
+    cost = np.empty((len(sources.edge), len(targets.edge)))
+    _to_places(start, tail, sources, targets, pace, cost)
     return cost
+
+
+@compiled
+def _to_places(
+    start: np.ndarray,
+    tail: np.ndarray,
+    sources: Places,
+    targets: Places,
+    pace: np.ndarray,
+    cost: np.ndarray,
+) -> None:
+    "Routes end over one of the target's exits, or never leave the edge that both places are on."
+    for r in range(cost.shape[0]):
+        e = sources.edge[r]
+        for c in range(cost.shape[1]):
+            u, v = targets.exits[c, 0], targets.exits[c, 1]
+            cost[r, c] = min(start[r, u] + tail[c, 0], start[r, v] + tail[c, 1])
+            if e >= 0 and e == targets.edge[c]:
+                cost[r, c] = min(cost[r, c], abs(sources.at[r] - targets.at[c]) * pace[e])
 
 
 def from_places(
@@ -487,10 +569,7 @@ def from_places(
 ) -> np.ndarray:  # (R, N)
     "Cost of the cheapest routes from places to all nodes."
     if len(roads.nodes) <= KEEP_ALL_PAIRS:
-        table = roads.all_pairs(weight)
-        return np.minimum(
-            table[sources.exits[:, 0]] + lead[:, :1], table[sources.exits[:, 1]] + lead[:, 1:]
-        )
+        return _from_table(roads.all_pairs(weight), sources.exits, lead)
     # each source becomes a node with ways out and none in: one search each instead of two
     m, r, n = roads.matrix(weight), len(sources.edge), len(roads.nodes)
     first = sources.exits[:, 0] != sources.exits[:, 1]
@@ -506,10 +585,12 @@ def from_places(
     )[:, :n]
 
 
-def _on_one_edge(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Pairs of places that lie on the same edge."
-    order = np.argsort(b, kind="stable")
-    low, high = (np.searchsorted(b[order], a, side=s) for s in ("left", "right"))
-    count = np.where(a >= 0, high - low, 0)
-    r = np.repeat(np.arange(len(a)), count)
-    return r, order[np.arange(len(r)) - np.repeat(np.cumsum(count) - count, count) + low[r]]
+@compiled
+def _from_table(table: np.ndarray, exits: np.ndarray, lead: np.ndarray) -> np.ndarray:
+    "The cheaper of the routes over a place's two exits."
+    out = np.empty((len(exits), len(table)))
+    for r in range(len(exits)):
+        u, v = exits[r, 0], exits[r, 1]
+        for n in range(len(table)):
+            out[r, n] = min(table[u, n] + lead[r, 0], table[v, n] + lead[r, 1])
+    return out

@@ -16,6 +16,8 @@ from .junction_pairing import SEEN_TO_MEET, join_roads, meetings, seen_beside
 from spacenet5_nb.roads.graph_edits import (
     add_line,
     add_point,
+    degrees,
+    edges_of,
     interpolate,
     length_of,
     points_from,
@@ -52,9 +54,12 @@ def crossing_evidence(
 
 def _strongest(band: np.ndarray, rc: np.ndarray, half: int) -> np.ndarray:
     "The 75th percentile around each position: neither a hot pixel nor a cold corner decides."
-    dr, dc = (d.ravel() for d in np.mgrid[-half : half + 1, -half : half + 1])
-    around = rc[:, None, :] + np.stack([dr, dc], axis=-1)[None]
-    return np.percentile(read_at(band, around.reshape(-1, 2)).reshape(len(rc), -1), 75, axis=1)
+    d, last = np.arange(-half, half + 1), np.array(band.shape) - 1
+    r, c = (np.rint(rc[:, k, None] + d).astype(int).clip(0, last[k]) for k in (0, 1))
+    around = band[r[:, :, None], c[:, None, :]].reshape(len(rc), -1)
+    # a square has one pixel more than a multiple of four, so the percentile is one of them
+    rank = 3 * half * (half + 1)
+    return np.partition(around, rank, axis=1)[:, rank].astype(float)
 
 # %% ../../nbs/roads/crossings.ipynb #12159569
 def node_groups(
@@ -69,11 +74,12 @@ def node_groups(
         channels.crossing is None
     )  # no junction seen in a link's middle says little: its nodes must look like a crossing too
     longest = config.crossing_link_m / 2 if alone else config.crossing_link_m
-    nodes = [n for n in g if g.degree(n) >= 3]
+    degree = degrees(g)
+    nodes = [n for n in g if degree[n] >= 3]
     links = [
         (u, v, d["pts"])
-        for u, v, d in g.edges(data=True)
-        if u != v and g.degree(u) >= 3 <= g.degree(v) and length_of(d["pts"]) <= longest
+        for u, v, _, d in edges_of(g)
+        if u != v and degree[u] >= 3 <= degree[v] and length_of(d["pts"]) <= longest
     ]
     places = [g.nodes[n]["xy"] for n in nodes] + [
         interpolate(p, length_of(p) / 2) for *_, p in links
@@ -315,11 +321,12 @@ def part_at_border(
 ) -> nx.MultiGraph:  # the same graph
     """Part roads that share a stub at the border and do not meet, as far as a living junction
     channel shows."""
-    nodes = [n for n in g if g.degree(n) >= 3]
+    degree = degrees(g)
+    nodes = [n for n in g if degree[n] >= 3]
     if channels.junction is None or len(nodes) < 4:
         return g
     band, scale = probs[channels.junction], 255 if probs.dtype == np.uint8 else 1
-    stubs = [stub for n in nodes if g.degree(n) == 3 for stub in _border_stubs(g, n, stub_m)]
+    stubs = [stub for n in nodes if degree[n] == 3 for stub in _border_stubs(g, n, stub_m)]
     if (
         not stubs
         or np.percentile(

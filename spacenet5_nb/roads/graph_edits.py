@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -20,17 +20,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['points_from', 'length_of', 'as_lines', 'add_line', 'least_sure', 'add_point', 'copy_network', 'make_network',
-           'merge_chains', 'remove_spurs', 'remove_loops', 'prune_components', 'cut_edge', 'interpolate',
-           'interpolate_all', 'substring', 'smooth_points', 'smooth_network', 'simplify_network', 'merge_close_nodes',
-           'contract', 'to_road_graph', 'draw_lines']
+__all__ = ['points_from', 'degrees', 'edges_of', 'length_of', 'as_lines', 'add_line', 'least_sure', 'add_point', 'copy_network',
+           'make_network', 'merge_chains', 'remove_spurs', 'remove_loops', 'prune_components', 'cut_edge',
+           'interpolate', 'interpolate_all', 'substring', 'smooth_points', 'smooth_network', 'simplify_network',
+           'merge_close_nodes', 'contract', 'to_road_graph', 'draw_lines']
 
 # %% ../../nbs/roads/graph_edits.ipynb #0e205dd5
 def points_from(g: nx.MultiGraph, u: Hashable, v: Hashable, k: int) -> np.ndarray:
     "The points of an edge, from `u` to `v`."
-    pts = g.get_edge_data(u, v, k)["pts"]
-    start = g.nodes[u]["xy"]
+    return _from(g.get_edge_data(u, v, k)["pts"], g.nodes[u]["xy"])
+
+
+def _from(pts: np.ndarray, start: np.ndarray) -> np.ndarray:
     return pts if pts[0, 0] == start[0] and pts[0, 1] == start[1] else pts[::-1]
+
+
+def degrees(g: nx.MultiGraph) -> dict[Hashable, int]:
+    "The degree of every node; networkx's views cost several times as much."
+    return {n: sum(map(len, near.values())) + len(near.get(n, ())) for n, near in g.adjacency()}
+
+
+def edges_of(g: nx.MultiGraph) -> Iterator[tuple[Hashable, Hashable, int, dict]]:
+    "Every edge with its key and attributes, in networkx's order, likewise."
+    seen = set()
+    for u, near in g.adjacency():
+        for v, keys in near.items():
+            if v not in seen:
+                for k, d in keys.items():
+                    yield u, v, k, d
+        seen.add(u)
 
 
 def length_of(pts: np.ndarray) -> float:
@@ -98,7 +116,7 @@ def make_network(traced: Traced, frame: Frame, *, keep: int = 0) -> nx.MultiGrap
     for (u, v), part in zip(traced.ends.tolist(), _moving(xy[n:], count), strict=True):
         if len(part) > 1:
             add_line(g, u, v, part if (part[-1] == xy[v]).all() else np.vstack([part, xy[v]]))
-    g.remove_nodes_from([i for i in range(n) if g.degree(i) == 0])
+    g.remove_nodes_from([i for i, degree in degrees(g).items() if degree == 0])
     return g
 
 
@@ -117,16 +135,16 @@ def merge_chains(
     keep: Iterable[Hashable] = (),  # nodes to leave alone
 ) -> nx.MultiGraph:  # the same graph
     "Join the two edges at every node that has just two."
-    kept = set(keep)
+    kept, near = set(keep), dict(g.adjacency())
     for n in [
-        n for n, degree in g.degree() if degree == 2 and n not in kept
+        n for n, degree in degrees(g).items() if degree == 2 and n not in kept
     ]:  # joining two edges changes no other node's degree
-        at = list(g.edges(n, keys=True))
+        at = [(v, d) for v, keys in near[n].items() for d in keys.values()]
         if len(at) != 2:
             continue  # a ring's own node
-        (_, a, ka), (_, b, kb) = at
-        pts = np.vstack([points_from(g, n, a, ka)[::-1], points_from(g, n, b, kb)[1:]])
-        one, two = g.edges[n, a, ka], g.edges[n, b, kb]
+        (a, one), (b, two) = at
+        start = g.nodes[n]["xy"]
+        pts = np.vstack([_from(one["pts"], start)[::-1], _from(two["pts"], start)[1:]])
         level, sure = max(one["level"], two["level"]), least_sure(one, two)
         g.remove_node(n)
         add_line(g, a, b, pts, level, sure=sure)
@@ -140,10 +158,10 @@ def remove_spurs(
 ) -> nx.MultiGraph:  # the same graph
     "Take short dead-end edges off crossings, shortest first."
     while True:
-        tips = {n for n, degree in g.degree() if degree == 1}
+        tips = {n for n, degree in degrees(g).items() if degree == 1}
         spurs = [
             (length_of(d["pts"]), *((u, v) if u in tips else (v, u)))
-            for u, v, d in g.edges(data=True)
+            for u, v, _, d in edges_of(g)
             if (u in tips) != (v in tips)
         ]
         spurs = sorted(
@@ -163,11 +181,7 @@ def remove_spurs(
 
 def remove_loops(g: nx.MultiGraph, min_m: float) -> nx.MultiGraph:
     "Take away loops on a single node that are shorter than `min_m`."
-    short = [
-        (u, v, k)
-        for u, v, k, d in g.edges(keys=True, data=True)
-        if u == v and length_of(d["pts"]) < min_m
-    ]
+    short = [(u, v, k) for u, v, k, d in edges_of(g) if u == v and length_of(d["pts"]) < min_m]
     g.remove_edges_from(short)
     g.remove_nodes_from([n for n in {u for u, *_ in short} if g.degree(n) == 0])
     return merge_chains(g)
@@ -271,28 +285,28 @@ def smooth_points(
 
 def smooth_network(g: nx.MultiGraph, half: int) -> nx.MultiGraph:
     "Smooth every edge."
-    for _, _, d in g.edges(data=True):
+    for *_, d in edges_of(g):
         d["pts"] = smooth_points(d["pts"], half)
     return g
 
 
 def simplify_network(g: nx.MultiGraph, tolerance_m: float) -> nx.MultiGraph:
     "Douglas-Peucker on every edge; a loop keeps enough points to stay one."
-    edges = list(g.edges(keys=True))
+    edges = list(edges_of(g))
     if not edges:
         return g
-    pts = [g.edges[e]["pts"] for e in edges]
-    for e, p, line in zip(
+    pts = [d["pts"] for *_, d in edges]
+    for (u, v, _, d), p, line in zip(
         edges,
         pts,
         shapely.simplify(as_lines(pts), tolerance_m, preserve_topology=False),
         strict=True,
     ):
         simple = shapely.get_coordinates(line)
-        if e[0] == e[1] and len(simple) < 4:
+        if u == v and len(simple) < 4:
             simple = p[np.unique(np.linspace(0, len(p) - 1, 5).astype(int))]
         simple[0], simple[-1] = p[0], p[-1]
-        g.edges[e]["pts"] = simple
+        d["pts"] = simple
     return g
 
 # %% ../../nbs/roads/graph_edits.ipynb #180af0a5
@@ -303,7 +317,7 @@ def merge_close_nodes(
     "Contract short links between crossings, shortest first."
     near = (
         (u, v, d["pts"])
-        for u, v, d in g.edges(data=True)
+        for u, v, _, d in edges_of(g)
         if u != v and math.dist(d["pts"][0], d["pts"][-1]) <= max_m
     )  # most are far apart
     links = sorted((length_of(pts), u, v) for u, v, pts in near)

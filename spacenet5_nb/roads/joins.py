@@ -20,6 +20,8 @@ from spacenet5_nb.roads.graph_edits import (
     add_point,
     as_lines,
     cut_edge,
+    degrees,
+    edges_of,
     interpolate_all,
     length_of,
     points_from,
@@ -54,7 +56,7 @@ def dead_ends(
     "Nodes with one edge that are not on the border."
     found = [
         (n, *next(iter(g.edges(n, keys=True))))
-        for n, degree in g.degree()
+        for n, degree in degrees(g).items()
         if degree == 1 and (among is None or n in among) and not g.nodes[n].get("border")
     ]
     pts = [points_from(g, u, v, k) for _, u, v, k in found]
@@ -216,7 +218,7 @@ def side_joins(
     edges = list(g.edges(keys=True))
     if not edges or not len(ends.node) or config.gap_side_m <= 0:
         return []
-    lines = as_lines([d["pts"] for *_, d in g.edges(data=True)])
+    lines = as_lines([d["pts"] for *_, d in edges_of(g)])
     tree = shapely.STRtree(lines)
     reach = SIDE_REACH * config.gap_side_m if config.gap_seen_m else config.gap_side_m
     reach += 0 if config.gap_seen_m else config.gap_tip_m
@@ -376,7 +378,7 @@ def choose_joins(g: nx.MultiGraph, ends: DeadEnds, joins: list[Join]) -> list[Jo
     "The joins to make, cheapest first, none crossing a road or each other."
     if not joins:
         return []
-    tree = shapely.STRtree(as_lines([d["pts"] for *_, d in g.edges(data=True)]))
+    tree = shapely.STRtree(as_lines([d["pts"] for *_, d in edges_of(g)]))
     made, used, chosen = [], set(), []
     for join in sorted(joins, key=lambda j: j.cost):
         if join.start in used or join.stop in used:
@@ -411,7 +413,7 @@ def close_gaps(
     """Join dead ends to each other, to the sides of roads and to the border, and then to the sides
     of those joins: a torn crossroads."""
     before = {
-        id(d["pts"]): d["pts"] for *_, d in g.edges(data=True)
+        id(d["pts"]): d["pts"] for *_, d in edges_of(g)
     }  # holds them: an id is not used again
     joins = _close_once(g, band, frame, config)
     if joins:
@@ -423,7 +425,7 @@ def near_joins(
     g: nx.MultiGraph, joins: list[Join], before: dict[int, np.ndarray], config: VectorizeConfig
 ) -> set:
     "Dead ends whose edge has changed, or so near a join that they could now be joined otherwise."
-    tips = [n for n, degree in g.degree() if degree == 1]
+    tips = [n for n, degree in degrees(g).items() if degree == 1]
     reach = (
         max(
             config.gap_m,

@@ -9,7 +9,13 @@ import networkx as nx
 import numpy as np
 
 from ..core import VectorizeConfig
-from .graph_edits import length_of, merge_chains, points_from
+from spacenet5_nb.roads.graph_edits import (
+    degrees,
+    edges_of,
+    length_of,
+    merge_chains,
+    points_from,
+)
 from .skeleton import Frame, read_at
 
 # %% auto #0
@@ -39,16 +45,13 @@ def remove_faint_spurs(
     config: VectorizeConfig,
 ) -> nx.MultiGraph:  # the same graph
     "Take away short dead ends that are hardly seen; those on the border stay."
-    gone = []
-    for u, v, d in g.edges(data=True) if config.faint_spur_m > 0 else ():
-        tip, foot = (u, v) if g.degree(u) == 1 else (v, u)
+    gone, degree = [], degrees(g)
+    for u, v, _, d in edges_of(g) if config.faint_spur_m > 0 else ():
+        tip, foot = (u, v) if degree[u] == 1 else (v, u)
+        if degree[tip] != 1 or degree[foot] < 3 or g.nodes[tip].get("border"):
+            continue
         metres = length_of(d["pts"])
-        if (
-            g.degree(tip) != 1
-            or g.degree(foot) < 3
-            or g.nodes[tip].get("border")
-            or metres > config.faint_spur_m + config.min_spur_m
-        ):
+        if metres > config.faint_spur_m + config.min_spur_m:
             continue
         if (
             metres
