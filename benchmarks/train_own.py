@@ -5,10 +5,11 @@ workspace, from ImageNet's weights and from fresh ones, at 2, 4 and 8 chips.
         [--draws 2 2 3] [--steps 200] [--minutes 40] [--out outputs/train-own-curve]
 
 Nine chips of SpaceNet 3 Las Vegas, of which the members have seen none. A draw is an order of the
-nine: the first chips are trained on, all others are scored, and each arm gets the same. Arms differ
-in what training begins with, and in nothing else: `world` is `train-own --begin-with world`,
-`imagenet` is `train-own` as it is, `fresh` has no learned weights at all. Network, steps, rates and
-vectorizer are those of the preset (small). At 0 chips stands what `extract` gives without training.
+nine: the first chips are trained on, all others are scored, and each arm gets the same. `world` is
+`train-own --begin-with world` (preset `finetune`, the first member), `imagenet` is `train-own` as
+it is (preset `small`), `fresh` that without any learned weights. Steps are the same for all. With
+`--preset` arms differ in what training begins with, and in nothing else. At 0 chips stands what
+`extract` gives without training.
 
 Every training is a file, so that the same command goes on where it ended; what does not fit into
 `--minutes` is left for then. Differences between arms are taken chip by chip within a draw, with
@@ -34,6 +35,7 @@ from spacenet5_nb.train import fit
 from spacenet5_nb.training.resume import fingerprint
 
 ARMS = ("world", "imagenet", "fresh")
+OWN = {"world": "finetune", "imagenet": "small", "fresh": "small"}
 COLOURS = {"world": "tab:green", "imagenet": "tab:orange", "fresh": "tab:grey"}
 
 
@@ -171,7 +173,7 @@ def parsed():
     ask.add_argument("--draws", nargs="+", type=int, default=[2, 2, 3], help="one a --chips")
     ask.add_argument("--steps", type=int, default=200)
     ask.add_argument("--minutes", type=float, default=40)
-    ask.add_argument("--preset", default="small")
+    ask.add_argument("--preset", default="", help="for every arm [default: each its own]")
     ask.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     ask.add_argument("--data", type=Path, default=data)
     ask.add_argument(
@@ -184,16 +186,15 @@ def parsed():
 def main():
     a, start = parsed(), time.monotonic()
     todo = trainings(a.arms, a.chips, a.draws)
-    presets = {arm: preset_of(arm, a.preset, a.steps, a.set) for arm in a.arms}
+    presets = {arm: preset_of(arm, a.preset or OWN[arm], a.steps, a.set) for arm in a.arms}
     run = Run("train-own-curve", a.out, a.data, presets[a.arms[0]], a.seed)
-    chips = open_chips(run, 0)
-    rows = untrained(run, chips) if "world" in a.arms else []
+    rows = untrained(run, open_chips(run, 0)) if "world" in a.arms else []
     done = 0
     for training in todo:
         if time.monotonic() - start > 60 * a.minutes:
             break
         own = replace(run, preset=presets[training.arm])
-        rows += train_once(own, training, dealt(chips, training, a.seed))
+        rows += train_once(own, training, dealt(open_chips(own, 0), training, a.seed))
         done += 1
     table = pd.DataFrame(rows)
     report(table)
