@@ -1804,6 +1804,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                 'spacenet5_nb/inference/cpu_engines.py'),
                                                     'spacenet5_nb.inference.cpu_engines.InOpenVINO._run_for': ( 'inference/cpu_engines.html#inopenvino._run_for',
                                                                                                                 'spacenet5_nb/inference/cpu_engines.py'),
+                                                    'spacenet5_nb.inference.cpu_engines.InOpenVINO._take_turn': ( 'inference/cpu_engines.html#inopenvino._take_turn',
+                                                                                                                  'spacenet5_nb/inference/cpu_engines.py'),
                                                     'spacenet5_nb.inference.cpu_engines._is_foreign': ( 'inference/cpu_engines.html#_is_foreign',
                                                                                                         'spacenet5_nb/inference/cpu_engines.py'),
                                                     'spacenet5_nb.inference.cpu_engines._settings': ( 'inference/cpu_engines.html#_settings',

@@ -82,6 +82,7 @@ class InOpenVINO:
     "A network as OpenVINO computes it; threads take turns."
 
     kept = 3  # sizes: the first, the inner and the last windows of a row
+    latest: InOpenVINO | None = None  # of all networks, the one that keeps its arrays
 
     def __init__(self, written: bytes, multiple: int):  # ONNX of any size, sides it wants
         self.model, self.multiple = openvino_core().read_model(io.BytesIO(written)), multiple
@@ -95,9 +96,21 @@ class InOpenVINO:
         h, w = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple).contiguous()
         with self.lock:
+            self._take_turn()
             run = self._run_for((1, *x.shape[1:]))
             said = [torch.from_numpy(run([one[None].numpy()])[0]) for one in x]
         return (torch.cat(said) if len(said) > 1 else said[0])[..., :h, :w]
+
+    def _take_turn(self) -> None:
+        "Have the network that computed last give its arrays back, unless it computes at present."
+        other, InOpenVINO.latest = InOpenVINO.latest, self
+        if other in (None, self) or not other.lock.acquire(blocking=False):
+            return
+        try:
+            for compiled in other.compiled.values():
+                compiled.release_memory()
+        finally:
+            other.lock.release()
 
     def _run_for(self, shape: tuple[int, ...]) -> Callable:
         "The network, compiled for a size."
