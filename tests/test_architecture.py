@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ MODULES = [
 ]
 
 
+@cache  # a thousand tests look at the same hundred notebooks
 def cells(path):
     return json.loads(path.read_text())["cells"]
 
@@ -83,6 +85,7 @@ def source(cell):
     return "".join(cell["source"])
 
 
+@cache
 def module_of(path):
     found = [
         m[1] for c in cells(path) if (m := re.search(r"^#\| ?default_exp (\S+)", source(c), re.M))
@@ -91,6 +94,7 @@ def module_of(path):
     return found[0] if found else None
 
 
+@cache
 def imports_of(module):
     "Modules of the package that an exported module imports, at top level or inside functions."
     return imported_modules(module_path(module, PACKAGE).read_text(), PACKAGE, module)

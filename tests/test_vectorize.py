@@ -268,6 +268,7 @@ def test_named_presets_and_unknown_keys():
         vectorize(stack, **PLACE, config={"treshold": 0.5})
 
 
+@pytest.mark.slow  # sknw compiles its loops in every process
 def test_trace_agrees_with_sknw():
     "Same lines and the same total of steps between line pixels as sknw finds."
     sknw = pytest.importorskip("sknw")

@@ -329,6 +329,7 @@ def test_short_pieces_are_judged_whole(tmp_path):
     assert parts.number_of_edges() == 1
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same(tmp_path):
     path = written(tmp_path, stack_of(TOWN, (600, 600), noise=60))
     one, two = (
