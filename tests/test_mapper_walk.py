@@ -9,6 +9,7 @@ import geopandas as gpd
 import pytest
 import shapely
 from test_attributes import QGIS, has_qgis
+from test_browser import FLAGS, chromium
 
 from spacenet5_nb import extract, graph
 from spacenet5_nb.base.labels import read_rows
@@ -129,3 +130,30 @@ def looked_at_area(folder: Path) -> Path:
     path = folder / "area.gpkg"
     gpd.GeoDataFrame(geometry=[box], crs=4326).to_file(path, driver="GPKG")
     return path
+
+
+def test_every_kind_of_the_page_can_be_switched(mended):
+    "In Chromium: four kinds are seen at first, each goes and comes, and nothing fails."
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if not (path := chromium()):
+        pytest.skip("no Chromium: set $CHROMIUM or put chromium on PATH")
+    folder, errors = mended[0], []
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1000, "height": 700})
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.goto((folder / "c.html").as_uri())
+        boxes = page.locator(".leaflet-control-layers-overlays label")
+        kinds = [box for box in boxes.all() if box.locator(".s5-sw").count()]
+        seen = {box.inner_text().split(":")[0].strip(): box.locator("input") for box in kinds}
+        shown = [name for name, box in seen.items() if box.is_checked()]
+        assert [name.split(" ")[0] for name in shown] == ["New", "Doubtful", "Missing", "Out"]
+        before = page.screenshot()
+        for name in shown:
+            seen[name].uncheck()
+        assert page.screenshot() != before
+        for name in shown:
+            seen[name].check()
+            assert seen[name].is_checked()
+        browser.close()
+    assert not errors
