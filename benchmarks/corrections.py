@@ -2,7 +2,7 @@
 mended.gpkg --looked-at area.gpkg --begin-with world`, its weights, and what it is compared with.
 
     .venv/bin/python benchmarks/corrections.py [--city Enigma] [--seed 77] [--steps 120] [--draws 2]
-        [--arms none mended] [--minutes 25] [--out outputs/corrections]
+        [--arms none mended] [--lr 0.0005] [--minutes 25] [--out outputs/corrections]
 
 A generated city that no member has seen (another seed than any training's), eight chips of 200 m.
 The workspace's first member predicts all of it. In two chips its errors are mended: what the truth
@@ -116,6 +116,9 @@ def train(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps: int
     member = None if arm == "fresh" else find_members("world")[0]
     pairs = ["network.pretrained=false"] if arm == "fresh" else []
     preset = make_preset("small", pairs, steps, 2, member)
+    if arm != "fresh":  # the learning rate that was asked for stands in the run's preset
+        stage = replace(preset.train.stages[0], lr=run.preset.train.stages[0].lr)
+        preset = replace(preset, train=replace(preset.train, stages=(stage,)))
     own = replace(run, preset=preset)
     table = labels_of(own, chips, chosen, arm)
     out = run.folder / "members" / f"{arm.replace(' ', '-')}-{'-'.join(map(str, chosen))}"
@@ -159,6 +162,7 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=77)
     ask.add_argument("--steps", type=int, default=120)
     ask.add_argument("--draws", type=int, default=2)
+    ask.add_argument("--lr", type=float, default=0.0, help="0: the preset's")
     ask.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     ask.add_argument("--minutes", type=float, default=25)
     ask.add_argument("--out", default=str(Path(load_settings().outputs_root) / "corrections"))
@@ -172,7 +176,8 @@ def main() -> None:
         cities=[a.city],
         workers=1,
     )
-    run = Run("corrections", Path(a.out), root, make_preset("small", [], a.steps, 2), a.seed)
+    rate = [f"stage.lr=[[0, {a.lr}]]"] if a.lr else []
+    run = Run("corrections", Path(a.out), root, make_preset("small", rate, a.steps, 2), a.seed)
     chips = explore.find_chips(root, n_bands=3, chip_m=0)
     chips = chips[chips.label != ""].sort_values("chip").reset_index(drop=True)
     member, zones = find_members("world")[0], []

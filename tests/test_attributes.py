@@ -213,8 +213,11 @@ print(len(rules), nodes.renderer().type(), roads.featureCount())
 """
 
 
+QGIS = ["/usr/bin/python3"]  # Debian's, which has QGIS' modules
+
+
 def has_qgis() -> bool:
-    call = ["/usr/bin/python3", "-c", "import qgis.core"]
+    call = [*QGIS, "-c", "import qgis.core"]
     return Path(call[0]).is_file() and not subprocess.run(call, capture_output=True).returncode
 
 
@@ -233,7 +236,7 @@ def test_qgis_opens_the_geopackage_styled(tmp_path):
         d["travel_time"] = d["length"] / d["speed_kph"] * 3.6
     path = graph.write(g, Path(os.environ.get("SPACENET5_KEEP", tmp_path), "styled.gpkg"))
     done = subprocess.run(
-        ["/usr/bin/python3", "-c", LOOK, str(path), str(picture)],
+        [*QGIS, "-c", LOOK, str(path), str(picture)],
         capture_output=True,
         text=True,
         env={"PATH": "/usr/bin:/bin", "QT_QPA_PLATFORM": "offscreen", "HOME": str(tmp_path)},

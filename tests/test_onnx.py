@@ -63,6 +63,51 @@ def test_the_members_that_come_with_the_workspace(tmp_path):
     assert said["members"] == ["0.safetensors", "1.safetensors"]
 
 
+def as_deepness_reads(path) -> dict:
+    """What the plugin's model_base.py and segmentor.py (version of 2025) make of a file, in our own
+    words: one input and one output, sizes from their last axes, values as JSON, classes counted
+    from 0, a single channel is a binary mask of two classes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    said = session.get_modelmeta().custom_metadata_map
+    names = sorted(json.loads(said["class_names"]).items(), key=lambda item: int(item[0]))
+    assert [int(k) for k, _ in names] == list(range(len(names))), "classes are consecutive"
+    assert len(made.shape) == 4 and made.shape[2] == made.shape[3], "square outputs"
+    mean, std = (json.loads(said[f"standardization_{k}"]) for k in ("mean", "std"))
+    assert len(mean) == len(std) == given.shape[-3]
+    return dict(
+        kind=str(json.loads(said["model_type"])).capitalize(),
+        classes=[name for _, name in names],
+        channels=2 if made.shape[-3] == 1 else made.shape[-3],
+        tile=int(json.loads(said["tile_size"])),
+        pixels=list(given.shape[-2:]),
+        resolution=float(json.loads(said["resolution"])),
+        overlap=int(json.loads(said["tiles_overlap"])),
+        threshold=float(json.loads(said.get("seg_thresh", "0"))),
+        small=int(json.loads(said.get("seg_small_segment", "0"))),
+        scaling=float(json.loads(said.get("reg_output_scaling", "0"))),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", ["road", "all"])
+def test_the_plugin_can_read_what_is_written(tmp_path, outputs):
+    torch.manual_seed(0)
+    net = model.RoadUNet("mobilenetv3_small_050", 3, 12, decoder=[16] * 4, norm="batch").eval()
+    net.info = model.build(core.load_preset("demo"), 0).info
+    members = open_members([net], device="cpu")
+    seen = as_deepness_reads(export_onnx(members, tmp_path / "a.onnx", outputs=outputs, tile=64))
+    is_road = outputs == "road"
+    assert seen["kind"] == ("Segmentor" if is_road else "Regressor")
+    assert seen["pixels"] == [seen["tile"]] * 2 == [64, 64]
+    assert len(seen["classes"]) == seen["channels"] == (2 if is_road else 12)
+    assert seen["resolution"] == 100 * net.info["gsd_m"] and 0 < seen["overlap"] < 100
+    expected = (0.5, 9, 0.0) if is_road else (0.0, 0, 1.0)
+    assert (seen["threshold"], seen["small"], seen["scaling"]) == expected
+
+
 def test_a_library_that_lacks_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(StageError, match=r"needs onnxruntime.*spacenet5_nb\[onnx\]"):

@@ -316,7 +316,10 @@ window.spacenet5Map = function (map, data) {
   classify();
   places(map, data);
   canvases.forEach(c => offer(c, c.roads.spec.name_of_layer, c.roads.spec.show));
-  for (const d of data.differences) offer(differenceLayer(d), d.name, Boolean(d.show), d.key === "missed" ? "missed" : "extra", d.color);
+  const halos = data.differences.map(differenceLayer);
+  data.differences.forEach((d, i) => offer(halos[i], d.name, Boolean(d.show), d.key === "missed" ? "missed" : "extra", d.color));
+  const widen = () => halos.forEach(h => h.setStyle({weight: 9 * Math.max(1, Math.min(2, Math.pow(2, (map.getZoom() - 17) / 2)))}));   // beyond the road that grows
+  map.on("zoomend", widen); widen();
   for (const spec of data.images) offer(pictureLayer(spec), spec.name, spec.show, spec.pane === "s5-probability" ? "probability" : "");
   if (data.scores.length) { offer(scoreLayer(data), "Score per chip", true); hideSmallLabels(map, data); }
   L.control.layers({}, overlays, {collapsed: map.getSize().x < 600}).addTo(map);

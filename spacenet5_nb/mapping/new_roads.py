@@ -295,7 +295,8 @@ def _note(key: tuple[float, float], joined: Joined, drawn: gpd.GeoDataFrame) -> 
     way = next(
         (row[c] for c in ("osm_id", "osmid") if c in row and row[c] == row[c] and row[c]), ""
     )
-    return f"join to way {way}".strip() if way else "join to the road here"
+    is_theirs = str(way).isdigit()  # files of other programs number their ways below 0
+    return f"join to way {way}" if is_theirs else "join to the road here"
 
 
 _TO_SHOW = ("speed_kph", "speed_confidence", "width_m", "lanes", "bridge", "level")
