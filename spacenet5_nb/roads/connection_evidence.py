@@ -207,7 +207,9 @@ def piece_lengths(g: nx.MultiGraph) -> dict:
     "For each node how much road hangs together with it, in metres, at most `PIECE_M`."
     piece = {n: k for k, nodes in enumerate(nx.connected_components(g)) for n in nodes}
     metres = shapely.length(as_lines([d["pts"] for *_, d in g.edges(data=True)]))
-    total = np.bincount([piece[u] for u, _ in g.edges()], metres, max(piece.values(), default=0) + 1)
+    total = np.bincount(
+        [piece[u] for u, _ in g.edges()], metres, max(piece.values(), default=0) + 1
+    )
     total = np.minimum(total, PIECE_M).tolist()
     return {n: total[k] for n, k in piece.items()}
 
