@@ -170,7 +170,8 @@ def with_junctions(g: nx.MultiGraph, ends: DeadEnds) -> DeadEnds:
     xy = np.array([g.nodes[n]["xy"] for n in names])
     place = [np.vstack([x, y]) for x, y in ((ends.xy, xy), (ends.root, xy), (ends.heading, 0 * xy))]
     length = np.r_[ends.length, np.full(len(names), PIECE_M)]
-    edges = ends.edges + [next(iter(g.edges(n, keys=True))) for n in names]
+    one = {n: e for e in g.edges(keys=True) for n in e[:2]}  # an edge of each; one by one is slow
+    edges = ends.edges + [one[n] for n in names]
     return DeadEnds(np.r_[ends.node, names].astype(int), *place, length, edges)
 
 
@@ -183,7 +184,8 @@ def to_junctions(ends: DeadEnds, first: int) -> list[Join]:
     b = first + np.concatenate(near).astype(int)
     way = ends.xy[b] - ends.root[a]
     gap, bend = np.hypot(*way.T), angles(ends.heading[a], unit(way))
-    own = np.array([ends.node[j] in ends.edges[i][:2] for i, j in zip(a, b, strict=True)], bool)
+    tips = np.array([e[:2] for e in ends.edges])
+    own = (tips[a] == ends.node[b][:, None]).any(1)
     ok = (gap >= 1) & (bend <= np.where(gap > NODE_M / 2, PAIR_DEG, NEAR_DEG))
     ok &= ~own | (ends.length[a] >= 3 * gap)
     ways = np.stack([ends.root[a], ends.xy[b]], axis=1)[ok]
@@ -306,7 +308,8 @@ def join_evidence(
     piece = piece_lengths(g)
     pieces = np.array([piece[u] for u, *_ in g.edges(keys=True)])
     stop = np.array([c.join.stop for c in found])
-    degree = np.array([g.degree(int(n)) for n in ends.node])[stop]
+    degrees = dict(g.degree())
+    degree = np.array([degrees[n] for n in ends.node.tolist()])[stop]
     is_junction = (stop >= 0) & (degree > 1)
     is_pair = (stop >= 0) & ~is_junction
     is_side = np.array([c.join.edge is not None for c in found])

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from ..core import Channels
-from .graph_edits import as_lines, length_of
+from .graph_edits import as_lines
 from .joins import angles, unit
 from .skeleton import Frame, read_at
 
@@ -205,15 +205,13 @@ PIECE_M = 120.0  # longer pieces count as connected
 
 def piece_lengths(g: nx.MultiGraph) -> dict:
     "For each node how much road hangs together with it, in metres, at most `PIECE_M`."
-    out = {}
-    for nodes in nx.connected_components(g):
-        total = 0.0
-        for *_, d in g.edges(nodes, data=True):
-            total += length_of(d["pts"])
-            if total >= PIECE_M:
-                break
-        out |= dict.fromkeys(nodes, min(total, PIECE_M))
-    return out
+    piece = {n: k for k, nodes in enumerate(nx.connected_components(g)) for n in nodes}
+    metres = shapely.length(as_lines([d["pts"] for *_, d in g.edges(data=True)]))
+    total = np.bincount(
+        [piece[u] for u, _ in g.edges()], metres, max(piece.values(), default=0) + 1
+    )
+    total = np.minimum(total, PIECE_M).tolist()
+    return {n: total[k] for n, k in piece.items()}
 
 
 def strengths(
