@@ -113,12 +113,9 @@ def labels_of(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str) -> pd.
 
 def train(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps: int) -> Path:
     "Train an arm; its member."
-    member = None if arm == "fresh" else find_members("world")[0]
-    pairs = ["network.pretrained=false"] if arm == "fresh" else []
-    preset = make_preset("small", pairs, steps, 2, member)
-    if arm != "fresh":  # the learning rate that was asked for stands in the run's preset
-        stage = replace(preset.train.stages[0], lr=run.preset.train.stages[0].lr)
-        preset = replace(preset, train=replace(preset.train, stages=(stage,)))
+    preset = run.preset
+    if arm == "fresh":
+        preset = make_preset("small", ["network.pretrained=false"], steps, 2)
     own = replace(run, preset=preset)
     table = labels_of(own, chips, chosen, arm)
     out = run.folder / "members" / f"{arm.replace(' ', '-')}-{'-'.join(map(str, chosen))}"
@@ -131,9 +128,8 @@ def judged(run: Run, arm: str):
     world = load_preset("world")
     if arm == "none":
         return world
-    return replace(
-        run.preset, vectorize=world.vectorize, speed=world.speed, ensemble=world.ensemble
-    )
+    own = load_preset("small") if arm == "fresh" else run.preset
+    return replace(own, vectorize=world.vectorize, speed=world.speed, ensemble=world.ensemble)
 
 
 def score_arm(run: Run, chips: pd.DataFrame, chosen: list[int], arm: str, steps: int) -> list[dict]:
@@ -177,7 +173,8 @@ def main() -> None:
         workers=1,
     )
     rate = [f"stage.lr=[[0, {a.lr}]]"] if a.lr else []
-    run = Run("corrections", Path(a.out), root, make_preset("small", rate, a.steps, 2), a.seed)
+    begun = make_preset("finetune", rate, a.steps, 2, find_members("world")[0])
+    run = Run("corrections", Path(a.out), root, begun, a.seed)
     chips = explore.find_chips(root, n_bands=3, chip_m=0)
     chips = chips[chips.label != ""].sort_values("chip").reset_index(drop=True)
     member, zones = find_members("world")[0], []
