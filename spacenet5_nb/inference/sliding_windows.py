@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import raster
-from ..core import DataError, StageError
+from ..core import DataError, StageError, load_settings
 from .vrt_mosaic import is_mosaic, open_mosaic
 from ..raster import Grid
 from ..base.path_options import split_source
@@ -24,7 +25,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 # %% auto #0
-__all__ = ['Span', 'spans', 'turns', 'Scene', 'open_scene', 'blocks', 'percentiles', 'read_window']
+__all__ = ['KEPT_BYTES', 'Span', 'spans', 'turns', 'Scene', 'open_scene', 'blocks', 'percentiles', 'read_window']
 
 # %% ../../nbs/inference/sliding_windows.ipynb #07c6fc46
 class Span(NamedTuple):
@@ -126,7 +127,9 @@ def open_scene(
                 source.nodata,
             )
             bands = raster.bands_of(source, n_bands, path).order
-        read = _Reader(str(path))
+        size = math.prod(grid.shape) * len(bands) * np.dtype(dtype).itemsize
+        small = min(KEPT_BYTES, load_settings().largest_read_gb * 1e9 / 8)
+        read = (_Kept if size <= small else _Reader)(str(path))
     if not np.isfinite(raster.ground_size(grid)).all():
         raise raster.outside_crs(path, grid)
     said = split_source(path)[1].get("stretch", stretch)
@@ -144,6 +147,26 @@ class _Reader(NamedTuple):
 
     def __call__(self, bands: Sequence[int], window: Window) -> np.ndarray:
         return raster.read_picture(self.path, bands=bands, window=window)
+
+
+KEPT_BYTES = 64 * 2**20  # of pixels; a smaller file is decoded once, for its values and its windows
+
+
+class _Kept:
+    "A small file whose pixels are kept."
+
+    def __init__(self, path: str):
+        self.path, self.pixels, self.lock = path, {}, threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return _Kept, (self.path,)  # another process reads for itself
+
+    def __call__(self, bands: Sequence[int], window: Window) -> np.ndarray:
+        with self.lock:
+            if (key := tuple(bands)) not in self.pixels:
+                self.pixels[key] = raster.read_picture(self.path, bands=bands)
+        rows, columns = window.toslices()
+        return self.pixels[key][:, rows, columns].copy()  # who asks may write into it
 
 # %% ../../nbs/inference/sliding_windows.ipynb #0d412894
 def blocks(shape: tuple[int, int], most: int = 64_000_000) -> Iterator[Window]:
