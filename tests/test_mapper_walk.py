@@ -53,7 +53,10 @@ job = QgsMapRendererParallelJob(settings)
 job.start()
 job.waitForFinished()
 job.renderedImage().save(sys.argv[3])
-print(edges.featureCount(), *(round(roads[k].geometry().length(), 3) for k in range(3)))
+metres = [round(roads[k].geometry().length(), 3) for k in range(3)]
+print(edges.featureCount(), *metres, flush=True)
+del job, settings, roads, drawn, edges, image
+app.exitQgis()
 """
 
 
