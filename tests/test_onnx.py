@@ -9,7 +9,7 @@ import pytest
 import torch
 from fresh import ENCODERS
 
-from spacenet5_nb import core, extract, model
+from spacenet5_nb import core, extract, model, raster
 from spacenet5_nb.core import StageError
 from spacenet5_nb.inference.members import open_members
 from spacenet5_nb.inference.onnx_export import export_onnx, run_onnx
@@ -44,14 +44,12 @@ def test_every_encoder_of_the_presets_is_exported(tmp_path, encoder):
 
 @pytest.mark.slow
 def test_the_members_that_come_with_the_workspace(tmp_path):
-    "On the sample image, read as Deepness reads a file: its keys, its one square output."
-    import rasterio
-
+    "On the sample image at the members' pixel size, as Deepness reads a file: keys, square output."
     members = open_members(extract.find_members("world"), device="cpu")
     path = export_onnx(members, tmp_path / "roads.onnx", tile=256, threshold=0.5)
     folder = extract.world_folder().parent / "sample"
-    with rasterio.open(folder / "las_vegas.tif") as source:
-        pixels = source.read([1, 2, 3], window=((0, 256), (0, 256)))[None]
+    pixels = raster.read_chip(folder / "las_vegas.tif", 3, gsd_m=0.7)[0][:, :256]
+    pixels = np.pad(pixels, ((0, 0), (0, 0), (0, 256 - pixels.shape[2])), "reflect")[None]
     seen = run_onnx(path, pixels)
     road = model.info_channels(members[0].net.info).road
     assert len(members) == 2 and seen.shape == (1, 1, 256, 256)
