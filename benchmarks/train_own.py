@@ -29,13 +29,12 @@ from leave_one_out import SCORES, make_preset, open_chips, score_of, with_interv
 
 from spacenet5_nb.base.pyplot import plt
 from spacenet5_nb.core import DataError, Run, load_preset, load_settings, write_json
-from spacenet5_nb.extract import find_members
+from spacenet5_nb.extract import find_members, own_preset
 from spacenet5_nb.inference.members import weights_hash
 from spacenet5_nb.train import fit
 from spacenet5_nb.training.resume import fingerprint
 
 ARMS = ("world", "imagenet", "fresh")
-OWN = {"world": "finetune", "imagenet": "small", "fresh": "small"}
 COLOURS = {"world": "tab:green", "imagenet": "tab:orange", "fresh": "tab:grey"}
 
 
@@ -186,15 +185,17 @@ def parsed():
 def main():
     a, start = parsed(), time.monotonic()
     todo = trainings(a.arms, a.chips, a.draws)
-    presets = {arm: preset_of(arm, a.preset or OWN[arm], a.steps, a.set) for arm in a.arms}
+    names = {arm: a.preset or own_preset("world" if arm == "world" else "") for arm in a.arms}
+    presets = {arm: preset_of(arm, name, a.steps, a.set) for arm, name in names.items()}
     run = Run("train-own-curve", a.out, a.data, presets[a.arms[0]], a.seed)
-    rows = untrained(run, open_chips(run, 0)) if "world" in a.arms else []
+    chips = {arm: open_chips(replace(run, preset=p), 0) for arm, p in presets.items()}
+    rows = untrained(run, chips["world"]) if "world" in a.arms else []
     done = 0
     for training in todo:
         if time.monotonic() - start > 60 * a.minutes:
             break
         own = replace(run, preset=presets[training.arm])
-        rows += train_once(own, training, dealt(open_chips(own, 0), training, a.seed))
+        rows += train_once(own, training, dealt(chips[training.arm], training, a.seed))
         done += 1
     table = pd.DataFrame(rows)
     report(table)

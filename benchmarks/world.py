@@ -318,9 +318,8 @@ def roads_in(row, opened, preset):
     return found, cut(graph.from_labels(row.label, crs=CRS), grid, valid)
 
 
-def score_tile(row, opened, preset):
+def score_tile(row, found, truth):
     "One tile's centre lines and routes against its mask's."
-    found, truth = roads_in(row, opened, preset)
     has_roads = truth.number_of_edges() > 0
     score = apls(truth, found).score if has_roads else np.nan
     return {
@@ -346,7 +345,8 @@ def open_scored(a, out):
 def score(a, out, preset):
     "The table of sources: what was found of tiles that these members did not see."
     opened, tiles = open_scored(a, out)
-    rows = pd.DataFrame([score_tile(row, opened, preset) for row in tiles.itertuples()])
+    rows = [score_tile(row, *roads_in(row, opened, preset)) for row in tiles.itertuples()]
+    rows = pd.DataFrame(rows)
     print(rows.round(3).to_string(index=False))
     for source, mine in rows.groupby("source"):
         f1, precision, recall = f1_of(mine)
@@ -373,13 +373,6 @@ def spread(values):
     return f"{v.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
-def by_f1(rows):
-    "The best, the median and the worst of some tiles."
-    f1 = pd.Series([f1_of(rows.iloc[[k]])[0] for k in range(len(rows))], rows.index)
-    order = f1.sort_values(ascending=False).index
-    return [(k, f1[k]) for k in (order[0], order[len(order) // 2], order[-1])]
-
-
 def draw_roads(ax, row, found, truth):
     "Roads over a tile's picture: truth wide and green, found narrow and red."
     with rasterio.open(row.image) as source:
@@ -398,14 +391,16 @@ def draw_roads(ax, row, found, truth):
 def draw(a, out, preset):
     "A picture of the best, the median and the worst tile of each source, by F1."
     opened, tiles = open_scored(a, out)
-    rows = pd.DataFrame([score_tile(row, opened, preset) for row in tiles.itertuples()])
-    sources = sorted(set(rows.source))
+    drawn = [(row, *roads_in(row, opened, preset)) for row in tiles.itertuples()]
+    f1 = [f1_of(pd.DataFrame([lengths(truth, found)]))[0] for _, found, truth in drawn]
+    sources = sorted(set(tiles.city))
     fig, axes = plt.subplots(len(sources), 3, figsize=(12, 4.2 * len(sources)), squeeze=False)
     for line, source in zip(axes, sources, strict=True):
-        for ax, (k, f1) in zip(line, by_f1(rows[rows.source == source]), strict=True):
-            row = tiles.iloc[k]
-            draw_roads(ax, row, *roads_in(row, opened, preset))
-            ax.set_title(f"{row.chip}: F1 {f1:.2f}", fontsize=9)
+        mine = [k for k, (row, *_) in enumerate(drawn) if row.city == source]
+        mine.sort(key=lambda k: -f1[k])
+        for ax, k in zip(line, (mine[0], mine[len(mine) // 2], mine[-1]), strict=True):
+            draw_roads(ax, *drawn[k])
+            ax.set_title(f"{drawn[k][0].chip}: F1 {f1[k]:.2f}", fontsize=9)
     fig.tight_layout()
     path = out / f"{Path(a.members).name}.jpg"
     fig.savefig(path, dpi=70)

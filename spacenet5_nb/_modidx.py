@@ -1704,6 +1704,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'spacenet5_nb.ensemble': { 'spacenet5_nb.ensemble._batches': ('ensemble.html#_batches', 'spacenet5_nb/ensemble.py'),
                                        'spacenet5_nb.ensemble._chip_bytes': ('ensemble.html#_chip_bytes', 'spacenet5_nb/ensemble.py'),
                                        'spacenet5_nb.ensemble._write_chip': ('ensemble.html#_write_chip', 'spacenet5_nb/ensemble.py'),
+                                       'spacenet5_nb.ensemble.chips_engine': ('ensemble.html#chips_engine', 'spacenet5_nb/ensemble.py'),
                                        'spacenet5_nb.ensemble.chosen_chips': ('ensemble.html#chosen_chips', 'spacenet5_nb/ensemble.py'),
                                        'spacenet5_nb.ensemble.mean_of_members': ( 'ensemble.html#mean_of_members',
                                                                                   'spacenet5_nb/ensemble.py'),

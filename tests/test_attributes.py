@@ -186,12 +186,29 @@ def test_two_files_of_predictions_that_overlap_are_one_graph(tmp_path):
 
 # ---- QGIS ----
 
-LOOK = """
+IN_QGIS = """
 import sys
 from qgis.core import *
 from qgis.PyQt.QtCore import QSize
 app = QgsApplication([], False)
 app.initQgis()
+
+
+def render(layers, framed, around, size, path):
+    settings = QgsMapSettings()
+    settings.setLayers(layers)
+    settings.setDestinationCrs(framed.crs())
+    settings.setExtent(framed.extent().buffered(around))
+    settings.setOutputSize(size)
+    job = QgsMapRendererParallelJob(settings)
+    job.start()
+    job.waitForFinished()
+    job.renderedImage().save(path)
+
+
+"""
+
+LOOK = """
 roads = QgsVectorLayer(sys.argv[1] + "|layername=edges", "edges", "ogr")
 nodes = QgsVectorLayer(sys.argv[1] + "|layername=nodes", "nodes", "ogr")
 rules = roads.renderer().rootRule().children()
@@ -200,25 +217,29 @@ for rule in rules:
         for key in (QgsSymbolLayer.PropertyStrokeWidth, QgsSymbolLayer.PropertyStrokeStyle):
             found = layer.dataDefinedProperties().property(key)
             assert not QgsExpression(found.expressionString()).hasParserError()
-settings = QgsMapSettings()
-settings.setLayers([nodes, roads])
-settings.setDestinationCrs(roads.crs())
-settings.setExtent(roads.extent().buffered(40))
-settings.setOutputSize(QSize(800, 700))
-job = QgsMapRendererParallelJob(settings)
-job.start()
-job.waitForFinished()
-job.renderedImage().save(sys.argv[2])
+render([nodes, roads], roads, 40, QSize(800, 700), sys.argv[2])
 print(len(rules), nodes.renderer().type(), roads.featureCount())
 """
 
 
-QGIS = ["/usr/bin/python3"]  # Debian's, which has QGIS' modules
+QGIS = "/usr/bin/python3"  # Debian's, which has QGIS' modules
 
 
 def has_qgis() -> bool:
-    call = [*QGIS, "-c", "import qgis.core"]
-    return Path(call[0]).is_file() and not subprocess.run(call, capture_output=True).returncode
+    call = [QGIS, "-c", "import qgis.core"]
+    return Path(QGIS).is_file() and not subprocess.run(call, capture_output=True).returncode
+
+
+def in_qgis(code: str, home: Path, *given: Path) -> list[str]:
+    "The words that a script prints in a QGIS of its own, after `IN_QGIS`."
+    done = subprocess.run(
+        [QGIS, "-c", IN_QGIS + code, *map(str, given)],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "QT_QPA_PLATFORM": "offscreen", "HOME": str(home)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
 
 
 @pytest.mark.slow
@@ -235,14 +256,7 @@ def test_qgis_opens_the_geopackage_styled(tmp_path):
         d["speed_kph"] = (20.0, 40.0, 50.0, 80.0)[i % 4]
         d["travel_time"] = d["length"] / d["speed_kph"] * 3.6
     path = graph.write(g, Path(os.environ.get("SPACENET5_KEEP", tmp_path), "styled.gpkg"))
-    done = subprocess.run(
-        [*QGIS, "-c", LOOK, str(path), str(picture)],
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "QT_QPA_PLATFORM": "offscreen", "HOME": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["8", "singleSymbol", str(g.number_of_edges())]
+    assert in_qgis(LOOK, tmp_path, path, picture) == ["8", "singleSymbol", str(g.number_of_edges())]
     pixels = imread(picture)[..., :3].reshape(-1, 3)
     for k, color in enumerate(COLORS):
         near = np.abs(pixels - to_rgb(color)).max(axis=1) < 0.02

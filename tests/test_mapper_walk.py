@@ -2,13 +2,12 @@
 editing, found again as corrections, and held against a street map."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import geopandas as gpd
 import pytest
 import shapely
-from test_attributes import QGIS, has_qgis
+from test_attributes import has_qgis, in_qgis
 from test_browser import FLAGS, chromium
 
 from spacenet5_nb import extract, graph
@@ -22,11 +21,6 @@ from spacenet5_nb.targets.label_weights import read_weights
 pytestmark = pytest.mark.slow
 
 MEND = """
-import sys
-from qgis.core import *
-from qgis.PyQt.QtCore import QSize
-app = QgsApplication([], False)
-app.initQgis()
 edges = QgsVectorLayer(sys.argv[1] + "|layername=edges", "edges", "ogr")
 image = QgsRasterLayer(sys.argv[2], "image")
 assert edges.isValid() and image.isValid()
@@ -44,18 +38,10 @@ drawn.setGeometry(QgsGeometry.fromPolylineXY(places))
 drawn.setAttribute("speed_kph", 30.0)
 assert edges.addFeature(drawn)
 assert edges.commitChanges(), edges.commitErrors()
-settings = QgsMapSettings()
-settings.setLayers([edges, image])
-settings.setDestinationCrs(edges.crs())
-settings.setExtent(edges.extent().buffered(15))
-settings.setOutputSize(QSize(800, 900))
-job = QgsMapRendererParallelJob(settings)
-job.start()
-job.waitForFinished()
-job.renderedImage().save(sys.argv[3])
+render([edges, image], edges, 15, QSize(800, 900), sys.argv[3])
 metres = [round(roads[k].geometry().length(), 3) for k in range(3)]
 print(edges.featureCount(), *metres, flush=True)
-del job, settings, roads, drawn, edges, image
+del roads, drawn, edges, image
 app.exitQgis()
 """
 
@@ -70,14 +56,7 @@ def mended(tmp_path_factory):
     image = Path(shutil.copy(sample, folder / "las_vegas.tif"))
     extract.extract(image, "world", folder / "roads.gpkg", tta="none", say=lambda text: None)
     copy = Path(shutil.copy(folder / "roads.gpkg", folder / "mended.gpkg"))
-    done = subprocess.run(
-        [*QGIS, "-c", MEND, str(copy), str(image), str(folder / "mended.png")],
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "QT_QPA_PLATFORM": "offscreen", "HOME": str(folder)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    count, *metres = map(float, done.stdout.split())
+    count, *metres = map(float, in_qgis(MEND, folder, copy, image, folder / "mended.png"))
     return folder, count, metres
 
 

@@ -107,11 +107,10 @@ def make_likely(
     if not found:
         return []
     sure = confidence(model, as_table(join_evidence(g, ends, found, probs, frame, channels)))
-    least = {0.0: config.connection_make, 0.5: config.connection_make, 1.0: config.connection_undo}
     likely = [
         c.join._replace(cost=1 - s)
         for c, s in zip(found, sure.tolist(), strict=True)
-        if s >= least[c.ruled]
+        if s >= (config.connection_undo if c.ruled == 1 else config.connection_make)
     ]
     chosen = choose_joins(g, ends, likely)
     make_joins(g, ends, chosen, config.gap_tip_m, [1 - j.cost for j in chosen])

@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ from ..base.temporary_names import sweep
 from ..core import DataError, Preset, progress, write_text
 from spacenet5_nb.ensemble import (
     Member,
+    chips_engine,
     open_members,
     opening,
-    pixels_of_views,
     predict,
     weights_hash,
 )
 from ..explore import find_chips
 from ..extract import find_members, preset_of
-from ..inference.cpu_engines import choose_engine, describe, with_engine
+from ..inference.cpu_engines import describe, with_engine
 from ..roads.formats import check_solution
 from ..model import keep_memory, read_info, set_threads
 from ..vectorize import make_graph
@@ -59,9 +60,8 @@ def submit(
     chips = chips_of(folders, bands)
     opened = open_members(paths, device=device, **opening(p.ensemble, weights=None))
     tta = tta or p.ensemble.tta
-    shape = raster.target_grid(next(iter(chips.values())), infos[0].get("gsd_m")).shape
-    pixels = len(chips) * pixels_of_views(*shape, tta)  # as if all were like the first
-    engine = choose_engine(p.ensemble, opened[0].net.mean.device, pixels)
+    config, images = replace(p.ensemble, tta=tta), list(chips.values())
+    engine = chips_engine(config, opened, images, infos[0].get("gsd_m"))
     opened = with_engine(opened, engine, say)
     with parts_folder(out, paths, p, f"{tta} {describe(engine)}") as box:
         for chip, image in progress(list(chips.items()), "submit"):
