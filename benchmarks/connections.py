@@ -101,7 +101,7 @@ def predict(a):
     from spacenet5_nb import ensemble
 
     preset, name, out = load_preset("world"), a.words[0], a.out / "probs" / a.words[0]
-    opened = ensemble.open_members(a.words[1:], device="cpu")
+    opened = ensemble.open_members(a.words[1:], device="cpu", scales=preset.ensemble.scales)
     tiles = world.open_tiles(a.data, a.world)
     tiles = tiles[tiles.part.isin([0, 1]) | tiles.city.isin(a.sources)]
     nine = find_chips(a.nine, n_bands=3, chip_m=0).assign(city="nine")

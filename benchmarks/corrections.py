@@ -50,7 +50,8 @@ GRID, CHIP_M = (2, 4), 200.0
 def predicted(image: str, member: Path) -> tuple[np.ndarray, list[dict], str]:
     "Roads of a chip with speeds, by the world members' own preset, in metres."
     p = load_preset("world")
-    probs = ensemble.predict([member], image, tta=p.ensemble.tta, device="cpu", as_bytes=True)
+    how = dict(tta=p.ensemble.tta, scales=p.ensemble.scales, device="cpu", as_bytes=True)
+    probs = ensemble.predict([member], image, **how)
     grid = raster.target_grid(image, p.data.gsd_m)
     place = dict(transform=grid.transform, crs=grid.crs, channels=p.channels)
     g = add_speeds(vectorize(probs, config=p.vectorize, **place), probs, config=p.speed, **place)

@@ -155,8 +155,9 @@ def score_of(run, chip, *members):
     """Dice and APLS of one chip, averaged over the preset's views; given the file, pixels
     without data are no road, as in the pipeline.
     """
+    how = run.preset.ensemble
     probs = ensemble.predict(
-        list(members), chip["image"], tta=run.preset.ensemble.tta, device="cpu", as_bytes=True
+        list(members), chip["image"], tta=how.tta, scales=how.scales, device="cpu", as_bytes=True
     )
     return {
         "dice": float(dice_of(run, chip, probs[run.preset.channels.road])),

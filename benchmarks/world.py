@@ -331,9 +331,11 @@ def score_tile(row, found, truth):
     }
 
 
-def open_scored(a, out):
+def open_scored(a, out, preset):
     "Members, and the tiles that `--folds` or `--sources` name."
-    opened = ensemble.open_members(find_members(a.members), device="cpu")
+    opened = ensemble.open_members(
+        find_members(a.members), device="cpu", scales=preset.ensemble.scales
+    )
     tiles = open_tiles(a.data, out)
     tiles = tiles[tiles.part.isin(a.folds)] if a.folds else tiles
     tiles = tiles[tiles.city.isin(a.sources)] if a.sources else tiles
@@ -344,7 +346,7 @@ def open_scored(a, out):
 
 def score(a, out, preset):
     "The table of sources: what was found of tiles that these members did not see."
-    opened, tiles = open_scored(a, out)
+    opened, tiles = open_scored(a, out, preset)
     rows = [score_tile(row, *roads_in(row, opened, preset)) for row in tiles.itertuples()]
     rows = pd.DataFrame(rows)
     print(rows.round(3).to_string(index=False))
@@ -390,7 +392,7 @@ def draw_roads(ax, row, found, truth):
 
 def draw(a, out, preset):
     "A picture of the best, the median and the worst tile of each source, by F1."
-    opened, tiles = open_scored(a, out)
+    opened, tiles = open_scored(a, out, preset)
     drawn = [(row, *roads_in(row, opened, preset)) for row in tiles.itertuples()]
     f1 = [f1_of(pd.DataFrame([lengths(truth, found)]))[0] for _, found, truth in drawn]
     sources = sorted(set(tiles.city))

@@ -78,9 +78,10 @@ def predict(
     as_bytes: bool = False,  # uint8 0-255, rounded
     combine: str = "mean",  # or vote
     weights: Sequence[float] | None = None,  # one a member
+    scales: Sequence[int] = (1,),  # pixel sizes, see `inference.members.mean_of_scales`
 ) -> np.ndarray:  # (channels, H, W), float32 0-1 or uint8
     "Mean probability over members and views; pixels without data are 0 where a file is given."
-    opened = open_members(members, device=device, weights=weights)
+    opened = open_members(members, device=device, weights=weights, scales=scales)
     image, valid = read_image(image_or_path, opened)
     mean = mean_of_members(opened, image, tta=tta, batch=batch, combine=combine)
     mean = mean * torch.from_numpy(valid).to(mean.device)

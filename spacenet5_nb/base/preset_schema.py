@@ -5,9 +5,9 @@
 # %% ../../nbs/base/preset_schema.ipynb #95b35c77
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from .channels import Channels
@@ -89,7 +89,20 @@ class TrainConfig:
     rare_mph: float = 45.0
     # changes of colour, one of these for every second crop
     colour: tuple[
-        Literal["shift", "contrast", "gamma", "gain", "saturation", "haze", "exposure", "blur"], ...
+        Literal[
+            "shift",
+            "contrast",
+            "gamma",
+            "gain",
+            "saturation",
+            "haze",
+            "exposure",
+            "blur",
+            "statistics",
+            "mix",
+            "sensor",
+        ],
+        ...,
     ] = (
         "shift",
         "contrast",
@@ -167,6 +180,9 @@ class EnsembleConfig:
     )
     # views of each image; d4: all eight turns and mirrorings
     tta: Literal["none", "flips", "selim_sef", "rotations", "d4"] = "d4"
+    # pixel sizes at which a member sees each view, as multiples of its own; [1, 2]: as it is and
+    # with two by two pixels as one
+    scales: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (1,)
     # views of 1024 x 1024 pixels at a time, of larger images fewer; null: 4, on a GPU as its
     # memory allows
     batch: int | None = None

@@ -16,6 +16,7 @@ import numpy as np
 from .. import core  # before torch: sets how its threads wait
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import raster
@@ -24,7 +25,8 @@ from ..model import RoadUNet, find_device, info_channels, load, read_info
 from ..networks.inference_optimization import OneSize, quicken
 
 # %% auto #0
-__all__ = ['Member', 'weights_hash', 'open_members', 'opening', 'checked_weights', 'probabilities', 'read_image']
+__all__ = ['Member', 'weights_hash', 'open_members', 'opening', 'checked_weights', 'mean_of_scales', 'probabilities',
+           'read_image']
 
 # %% ../../nbs/inference/members.ipynb #2e3ab10d
 class Member(NamedTuple):
@@ -34,6 +36,7 @@ class Member(NamedTuple):
     weight: float
     name: str
     run: Callable[[Tensor], Tensor] | None = None  # the same network, as it is computed
+    scales: tuple[int, ...] = (1,)  # pixel sizes at which it sees an image, see `mean_of_scales`
 
 
 def weights_hash(path: str | Path) -> str:
@@ -50,6 +53,7 @@ def open_members(
     precision: str = "float32",  # or bfloat16
     compile: bool | str = False,  # with torch.compile; `graphs`: with CUDA graphs too
     fuse: bool = False,  # ReLU into convolutions (`networks/fused_convolutions`)
+    scales: Sequence[int] = (1,),  # of each member, see `mean_of_scales`
 ) -> list[Member]:
     "Load members, equal ones once; CheckpointError where they do not fit together."
     if not members:
@@ -71,7 +75,12 @@ def open_members(
     ]
     return [
         _ready(
-            Member(net.to(device, memory_format=torch.channels_last).eval(), weight, name),
+            Member(
+                net.to(device, memory_format=torch.channels_last).eval(),
+                weight,
+                name,
+                scales=tuple(scales),
+            ),
             precision,
             compile,
             fuse,
@@ -88,6 +97,7 @@ def opening(config: EnsembleConfig, **other: Any) -> dict[str, Any]:
             precision=config.precision,
             compile=config.compile,
             fuse=config.fuse,
+            scales=config.scales,
         )
         | other
     )
@@ -166,6 +176,23 @@ def _ready(m: Member, precision: str, compile: bool | str, fuse: bool) -> Member
     )
 
 # %% ../../nbs/inference/members.ipynb #b5e20007
+def mean_of_scales(
+    run: Callable[[Tensor], Tensor],  # from prepared pixels to logits
+    x: Tensor,  # (N, bands, H, W), prepared
+    scales: Sequence[int] = (1,),  # 2: two by two pixels are one
+) -> Tensor:  # float32 (N, channels, H, W)
+    "Mean probability of an image seen at several pixel sizes, multiples of its own."
+    total: Tensor | None = None
+    for k in scales:
+        seen = x if k == 1 else F.avg_pool2d(x, k, ceil_mode=True)
+        p = run(seen).float().sigmoid()
+        if k > 1:
+            larger = F.interpolate(p, scale_factor=float(k), mode="bilinear", align_corners=False)
+            p = larger[..., : x.shape[-2], : x.shape[-1]]
+        total = p if total is None else total + p
+    return total if len(scales) == 1 else total / len(scales)
+
+
 def probabilities(
     m: Member,
     images: Tensor,  # uint8 (N, bands, H, W)
@@ -177,7 +204,7 @@ def probabilities(
             .to(m.net.head.weight.dtype)
             .contiguous(memory_format=torch.channels_last)
         )
-        return (m.run or m.net)(x).float().sigmoid_()
+        return mean_of_scales(m.run or m.net, x, m.scales)
 
 
 def read_image(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CheckpointError, StageError, write_bytes
-from .members import Member, probabilities
+from .members import Member, mean_of_scales, probabilities
 from ..networks.checkpoints import info_channels
 
 # %% auto #0
@@ -40,14 +40,15 @@ class Averaged(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList(m.net for m in members)
         self.shares = [m.weight / sum(m.weight for m in members) for m in members]
+        self.scales = [m.scales for m in members]
         self.channels = list(channels)
 
     def forward(self, image: Tensor) -> Tensor:
         "Float (N, bands, H, W), 0 to 1, to (N, channels, H, W), 0 to 1."
         total = torch.zeros(1)
-        for net, share in zip(self.nets, self.shares, strict=True):
+        for net, share, scales in zip(self.nets, self.shares, self.scales, strict=True):
             own = image[:, : net.spec["in_channels"]]
-            p = net(net.prepare(own * 255)).sigmoid()
+            p = mean_of_scales(net, net.prepare(own * 255), scales)
             total = total + p[:, self.channels] * share
         return total
 

@@ -94,6 +94,8 @@ def make_plan(
     }
     if config.engine not in ("auto", "torch"):
         said["engine"] = describe(config.engine)
+    if config.scales != (1,):
+        said["scales"] = config.scales
     return {
         "files": stats,
         "scene": [
@@ -300,7 +302,7 @@ def predict_raster(
     scene, names, multiple = (
         scene_for(opened[0], image, stretch),
         channel_names(opened[0]),
-        int(np.lcm.reduce([m.net.multiple for m in opened[0]])),
+        int(np.lcm.reduce([m.net.multiple * k for m in opened[0] for k in m.scales])),
     )
     config = with_chosen_engine(config, opened[0], scene, spread)
     plan = json.loads(json.dumps(make_plan(opened[0], scene, config)))

@@ -31,6 +31,10 @@ core.cure_torchvision()
 import albumentations as A  # noqa: E402  (after the cure: it may import torchvision)
 import cv2  # noqa: E402
 
+from .appearance_changes import BandMix, BandStatistics, sensor_changes  # noqa: E402
+
+from .appearance_changes import BandMix, BandStatistics, sensor_changes  # noqa: E402
+
 cv2.setNumThreads(0)  # its threads and torch's would fight for the same cores
 
 _all_ = ["EpochSampler", "Key", "epoch_keys", "rank_now", "rare_channels"]
@@ -326,6 +330,10 @@ COLOURS = {  # albumentations 0.4.1's defaults, which the original took
     "haze": lambda: Haze(p=1),
     "exposure": lambda: A.RandomGamma((55, 180), p=1),
     "blur": lambda: A.GaussianBlur((3, 5), (0.4, 1.3), p=1),
+    # as large as between two cities or sensors (`training/appearance_changes`)
+    "statistics": lambda: BandStatistics(p=1),
+    "mix": lambda: BandMix(p=1),
+    "sensor": sensor_changes,
 }
 
 

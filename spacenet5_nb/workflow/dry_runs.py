@@ -88,6 +88,7 @@ def measure(
     tta: str,
     device: str = "auto",
     side: int = 256,  # of the window
+    scales: Sequence[int] = (1,),  # as `ensemble.scales`
 ) -> Prediction:
     "Pixels a second of an ensemble on this machine."
     import numpy as np
@@ -96,7 +97,7 @@ def measure(
 
     if tta not in VIEWS:
         raise StageError(f"--tta {tta}", "is not a set of views", f"Known: {', '.join(VIEWS)}.")
-    opened, kinds = open_members(members, device=device), {}
+    opened, kinds = open_members(members, device=device, scales=scales), {}
     for m in opened:
         kinds.setdefault((m.net.spec["encoder"], m.net.spec["in_channels"]), []).append(m)
     seconds = 0.0
@@ -142,7 +143,10 @@ def plan_extract(
     p = preset_of(read_info(paths[0]), preset, say)
     check_scale(raster.gsd_of(grid), read_info(paths[0]), image)
     how = measure(
-        paths, tta or p.ensemble.tta, "auto" if devices in ("", "auto") else devices.split(",")[0]
+        paths,
+        tta or p.ensemble.tta,
+        "auto" if devices in ("", "auto") else devices.split(",")[0],
+        scales=p.ensemble.scales,
     )
     target = raster.target_grid(grid, how.gsd_m)
     px = float(math.prod(target.shape))
@@ -190,7 +194,7 @@ def plan_submit(
     infos = [read_info(m) for m in paths]
     p = preset_of(infos[0], preset, say)
     chips = chips_of(folders, max(i["spec"]["in_channels"] for i in infos))
-    how = measure(paths, tta or p.ensemble.tta, device)
+    how = measure(paths, tta or p.ensemble.tta, device, scales=p.ensemble.scales)
     px = sum(
         float(math.prod(raster.target_grid(image, how.gsd_m).shape)) for image in chips.values()
     )

@@ -236,7 +236,7 @@ def _export_command(
     from spacenet5_nb.inference.members import open_members
     from spacenet5_nb.inference.onnx_export import export_onnx
 
-    opened = open_members(paths, device="cpu")
+    opened = open_members(paths, device="cpu", scales=p.ensemble.scales)
     threshold = p.vectorize.threshold
     export_onnx(opened, out, outputs=channels, tile=tile, threshold=threshold)
     say(f"{out}: {len(opened)} members, tiles of {tile} px; equal to them within 1/255")
