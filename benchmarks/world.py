@@ -429,7 +429,8 @@ def nine(a, out, preset):
 def ship(a, out, preset):
     "Members of 16 bits in the package, with what they were trained on in their headers."
     looks = looks_in([t.image for t in open_tiles(a.data, out).itertuples()])
-    seen = {"gsd_m": [0.2, 0.7, 1.2], "bands": 3, "dtypes": ["uint8", "uint16"], "limits": []}
+    sizes = [0.2, 0.7, preset.train.scale_gsd_m[1]]  # finest, middle and coarsest of the crops
+    seen = {"gsd_m": sizes, "bands": 3, "dtypes": ["uint8", "uint16"], "limits": []}
     seen["looks"] = looks  # of real tiles: generated ground would hide water and snow
     for k, path in enumerate(find_members(a.members)):
         net = model.load(path)
@@ -477,6 +478,7 @@ def parsed():
     ask.add_argument("--encoder", default="", help="timm's name [default: the preset's]")
     ask.add_argument("--preset", default="world")
     ask.add_argument("--tta", default="", help="score, nine: views [default: the preset's]")
+    ask.add_argument("--scales", type=int, nargs="*", help="pixel sizes [default: the preset's]")
     ask.add_argument("--device", default="auto")
     ask.add_argument("--seed", type=int, default=load_settings().seed)
     a = ask.parse_args()
@@ -487,8 +489,9 @@ def parsed():
 def main():
     a = parsed()
     preset = load_preset(a.preset)
-    if a.tta:
-        preset = replace(preset, ensemble=replace(preset.ensemble, tta=a.tta))
+    how = preset.ensemble
+    how = replace(how, tta=a.tta or how.tta, scales=tuple(a.scales or how.scales))
+    preset = replace(preset, ensemble=how)
     COMMANDS[a.command](a, a.out, preset)
 
 

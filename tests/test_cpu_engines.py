@@ -24,6 +24,7 @@ needs_openvino = pytest.mark.skipif(
 )
 TWO = preset(("test_resnet", 3), ("test_resnet", 8))
 SMALL = EnsembleConfig(tta="none", window_px=192, margin_px=16, blend_px=32)
+BOTH = (1, 2)  # pixel sizes
 
 
 def tags(path):
@@ -43,6 +44,10 @@ def test_a_raster_is_the_same_by_each_engine(tmp_path, monkeypatch):
         return tiled_inference.predict_raster(paths, image, out, **how)
 
     plain, quick = predicted("plain", engine="torch"), predicted("quick", engine="openvino")
+    several = [predicted(f"{e}2", engine=e, scales=BOTH) for e in ("torch", "openvino")]
+    a, b = (raster.read(p).astype(int) for p in several)
+    assert np.abs(a - b).max() <= 2 and np.abs(a - raster.read(plain)).max() > 2
+    del heard[2:]
     assert heard == [f"networks computed by {describe(e)}" for e in ("torch", "openvino")]
     assert tags(plain)["SPACENET5_ENGINE"] == describe("torch")
     assert tags(quick)["SPACENET5_ENGINE"] == describe("openvino")

@@ -86,10 +86,16 @@ def test_twelve_members_rgb_and_eight_band_together(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "gsd_m"),
-    [((500, 333), None), ((640, 420), 0.8), ((300, 260), 0.35), ((40, 700), None)],
+    ("shape", "gsd_m", "scales"),
+    [
+        ((500, 333), None, (1,)),
+        ((640, 420), 0.8, (1,)),
+        ((300, 260), 0.35, (1,)),
+        ((40, 700), None, (1,)),
+        ((500, 333), None, (1, 2)),
+    ],
 )
-def test_any_size_and_pixel_agrees_with_one_window(tmp_path, shape, gsd_m):
+def test_any_size_and_pixel_agrees_with_one_window(tmp_path, shape, gsd_m, scales):
     paths = members(tmp_path, preset(("test_resnet", 3), data={"gsd_m": gsd_m}))
     image = scene(tmp_path / "a.tif", shape)
     one, many = (
@@ -98,16 +104,36 @@ def test_any_size_and_pixel_agrees_with_one_window(tmp_path, shape, gsd_m):
                 paths,
                 image,
                 tmp_path / f"{w}.tif",
-                config=EnsembleConfig(tta="none", window_px=w, blend_px=32),
+                config=EnsembleConfig(tta="none", window_px=w, blend_px=32, scales=scales),
                 devices="cpu",
             )
         )
-        for w in (1024, 320)
+        for w in (1024, 320 if scales == (1,) else 512)
     )
     assert one.shape == many.shape == (12, *raster.target_grid(image, gsd_m).shape)
     assert np.abs(one.astype(int) - many).max() <= 1, (
         "reflection at the border is the same in all windows"
     )
+
+
+def test_pixel_sizes_are_averaged_and_part_of_the_plan(tmp_path):
+    """A raster in windows and an array as a whole are seen at both sizes; what was made at one is
+    made anew."""
+    paths = members(tmp_path, preset(("test_resnet", 3)), std=0.5)
+    image, out = scene(tmp_path / "a.tif", (160, 192)), tmp_path / "out.tif"
+    fine, coarse, both = (
+        ensemble.predict(paths, image, tta="none", scales=s, device="cpu")
+        for s in ((1,), (2,), (1, 2))
+    )
+    assert np.abs(fine - coarse).max() > 0.05
+    assert np.allclose(both, (fine + coarse) / 2, atol=1e-5)
+    for scales in ((1,), (1, 2)):
+        config = EnsembleConfig(tta="none", scales=scales)
+        tiled_inference.predict_raster(paths, image, out, config=config, devices="cpu")
+    assert np.abs(inside(raster.read(out)) - inside(255 * both)).max() <= 1
+    for wrong in ([], [0], [1.5]):
+        with pytest.raises(core.PresetError, match="scales"):
+            core.load_preset({"base": "demo", "name": "x", "ensemble": {"scales": wrong}})
 
 
 def test_seams_of_a_network_that_sees_everything_do_not_show(tmp_path):

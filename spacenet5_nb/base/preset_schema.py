@@ -182,7 +182,7 @@ class EnsembleConfig:
     tta: Literal["none", "flips", "selim_sef", "rotations", "d4"] = "d4"
     # pixel sizes at which a member sees each view, as multiples of its own; [1, 2]: as it is and
     # with two by two pixels as one
-    scales: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (1,)
+    scales: Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1)] = (1,)
     # views of 1024 x 1024 pixels at a time, of larger images fewer; null: 4, on a GPU as its
     # memory allows
     batch: int | None = None
