@@ -1,8 +1,8 @@
 """The members that come with the workspace: trained on real tiles, scored on tiles they never saw.
 
+    .venv/bin/python benchmarks/world.py make all31 --seed 31
     .venv/bin/python benchmarks/world.py train held-out --without 0 1
     .venv/bin/python benchmarks/world.py train no-shanghai --source-out spacenet3_shanghai
-    .venv/bin/python benchmarks/world.py train all
     .venv/bin/python benchmarks/world.py finetune own --sources spacenet3_shanghai --without 0 1
         --chips 8 --begin-with outputs/world/no-shanghai/last.safetensors
     .venv/bin/python benchmarks/world.py score outputs/world/held-out/last.safetensors --folds 1
@@ -20,7 +20,7 @@ together) and APLS_length with the interval of a bootstrap over tiles, and APLS 
 protocol of SAM-Road's SpaceNet table. Its truth are the centre lines of the label masks, cut to
 where the image has data. `draw` shows the best, the median and the worst tile of each source.
 `nine` scores nine Las Vegas chips with line labels, which `train` never sees. `ship` writes weights
-of 16 bits into the package.
+of 16 bits into the package; `make` trains on everything and ships that.
 """
 
 import argparse
@@ -432,21 +432,30 @@ def ship(a, out, preset):
     sizes = [0.2, 0.7, preset.train.scale_gsd_m[1]]  # finest, middle and coarsest of the crops
     seen = {"gsd_m": sizes, "bands": 3, "dtypes": ["uint8", "uint16"], "limits": []}
     seen["looks"] = looks  # of real tiles: generated ground would hide water and snow
+    made = []
     for k, path in enumerate(find_members(a.members)):
         net = model.load(path)
         for key in ("metrics", "epoch", "stage"):  # of a validation on one chip of the training
             net.info.pop(key, None)
         whose = {"pretrained": "efficientnet-lite", "licence": "CC BY-SA 4.0"}
         net.info |= {"preset": "world", "trained_on": seen, **whose}
-        to = world_folder() / f"{k}.safetensors"
-        model.save(net, to, half=True)
-        print(f"{to}: {to.stat().st_size / 1e6:.1f} MB")
-    made = sorted(world_folder().glob("*.safetensors"))
+        made.append(model.save(net, world_folder() / f"{k}.safetensors", half=True))
+        print(f"{made[-1]}: {made[-1].stat().st_size / 1e6:.1f} MB")
+    for other in set(world_folder().glob("*.safetensors")) - set(made):
+        other.unlink()  # of members that were there before
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}" for p in made]
     write_text(world_folder() / SUMS, "\n".join(lines) + "\n")
 
 
+def make(a, out, preset):
+    "Train on all tiles and put the member into the package: the one that is there is replaced."
+    train(a, out, preset)
+    a.members = out / a.name / "last.safetensors"
+    ship(a, out, preset)
+
+
 COMMANDS = {
+    "make": make,
     "train": train,
     "finetune": finetune,
     "score": score,
