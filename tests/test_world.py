@@ -1,5 +1,7 @@
 "The members that come with the workspace, and the program that makes them."
 
+import argparse
+import hashlib
 import importlib.util
 import json
 import struct
@@ -58,6 +60,23 @@ def test_fine_tuning_begins_with_each_of_them_once(tmp_path):
     assert all(getattr(own.train, k) == getattr(world.train, k) for k in same)
     assert own.data.gsd_m == world.data.gsd_m, "another grid makes the members worse"
     assert own.train.stages[-1].lr[0][1] < world.train.stages[-1].lr[0][1]
+
+
+def test_shipping_replaces_all_members(world, tmp_path, monkeypatch):
+    "Two members are there, one is shipped: one is left, as its list of checksums says."
+    source, box = extract.find_members("world")[0], tmp_path / "world"
+    box.mkdir()
+    for k in range(2):
+        (box / f"{k}.safetensors").write_bytes(b"before")
+    monkeypatch.setattr(world, "world_folder", lambda: box)
+    monkeypatch.setattr(world, "open_tiles", lambda data, out: pd.DataFrame())
+    monkeypatch.setattr(world, "looks_in", lambda images: {})
+    a = argparse.Namespace(members=source, data=tmp_path)
+    world.ship(a, tmp_path, core.load_preset("world"))
+    (made,) = box.glob("*.safetensors")
+    sums = (box / world.SUMS).read_text().split()
+    assert sums == [hashlib.sha256(made.read_bytes()).hexdigest(), "0.safetensors"]
+    assert model.read_info(made)["trained_on"]["gsd_m"] == [0.2, 0.7, 1.4]
 
 
 def test_a_folder_called_world_is_named_with_its_path(tmp_path, monkeypatch):
