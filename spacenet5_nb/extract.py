@@ -261,7 +261,6 @@ def extract(
         n_bands,
         gsd_m=infos[0].get("gsd_m"),
         stretch=stretch or ("fixed" if infos[0].get("stretch") == "fixed" else ""),
-        most=4_000_000,
     )
     say(f"{name}: {assumed(scene)}")
     notes += check_image(scene, infos)
@@ -405,7 +404,7 @@ def roads_of(
         probs_path(out),
         load_settings().n_workers,
     )
-    how = dict(config=ensemble, devices=devices, stretch=stretch, say=say)
+    how = dict(config=ensemble, devices=devices, stretch=stretch, scene=scene, say=say)
     more = dict(surface=p.masks.surface, source=source)
     if beside is None:
         beside = (
@@ -452,12 +451,16 @@ def cell_of(w: tiled_inference.Windows, at: tuple[int, int]) -> Cell:
     return Cell(w.cell(at), (r.low, c.low, r.high - r.low, c.high - c.low))
 
 # %% ../nbs/08c_extract.ipynb #af23e1a6
+_PIECE_PX = 2048  # own pixels, that a picture is made of at a time
+
+
 def picture(
     scene: Scene,
     max_px: int = 1600,  # longer side
 ) -> Overlay:
     "A small picture of a raster of any size, read piece by piece."
-    shrink = max(1.0, max(scene.grid.shape) / max_px)
+    own, sizes = raster.gsd_of(scene.grid), raster.ground_size(scene.grid)
+    gsd_m = max(own, *(n * m / max_px for n, m in zip(scene.grid.shape, sizes, strict=True)))
     limits = scene.limits[:3]
     if scene.dtype == "uint8":
         limits = (
@@ -466,14 +469,15 @@ def picture(
     small = scene._replace(
         bands=scene.bands[:3],
         limits=limits,
-        target=raster.target_grid(scene.grid, raster.gsd_of(scene.grid) * shrink),
+        target=raster.target_grid(scene.grid, gsd_m),
     )
+    side = max(16, round(_PIECE_PX * own / gsd_m))
     h, w = small.target.shape
     image, valid = np.zeros((3, h, w), np.uint8), np.zeros((h, w), bool)
-    for r in range(0, h, 128):
-        for c in range(0, w, 128):
+    for r in range(0, h, side):
+        for c in range(0, w, side):
             rows, columns = (
-                Span(a, b, a, b, a, b) for a, b in ((r, min(r + 128, h)), (c, min(c + 128, w)))
+                Span(a, b, a, b, a, b) for a, b in ((r, min(r + side, h)), (c, min(c + side, w)))
             )
             here = slice(r, rows.stop), slice(c, columns.stop)
             image[:, *here], valid[here] = read_window(small, rows, columns)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..core import EnsembleConfig, StageError
+from .cpu_convolutions import can_limit, limit_within
 from .members import Member, probabilities
 from .onnx_export import to_onnx
 from ..networks.unet import pad_to_multiple
@@ -181,7 +182,7 @@ def with_engine(
     "Members as an engine computes them; one that it can't compute is said, and is PyTorch's."
     say(f"networks computed by {describe(engine)}")
     if engine == "torch":
-        return list(members)
+        return [_in_torch(m) for m in members]
     out = []
     for m in members:
         if m.run not in (None, m.net):  # somebody has chosen how it is computed
@@ -194,3 +195,9 @@ def with_engine(
             say(f"{m.name}: not by {ENGINES[engine]} ({why}); PyTorch computes it")
             out.append(m)
     return out
+
+
+def _in_torch(m: Member) -> Member:
+    "A member as PyTorch computes it soonest, unless somebody has chosen how it is computed."
+    chosen = m.run not in (None, m.net)
+    return m if chosen or not can_limit(m.net) else m._replace(run=limit_within(m.net))

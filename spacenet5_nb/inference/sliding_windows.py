@@ -149,7 +149,7 @@ class _Reader(NamedTuple):
         return raster.read_picture(self.path, bands=bands, window=window)
 
 
-KEPT_BYTES = 64 * 2**20  # of pixels; a smaller file is decoded once, for its values and its windows
+KEPT_BYTES = 256 * 2**20  # of pixels; a smaller file is decoded once, for all that looks at it
 
 
 class _Kept:
@@ -163,10 +163,11 @@ class _Kept:
 
     def __call__(self, bands: Sequence[int], window: Window) -> np.ndarray:
         with self.lock:
-            if (key := tuple(bands)) not in self.pixels:
-                self.pixels[key] = raster.read_picture(self.path, bands=bands)
-        rows, columns = window.toslices()
-        return self.pixels[key][:, rows, columns].copy()  # who asks may write into it
+            if lacking := [b for b in bands if b not in self.pixels]:
+                read = raster.read_picture(self.path, bands=lacking)
+                self.pixels.update(zip(lacking, read, strict=True))
+        rows, columns = window.toslices()  # a copy: who asks may write into it
+        return np.stack([self.pixels[b][rows, columns] for b in bands])
 
 # %% ../../nbs/inference/sliding_windows.ipynb #0d412894
 def blocks(shape: tuple[int, int], most: int = 64_000_000) -> Iterator[Window]:

@@ -175,6 +175,7 @@ def write_cog(
                 driver="GTiff",
                 copy_src_overviews=True,
                 compress="deflate",
+                zlevel=1,  # 6 per cent more bytes than the usual 6, in less than half its time
                 predictor=2,
                 interleave="band",
                 tiled=True,
@@ -289,6 +290,7 @@ def predict_raster(
     devices: str | Sequence[str] = "auto",  # see find_devices; on a cluster: of each worker
     # empty: as the members were trained: fixed ranges, or percentiles of the whole raster
     stretch: str = "",
+    scene: Scene | None = None,  # the image as scene_for opens it, where that was done already
     beside: Callable[[Windows, list[tuple[int, int]]], None]
     | None = None,  # is told which cells are there, as they come; once more of none, before they go
     say: Callable[[str], Any] = print,  # which engine computes
@@ -300,7 +302,7 @@ def predict_raster(
         image, device = absolute(image), device_of_worker(devices)
     opened = open_everywhere(members, config, find_devices("cpu" if spread else devices))
     scene, names, multiple = (
-        scene_for(opened[0], image, stretch),
+        scene if scene and not spread else scene_for(opened[0], image, stretch),
         channel_names(opened[0]),
         int(np.lcm.reduce([m.net.multiple * k for m in opened[0] for k in m.scales])),
     )

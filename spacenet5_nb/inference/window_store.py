@@ -168,7 +168,7 @@ def make_cell(w: Windows, at: tuple[int, int]) -> None:
         out[:, here, heres] += piece if (weight == 1).all() else piece * weight
     out *= np.float32(255 / FULL)
     pixels = np.clip(np.round(out, out=out), 0, 255, out=out).astype(np.uint8)
-    raster.write(w.cell(at), pixels, grid=_nowhere(pixels.shape[1:]))
+    raster.write(w.cell(at), pixels, grid=_nowhere(pixels.shape[1:]), compress="zstd")
 
 
 def _shared(s: Span, cell: Span, n: int, blend: int) -> tuple[slice, slice, np.ndarray]:

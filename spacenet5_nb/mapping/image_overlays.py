@@ -57,9 +57,13 @@ def warp_rgb(
         bounds = raster.lonlat_bounds(raster.as_grid(grid))
     shrink = min(1.0, max_px / max(h, w))
     shape = max(1, round(h * shrink)), max(1, round(w * shrink))
+    stack = np.concatenate([image, valid[None] * np.uint8(255)])
+    t = grid.transform
+    if shape == (h, w) and grid.crs == WGS84 and t.a > 0 > t.e and t.b == t.d == 0:
+        return Overlay(stack, bounds)  # it lies so already
     rgba = np.zeros((4, *shape), np.uint8)
     reproject(
-        np.concatenate([image, valid[None] * np.uint8(255)]),
+        stack,
         rgba,
         src_transform=grid.transform,
         src_crs=grid.crs,

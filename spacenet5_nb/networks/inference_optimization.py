@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from .. import core  # noqa: F401  before torch: sets how its threads wait
 
@@ -20,7 +21,7 @@ from .fused_convolutions import fuse_relus
 from .unet import DecoderBlock, RoadUNet, compiler_mode
 
 # %% auto #0
-__all__ = ['followed_norms', 'absorb_norms', 'merge_groups', 'likes_wide', 'WideConv', 'widen_groups', 'OneSize', 'quicken']
+__all__ = ['followed_by', 'absorb_norms', 'merge_groups', 'likes_wide', 'WideConv', 'widen_groups', 'OneSize', 'quicken']
 
 # %% ../../nbs/networks/inference_optimization.ipynb #3d1e0005
 class _Tracer(fx.Tracer):
@@ -31,27 +32,29 @@ class _Tracer(fx.Tracer):
         return isinstance(m, _BatchNorm | nn.Conv2d) or super().is_leaf_module(m, name)
 
 
-def followed_norms(
+def followed_by(
     network: nn.Module,
-) -> Iterator[tuple[str, str]]:  # a convolution and the norm that alone reads it, by name
-    """Pairs that can become one; none where what is computed hangs on values,
-    so that it cannot be written down."""
+    kinds: type | tuple[type, ...],  # of layers
+) -> Iterator[tuple[str, str]]:  # a convolution and the layer that alone reads it, by name
+    """Pairs that can become one, what changes nothing left out; none where what is computed hangs
+    on values, so that it cannot be written down."""
     try:
         nodes = list(_Tracer().trace(network).nodes)
     except (fx.proxy.TraceError, TypeError, AttributeError, AssertionError, RuntimeError):
         return  # code that does not take symbols for numbers fails in all these ways
     calls = [n.target for n in nodes if n.op == "call_module"]
+
+    def is_a(node: Any, kinds: Any) -> bool:
+        found = isinstance(node, fx.Node) and node.op == "call_module"
+        return found and isinstance(network.get_submodule(node.target), kinds)
+
     for node in nodes:
-        if node.op != "call_module" or not isinstance(
-            network.get_submodule(node.target), _BatchNorm
-        ):
+        if not is_a(node, kinds):
             continue
         before = node.args[0]
-        if (
-            before.op != "call_module"
-            or not isinstance(network.get_submodule(before.target), nn.Conv2d)
-            or len(before.users) > 1
-        ):
+        while is_a(before, nn.Identity) and len(before.users) == 1:
+            before = before.args[0]
+        if not is_a(before, nn.Conv2d) or len(before.users) > 1:
             continue
         if calls.count(before.target) == calls.count(node.target) == 1:
             yield before.target, node.target  # a shared layer has more than one reader
@@ -65,7 +68,7 @@ def absorb_norms(
     for a network in evaluation mode, which must stay in it."""
     if network.training:
         raise ValueError("norms of a network in training mode change with every batch")
-    pairs = list(followed_norms(network))
+    pairs = list(followed_by(network, _BatchNorm))
     for name, norm_name in pairs:
         conv, norm = network.get_submodule(name), network.get_submodule(norm_name)
         conv.weight, conv.bias = fuse_conv_bn_weights(
