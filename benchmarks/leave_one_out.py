@@ -267,6 +267,16 @@ def parsed():
     return ask.parse_args()
 
 
+def check_one_start(cities: int, begin_with: str) -> None:
+    "PresetError where a training would have to begin with two things."
+    if cities and begin_with:
+        raise PresetError(
+            f"--cities {cities} and --begin-with {begin_with}",
+            "each say what training begins with",
+            "Give one of them.",
+        )
+
+
 def main():
     a = parsed()
     out, start = Path(a.out), time.monotonic()
