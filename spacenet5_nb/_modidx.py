@@ -3855,6 +3855,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'spacenet5_nb.speed._patch_percentiles': ('speed.html#_patch_percentiles', 'spacenet5_nb/speed.py'),
                                     'spacenet5_nb.speed._turn': ('speed.html#_turn', 'spacenet5_nb/speed.py'),
                                     'spacenet5_nb.speed.add_speeds': ('speed.html#add_speeds', 'spacenet5_nb/speed.py'),
+                                    'spacenet5_nb.speed.along_road': ('speed.html#along_road', 'spacenet5_nb/speed.py'),
                                     'spacenet5_nb.speed.borrow': ('speed.html#borrow', 'spacenet5_nb/speed.py'),
                                     'spacenet5_nb.speed.both_ways': ('speed.html#both_ways', 'spacenet5_nb/speed.py'),
                                     'spacenet5_nb.speed.continuations': ('speed.html#continuations', 'spacenet5_nb/speed.py'),

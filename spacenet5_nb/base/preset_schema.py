@@ -261,6 +261,8 @@ class SpeedConfig:
     sharpness: float = 3.0
     smooth: bool = True  # along straight continuations of one road
     smooth_m: float = 20.0  # metres of a continuation's evidence that an edge borrows
+    # every edge takes its whole road's evidence, of what is so far along it a third; 0: its own
+    along_m: float = 0.0
     # summed probability of the bins below which an edge has none of its own
     min_evidence: float = 0.05
     fallback_mph: float = 25.0  # where a whole chip has no evidence
