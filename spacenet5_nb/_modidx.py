@@ -1731,6 +1731,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'spacenet5_nb.extract._link': ('extract.html#_link', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract._most': ('extract.html#_most', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract._quiet': ('extract.html#_quiet', 'spacenet5_nb/extract.py'),
+                                      'spacenet5_nb.extract.alike_speeds': ('extract.html#alike_speeds', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.assumed': ('extract.html#assumed', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.band_count': ('extract.html#band_count', 'spacenet5_nb/extract.py'),
                                       'spacenet5_nb.extract.bands_to_give': ('extract.html#bands_to_give', 'spacenet5_nb/extract.py'),
