@@ -224,8 +224,8 @@ def alike_speeds(
         return ""
     return (
         f"speeds are {low:.0f} to {high:.0f} km/h on nearly all roads: these members cannot tell "
-        "fast roads from slow ones here, so take travel times for lengths; a few labelled chips of "
-        "the place teach them (spacenet5 train-own --begin-with world)"
+        "fast roads from slow ones here, and travel times say no more than lengths. Labelled chips "
+        "of the place teach them speeds (spacenet5 train-own --begin-with world)"
     )
 
 # %% ../nbs/08c_extract.ipynb #13f3af57
