@@ -212,6 +212,7 @@ def train_part(run: Run, k: int, chips: pd.DataFrame, presets: Sequence[Preset])
         [
             *(fingerprint(p, k, chips, run.seed) for p in presets),
             asdict(run.preset.vectorize),
+            asdict(run.preset.speed),
             run.preset.ensemble.tta,
         ],
     )
