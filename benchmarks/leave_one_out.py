@@ -9,13 +9,19 @@ held-out chip is scored.
         --compare outputs/leave-one-out
     .venv/bin/python benchmarks/leave_one_out.py --preset finetune --begin-with world --parts 3
         --steps 200 --out outputs/nine-finetuned
+    .venv/bin/python benchmarks/leave_one_out.py --preset finetune --steps 200
+        --begin-with spacenet5_nb/assets/world/0.safetensors --hold-out img1521 img794
+        --without img0 img230 img699 --set stage.head_rate=20 --out outputs/choose/rate-20
 
 Nine chips of SpaceNet 3 Las Vegas, the preset's first network from fresh weights, its vectorizer
 and the judge. Every finished part is a file, so that the same command goes on where it ended. The
 mean over chips comes with Student's interval.
 
 `--parts 3` holds out every third chip: three trainings instead of nine, to choose what is worth the
-nine. `--set` changes a key of the preset; `stage.` is its last stage, `network.` its first network.
+nine. `--hold-out` names the chips of one training's only part instead, and `--without` those that
+are neither trained on nor scored: with the chips of one part left out, keys can be chosen on the
+six others, and that part reports. `--set` changes a key of the preset; `stage.` is its last stage,
+`network.` its first network.
 `--cities` trains the network on generated cities first and goes on from there: no real chip is seen
 by that. `--begin-with` goes on from every member of a folder, or of the workspace (`world`, which
 saw none of the nine), and scores their mean, as `train-own --begin-with` does. `--compare` prints
@@ -127,6 +133,17 @@ def open_chips(run: Run, parts: int) -> pd.DataFrame:
     return chips
 
 
+def dealt_by_name(chips: pd.DataFrame, held_out: list[str], without: list[str]) -> pd.DataFrame:
+    "Those held out as part 0, all others trained on; some are left out altogether."
+    names = chips.chip.str.rsplit("_", n=1).str[-1]
+    if missing := sorted({*held_out, *without} - set(names)):
+        raise DataError(
+            ", ".join(missing), "no such chip", f"Name some of these: {', '.join(names)}"
+        )
+    parts = (~names.isin(held_out)).astype(int)
+    return chips.assign(fold=parts)[~names.isin(without)].reset_index(drop=True)
+
+
 def dice_of(run, chip, road):
     "Dice of a probability raster of any grid against the label's roads on a grid of 1 m."
     path = run.folder / "truth" / f"{chip['chip']}.tif"
@@ -196,6 +213,7 @@ def train_part(run: Run, k: int, chips: pd.DataFrame, presets: Sequence[Preset])
         [
             *(fingerprint(p, k, chips, run.seed) for p in presets),
             asdict(run.preset.vectorize),
+            asdict(run.preset.speed),
             run.preset.ensemble.tta,
         ],
     )
@@ -254,6 +272,9 @@ def parsed():
     ask.add_argument("--steps", type=int, default=1200)
     ask.add_argument("--minutes", type=float, default=60)
     ask.add_argument("--parts", type=int, default=0, help="0: each chip is one")
+    names = dict(nargs="+", default=[], metavar="IMG")
+    ask.add_argument("--hold-out", help="img1521 ...: the only part", **names)
+    ask.add_argument("--without", help="img0 ...: with --hold-out", **names)
     ask.add_argument("--seed", type=int, default=load_settings().seed)
     ask.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     ask.add_argument(
@@ -268,6 +289,16 @@ def parsed():
     return ask.parse_args()
 
 
+def check_one_start(cities: int, begin_with: str) -> None:
+    "PresetError where a training would have to begin with two things."
+    if cities and begin_with:
+        raise PresetError(
+            f"--cities {cities} and --begin-with {begin_with}",
+            "each say what training begins with",
+            "Give one of them.",
+        )
+
+
 def main():
     a = parsed()
     out, start = Path(a.out), time.monotonic()
@@ -277,8 +308,11 @@ def main():
     first = make_preset(a.preset, a.set, a.steps, 1, members[0])
     run = Run("leave-one-out", out, Path(a.data), first, a.seed)
     chips = open_chips(run, a.parts)
-    presets = [make_preset(a.preset, a.set, a.steps, a.parts or len(chips), m) for m in members]
-    run, parts, rows = replace(run, preset=presets[0]), sorted(chips.fold.unique()), []
+    if a.hold_out:
+        chips = dealt_by_name(chips, a.hold_out, a.without)
+    parts = [0] if a.hold_out else sorted(chips.fold.unique())
+    presets = [make_preset(a.preset, a.set, a.steps, max(len(parts), 2), m) for m in members]
+    run, rows = replace(run, preset=presets[0]), []
     for k in parts:
         if time.monotonic() - start > 60 * a.minutes:
             break
@@ -289,8 +323,8 @@ def main():
     print(table.round(3).to_string(index=False))
     for name in SCORES:
         print(f"{name}: {with_interval(table[name]).lstrip('+')}")
-    if len(table) < len(chips):
-        print(f"{len(table)} of {len(chips)} chips; run it again to go on")
+    if len(table) < (todo := chips.fold.isin(parts).sum()):
+        print(f"{len(table)} of {todo} chips; run it again to go on")
     if a.compare:
         compare(table, a.compare)
 

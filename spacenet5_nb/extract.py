@@ -50,10 +50,11 @@ if TYPE_CHECKING:  # tracing, maps, what reads street maps: imported where they 
     from spacenet5_nb.roads.concurrent_tracing import Cell
 
 # %% auto #0
-__all__ = ['WORLD', 'TOO_COARSE', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_scale', 'check_image', 'look_at',
-           'assumed', 'Extraction', 'extract', 'check_names', 'probs_path', 'image_path', 'say_place', 'band_count',
-           'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map', 'credit_of', 'graph', 'roads',
-           'begun_preset', 'name_of', 'own_preset', 'train_own', 'check_map_fits', 'own_folder', 'is_older']
+__all__ = ['WORLD', 'TOO_COARSE', 'ALIKE', 'FEW', 'world_folder', 'find_members', 'fitting', 'check_scale', 'check_image',
+           'look_at', 'assumed', 'alike_speeds', 'Extraction', 'extract', 'check_names', 'probs_path', 'image_path',
+           'say_place', 'band_count', 'bands_to_give', 'preset_of', 'roads_of', 'cell_of', 'picture', 'write_map',
+           'credit_of', 'graph', 'roads', 'begun_preset', 'name_of', 'own_preset', 'train_own', 'check_map_fits',
+           'own_folder', 'is_older']
 
 # %% ../nbs/08c_extract.ipynb #6ceb4fbe
 WORLD = "world"  # the members that come with the workspace
@@ -204,6 +205,29 @@ def _is_flat(low: float, high: float, dtype: str) -> bool:
         return high - low < 0.03 * max(abs(low), abs(high), 1e-12)
     return high - low < 8
 
+# %% ../nbs/08c_extract.ipynb #5a3e0001
+ALIKE = 0.2  # speeds within this share of their median hardly differ
+
+
+def alike_speeds(
+    g: nx.MultiGraph,  # roads with speeds
+) -> str:  # empty: they differ
+    "What to say of roads whose speeds hardly differ: the members cannot tell one from another."
+    edges = [d for *_, d in g.edges(data=True)]
+    if len(edges) < 10:
+        return ""
+    kph, length = (np.array([d[k] for d in edges]) for k in ("speed_kph", "length"))
+    order = np.argsort(kph)
+    share = length[order].cumsum() / length.sum()
+    low, median, high = kph[order][np.searchsorted(share, (0.05, 0.5, 0.95))]
+    if low < (1 - ALIKE) * median or high > (1 + ALIKE) * median:
+        return ""
+    return (
+        f"speeds are {low:.0f} to {high:.0f} km/h on nearly all roads: these members cannot tell "
+        "fast roads from slow ones here, and travel times say no more than lengths. Labelled chips "
+        "of the place teach them speeds (spacenet5 train-own --begin-with world)"
+    )
+
 # %% ../nbs/08c_extract.ipynb #13f3af57
 class Extraction(NamedTuple):
     "What an image gave."
@@ -284,6 +308,8 @@ def extract(
         np.prod(scene.target.shape) * np.prod(raster.ground_size(scene.target)) / 1e6,
     )
     say(f"{out}: {km:.2f} km of road, {g.number_of_edges()} edges; probabilities {probs}")
+    if said := alike_speeds(g):
+        say(said)
     if km < FEW * km2:
         say(
             f"few roads for {km2:.2f} km2: members know what they were trained on (these: preset "

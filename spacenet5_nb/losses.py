@@ -28,7 +28,7 @@ _all_ = ["cldice_loss", "soft_skeleton"]
 
 # %% auto #0
 __all__ = ['bce_loss', 'focal_loss', 'dice_loss', 'known_of', 'channel_terms', 'soft_terms', 'HeadLoss', 'ComboLoss',
-           'head_slices', 'cldice_loss', 'soft_skeleton']
+           'head_slices', 'only_on_roads', 'cldice_loss', 'soft_skeleton']
 
 # %% ../nbs/03b_losses.ipynb #ec24f0fb
 def bce_loss(
@@ -238,6 +238,8 @@ class ComboLoss(nn.Module):
                 f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have the "
                 f"same shape and {len(self.channels)} channels"
             )
+        if self.config.speed_on_roads:
+            targets = only_on_roads(targets, self.channels)
         terms = self.terms(logits, targets)
         losses = {
             name: self.heads[name].combine(
@@ -274,3 +276,14 @@ def head_slices(channels: Channels) -> dict[str, slice]:
         name: slice(i, i + 1) for name, i in single.items() if i is not None
     }
     return slices | ({"orientation": channels.orientation} if channels.orientations else {})
+
+# %% ../nbs/03b_losses.ipynb #0nr0ad01
+def only_on_roads(
+    targets: Tensor,  # (N, channels, H, W)
+    channels: Channels,
+) -> Tensor:  # negative in the speed bins where there is no road
+    "Targets that know a speed on roads alone."
+    targets = targets.to(torch.int8) if targets.dtype == torch.bool else targets.clone()
+    road = targets[:, channels.road, None]
+    targets[:, channels.speed] = targets[:, channels.speed].masked_fill(road <= 0, -1)
+    return targets

@@ -20,8 +20,8 @@ from .roads.skeleton import Frame, check_probs, make_frame
 
 # %% auto #0
 __all__ = ['FAR_M', 'NAMED', 'sample_points', 'samples_along', 'middles', 'read_patches', 'edge_evidence', 'continuations',
-           'onward', 'both_ways', 'borrow', 'speed_of', 'continuous_speed', 'pixels_beside', 'road_widths',
-           'median_for_width', 'spread', 'inherit', 'add_speeds']
+           'onward', 'both_ways', 'borrow', 'along_road', 'speed_of', 'continuous_speed', 'pixels_beside',
+           'road_widths', 'median_for_width', 'spread', 'inherit', 'add_speeds']
 
 # %% ../nbs/06b_speed.ipynb #a8aa9f75
 def sample_points(
@@ -208,6 +208,27 @@ def borrow(
                     break
     return total / np.maximum(weight, 1e-9)[:, None]
 
+# %% ../nbs/06b_speed.ipynb #5tr00006
+def along_road(
+    evidence: np.ndarray,  # (edges, bins), per sample
+    length: np.ndarray,  # metres of each edge
+    pairs: list[tuple[int, int]],  # continuations
+    reach_m: float,  # what lies so far along counts 1/e
+) -> np.ndarray:  # (edges, bins), per sample
+    "The mean evidence of every edge's road, near stretches first; weighted by their lengths."
+    total, weight, straight = evidence * length[:, None], length.astype(float), both_ways(pairs)
+    for i in straight:
+        for j in straight[i]:
+            far = 0.0
+            for k in onward(straight, i, j):
+                w = length[k] * math.exp(-far / reach_m)
+                total[i] += evidence[k] * w
+                weight[i] += w
+                far += length[k]
+                if far > 4 * reach_m:
+                    break
+    return total / np.maximum(weight, 1e-9)[:, None]
+
 # %% ../nbs/06b_speed.ipynb #08a66490
 def speed_of(
     evidence: np.ndarray,  # (edges, bins), per sample
@@ -376,6 +397,8 @@ def add_speeds(
     )
     evidence = evidence / np.maximum(count, 1)[:, None]
     pairs = continuations(out)
+    if config.along_m:
+        evidence = along_road(evidence, length, pairs, config.along_m)
     values = np.array(channels.values_mph)
     mph, confidence = (
         continuous_speed(evidence, values[0], config)

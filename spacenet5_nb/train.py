@@ -26,7 +26,7 @@ from .training.dataset import RoadDataset, rank_now, unpack_target
 from .training.distributed import World, find_world, pool_norms
 from .training.finite_loss import LossWatch
 from .training.fold_checkpoints import Keeper, build_empty, make_room, usable_resume
-from .training.learning_rate import learning_rate
+from .training.learning_rate import learning_rate, rate_groups
 from .training.lightning_stage import check_possible, fetch, make_loader, make_trainer
 from .training.lightning_stage import quiet, restore
 from .training.resume import State, check_progress, fingerprint, fold_preset
@@ -82,7 +82,8 @@ class RoadModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         decay, rate = self.options.weight_decay, self.stage.lr[0][1]
         kind = torch.optim.AdamW if decay else torch.optim.Adam
-        return kind(self.net.parameters(), lr=rate, weight_decay=decay, fused=self.fused)
+        groups = rate_groups(self.net, self.stage.head_rate)
+        return kind(groups, lr=rate, weight_decay=decay, fused=self.fused)
 
     def on_train_epoch_start(self) -> None:
         # drop-out after a resume as without
@@ -95,8 +96,9 @@ class RoadModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         done = self.epoch * self.trainer.num_training_batches + index
         step = done // self.options.accumulate
-        for group in self.optimizers(use_pl_optimizer=False).param_groups:
-            group["lr"] = learning_rate(self.stage, self.epoch, step, self.steps)
+        rate = learning_rate(self.stage, self.epoch, step, self.steps)
+        for k, group in enumerate(self.optimizers(use_pl_optimizer=False).param_groups):
+            group["lr"] = rate * (self.stage.head_rate if k else 1.0)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, planes = batch

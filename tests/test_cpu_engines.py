@@ -128,6 +128,19 @@ def test_every_encoder_of_the_presets_is_converted(encoder):
 
 @pytest.mark.slow
 @needs_openvino
+def test_a_shortcut_of_speeds_is_converted():
+    torch.manual_seed(0)
+    how = dict(decoder=[16] * 4, norm="batch", shortcut=(16, 10))
+    net = model.RoadUNet("mobilenetv3_small_050", 3, 12, **how).eval()
+    torch.nn.init.normal_(net.shortcut[1].weight, std=0.5)
+    plain = open_members([net], device="cpu")
+    images = torch.randint(0, 256, (1, 3, 96, 160), dtype=torch.uint8)
+    a, b = (probabilities(m, images) for (m,) in (plain, with_engine(plain, "openvino")))
+    assert float(a[:, :10].max() - a[:, :10].min()) > 0.5 and float((a - b).abs().max()) < 1e-3
+
+
+@pytest.mark.slow
+@needs_openvino
 def test_the_members_that_come_with_the_workspace_find_the_same_roads(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu_engines, "WORTH_PX", 1)
     sample = extract.world_folder().parent / "sample/las_vegas.tif"

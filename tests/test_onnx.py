@@ -43,6 +43,21 @@ def test_every_encoder_of_the_presets_is_exported(tmp_path, encoder):
 
 
 @pytest.mark.slow
+def test_a_shortcut_of_speeds_is_exported(tmp_path):
+    torch.manual_seed(0)
+    how = dict(decoder=[16] * 4, norm="batch", shortcut=(16, 10))
+    net = model.RoadUNet("mobilenetv3_small_050", 3, 12, **how).eval()
+    torch.nn.init.normal_(net.shortcut[1].weight, std=0.5)
+    net.info = model.build(core.load_preset("demo"), 0).info
+    members = open_members([net], device="cpu")
+    path = export_onnx(members, tmp_path / "a.onnx", outputs="all", tile=96)
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 3, 96, 96), dtype=np.uint8)
+    said = own(members, pixels, list(range(12)))
+    assert np.ptp(said[:, :10]) > 0.5 > np.ptp(said[:, 10:]), "speeds alone see the shortcut"
+    assert np.abs(run_onnx(path, pixels) - said).max() < 1 / 255
+
+
+@pytest.mark.slow
 def test_the_members_that_come_with_the_workspace(tmp_path):
     "On the sample image at the members' pixel size, as Deepness reads a file: keys, square output."
     members = open_members(extract.find_members("world"), device="cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spacenet5_nb.core import DataError
+from spacenet5_nb.core import DataError, PresetError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -68,3 +68,27 @@ def test_differences_are_taken_chip_by_chip_within_a_draw(curve):
     ]
     found = curve.differences(pd.DataFrame(rows), "world", "fresh")
     assert len(found) == 1 and found["dice"].iloc[0] == pytest.approx(0.5)
+
+
+def test_leave_one_out_holds_out_what_is_named_and_begins_with_one_thing(curve):
+    one = sys.modules["leave_one_out"]
+    chips = pd.DataFrame({"chip": [f"AOI_2_Vegas_img{k}" for k in (0, 3, 14, 5)], "fold": 0})
+    dealt = one.dealt_by_name(chips, ["img14"], ["img0"])
+    assert dict(zip(dealt.chip.str[-4:], dealt.fold, strict=True)) == {
+        "img3": 1,
+        "mg14": 0,
+        "img5": 1,
+    }
+    with pytest.raises(DataError, match="img4.*no such chip"):
+        one.dealt_by_name(chips, ["img14"], ["img4"])
+    with pytest.raises(PresetError, match="--begin-with world"):
+        one.check_one_start(1500, "world")
+    one.check_one_start(0, "world")
+    one.check_one_start(1500, "")
+
+
+def test_fine_tuning_learns_speeds_by_a_way_of_their_own(curve):
+    "What the first chips teach of speeds must reach the members: docs/world-members.md."
+    own = curve.preset_of("world", "finetune", 200, [])
+    assert own.speed_stride == 16 and own.loss.speed_on_roads
+    assert own.train.stages[0].head_rate > 1

@@ -193,6 +193,23 @@ def test_stages_may_be_done_one_now_and_one_later(tmp_path, chips):
     )
 
 
+def test_a_head_with_its_own_rate_and_a_deep_feature_goes_on_as_one(tmp_path, chips):
+    "Speeds see stride 16, on roads alone; the body learns as slowly as asked."
+    stages = [{"epochs": 1, "head_rate": 20.0, "lr": [[0, 0.0005]]}, {"epochs": 1}]
+    own = {"speed_stride": 16, "loss": {"speed": {"bce": 1.0}, "speed_on_roads": True}}
+    preset = core.load_preset(TINY | own | {"train": {"stages": [STAGE | s for s in stages]}})
+    fit(preset, chips, tmp_path / "whole")
+    fit(preset, chips, tmp_path / "parts", until=1)
+    first = weights(tmp_path / "parts")
+    torch.manual_seed(2019 * 1000)  # what `fit` builds from
+    begun = model.build(preset, 0).state_dict()
+    moved = {k: (first[k] - begun[k]).abs().max() for k in first if k.endswith("weight")}
+    body = max(v for k, v in moved.items() if not k.startswith(("head.", "shortcut.")))
+    assert moved["shortcut.1.weight"] > 5 * body and moved["head.weight"] > 5 * body > 0
+    fit(preset, chips, tmp_path / "parts")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
 def test_a_resume_needs_no_pretrained_weights(tmp_path, chips, monkeypatch):
     preset = preset_with([{"epochs": 1}, {"epochs": 1}])
     named = replace(

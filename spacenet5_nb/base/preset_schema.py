@@ -66,6 +66,8 @@ class StageConfig:
     freeze_encoder_epochs: int = 0  # at the stage's start the encoder does not learn
     validate_every: int = 1  # epochs
     sync_bn: bool = False  # batch norms see the crops of all processes
+    # how many times the rate the last layer (and `speed_stride`'s) learns with
+    head_rate: float = 1.0
 
 
 @dataclass(**_strict)
@@ -148,6 +150,8 @@ class LossConfig:
     # always the same
     vgg: bool | str = True
     min_pixels: int = 100  # a channel with fewer target pixels in the batch gives no dice
+    # speed is taught on roads alone: what is no road has no speed, and is not said to lack one
+    speed_on_roads: bool = False
 
 
 @dataclass(**_strict)
@@ -273,6 +277,8 @@ class SpeedConfig:
     sharpness: float = 3.0
     smooth: bool = True  # along straight continuations of one road
     smooth_m: float = 20.0  # metres of a continuation's evidence that an edge borrows
+    # every edge takes its whole road's evidence, of what is so far along it a third; 0: its own
+    along_m: float = 0.0
     # summed probability of the bins below which an edge has none of its own
     min_evidence: float = 0.05
     fallback_mph: float = 25.0  # where a whole chip has no evidence
@@ -308,6 +314,9 @@ class Preset:
     decoder: tuple[int, ...] = (256, 256, 128, 64)  # filters of its blocks, deepest first
     # the original has none; from scratch, batch learns faster
     decoder_norm: Literal["none", "batch"] = "none"
+    # the speed bins see, beside the decoder, the encoder's feature whose pixels are so many times
+    # as large; null: they do not
+    speed_stride: int | None = None
     train: TrainConfig = TrainConfig()
     loss: LossConfig = LossConfig()
     ensemble: EnsembleConfig = EnsembleConfig()

@@ -63,6 +63,8 @@ class Architecture:
     norm: Literal["none", "batch"] = "none"
     align_corners: bool = False
     rgb_at: tuple[int, int, int] = (0, 1, 2)
+    # stride of a feature that the first outputs see beside the decoder, and how many they are
+    shortcut: tuple[Width, Width] | None = None
 
 
 @dataclass(**_strict)

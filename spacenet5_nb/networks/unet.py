@@ -30,7 +30,8 @@ from spacenet5_nb.networks.encoder import (
 
 # %% auto #0
 __all__ = ['FOLD_FROM_PIXELS', 'fold_doubling', 'double_and_convolve', 'DecoderBlock', 'conv_relu', 'recompute', 'RoadUNet',
-           'make_decoder', 'init_decoder', 'pad_to_multiple', 'tune', 'compiler_mode']
+           'make_decoder', 'init_decoder', 'pad_to_multiple', 'PixelNorm', 'make_shortcut', 'add_to_first', 'tune',
+           'compiler_mode']
 
 # %% ../../nbs/networks/unet.ipynb #e4710e3e
 # (position, coarse tap, kernel tap): the first looks back, the second ahead
@@ -172,6 +173,8 @@ class RoadUNet(nn.Module):
         align_corners: bool = False,  # in the last doubling; the original's weights want True
         rgb_at: tuple[int, int, int] = (0, 1, 2),  # which bands are red, green and blue
         stem: Extra = "he",  # what the other bands of a pretrained stem start from
+        # stride of an encoder's feature that the first so many outputs see beside the decoder
+        shortcut: tuple[int, int] | None = None,
     ):
         super().__init__()
         check_rgb_at(rgb_at)
@@ -183,6 +186,7 @@ class RoadUNet(nn.Module):
             norm=norm,
             align_corners=align_corners,
             rgb_at=list(rgb_at),
+            **({"shortcut": list(shortcut)} if shortcut else {}),
         )
         self.info: dict[str, Any] = {}
         self.encoder = make_encoder(encoder, in_channels)
@@ -200,6 +204,7 @@ class RoadUNet(nn.Module):
         self.head = nn.Conv2d(decoder[-1], out_channels, 1)
         self.multiple = shapes[-1][1]
         init_decoder(self.decoder, self.head)
+        self.shortcut, self.seen = make_shortcut(shapes, shortcut) if shortcut else (None, 0)
         mean, std = normalisation(encoder, in_channels, rgb_at)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
@@ -213,11 +218,15 @@ class RoadUNet(nn.Module):
         "Logits (N, out_channels, H, W) of a prepared image of any size."
         size = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple)
-        *skips, y = self.encoder(x)
+        features = self.encoder(x)
+        *skips, y = features
         for i, block in enumerate(self.decoder):
             y = block(y, skips[-1 - i] if i < len(skips) else None)
+        y = self.head(y)
+        if self.shortcut is not None:
+            y = add_to_first(y, self.shortcut(features[self.seen]))
         y = F.interpolate(
-            self.head(y),
+            y,
             size=x.shape[-2:],
             mode="bilinear",
             align_corners=self.spec["align_corners"],
@@ -254,6 +263,40 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         return x
     mode = "reflect" if pad[0] < x.shape[-1] and pad[1] < x.shape[-2] else "replicate"
     return F.pad(x, (0, pad[0], 0, pad[1]), mode=mode)
+
+# %% ../../nbs/networks/unet.ipynb #5h0rt001
+class PixelNorm(nn.Module):
+    "Every pixel's channels with mean 0 and variance 1; no statistics to learn or to forget."
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(1, keepdim=True)
+        return x / (x.square().mean(1, keepdim=True) + 1e-5).sqrt()
+
+# %% ../../nbs/networks/unet.ipynb #5h0rt003
+def make_shortcut(
+    shapes: Sequence[tuple[int, int]],  # channels and stride of each feature
+    shortcut: tuple[int, int],  # stride, outputs
+) -> tuple[nn.Sequential, int]:  # and which feature it sees
+    "A convolution of one pixel that adds nothing yet: a network with it begins as without."
+    (stride, n_out), strides = shortcut, [s for _, s in shapes]
+    if stride not in strides:
+        raise CheckpointError(
+            f"shortcut of stride {stride}", f"the encoder has features of strides {strides}"
+        )
+    conv = nn.Conv2d(shapes[strides.index(stride)][0], n_out, 1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(PixelNorm(), conv), strides.index(stride)
+
+
+def add_to_first(
+    y: Tensor,  # (N, C, H, W)
+    more: Tensor,  # (N, at most C, h, w), coarser
+) -> Tensor:  # (N, C, H, W)
+    "Add what a coarse grid says to the first channels."
+    fine = F.interpolate(more, size=y.shape[-2:], mode="bilinear", align_corners=False)
+    n = fine.shape[1]
+    return torch.cat([y[:, :n] + fine, y[:, n:]], 1)
 
 # %% ../../nbs/networks/unet.ipynb #5a7e0001
 def tune(

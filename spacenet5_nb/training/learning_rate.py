@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 
 
+from torch import nn
+
 from ..base.pyplot import plain_numbers, plt
 from ..core import StageConfig
 
 # %% auto #0
-__all__ = ['learning_rate', 'plot_rates']
+__all__ = ['learning_rate', 'rate_groups', 'plot_rates']
 
 # %% ../../nbs/training/learning_rate.ipynb #e12626ba
 def learning_rate(
@@ -32,6 +34,19 @@ def learning_rate(
     if done < rise:
         return peak * (0.04 + 0.96 * (1 - math.cos(math.pi * done / rise)) / 2)
     return peak * max((1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2, 1e-3)
+
+# %% ../../nbs/training/learning_rate.ipynb #b90b7ca4
+def rate_groups(
+    net: nn.Module,  # a RoadUNet
+    head_rate: float,  # 1: all learn alike
+) -> list[dict[str, list[nn.Parameter]]]:  # an optimizer's groups: the body, then the head
+    "Parameters by the rate that they learn with."
+    if head_rate == 1:
+        return [{"params": list(net.parameters())}]
+    is_head = lambda name: name.startswith(("head.", "shortcut."))
+    named = list(net.named_parameters())
+    parts = [[p for n, p in named if is_head(n) == which] for which in (False, True)]
+    return [{"params": part} for part in parts]
 
 # %% ../../nbs/training/learning_rate.ipynb #2d195758
 def plot_rates(

@@ -226,12 +226,12 @@ def check_optimizer(
     optimizer: torch.optim.Optimizer,  # a fresh one of this training
 ) -> None:
     "CheckpointError where a state is of an optimiser of another network, or with other settings."
-    own, params = optimizer.state_dict(), optimizer.param_groups[0]["params"]
+    own, params = optimizer.state_dict(), [p for g in optimizer.param_groups for p in g["params"]]
     try:
-        (mine,), (theirs,) = own["param_groups"], saved["param_groups"]
-        is_right = theirs["params"] == mine["params"] and theirs.keys() == mine.keys()
-        fixed = [k for k in mine if k not in _FREE]
-        is_right = is_right and all(theirs[k] == mine[k] for k in fixed)
+        pairs = list(zip(own["param_groups"], saved["param_groups"], strict=True))
+        is_right = all(a["params"] == b["params"] and a.keys() == b.keys() for a, b in pairs)
+        fixed = [(a[k], b[k]) for a, b in pairs for k in a if k not in _FREE]
+        is_right = is_right and all(a == b for a, b in fixed)
         for k, values in saved["state"].items():
             for v in values.values():
                 shapes = (params[k].shape, torch.Size([]))
