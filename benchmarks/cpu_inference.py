@@ -1,5 +1,6 @@
 """Engines for inference on a CPU: eager PyTorch, PyTorch with limits within its convolutions as
-`extract` uses it (`limits`), torch.compile, ONNX Runtime and OpenVINO, on the members that come with the workspace and on one full-size network, in one run.
+`extract` uses it (`limits`), torch.compile, ONNX Runtime and OpenVINO, on the members that come
+with the workspace and on one full-size network, in one run.
 
     .venv/bin/python benchmarks/cpu_inference.py [--size 384] [--rounds 5] [--threads 1]
         [--networks world dpn92] [--engines eager bf16 compile onnx onnx-int8 openvino ...]
