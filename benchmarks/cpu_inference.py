@@ -1,5 +1,6 @@
-"""Engines for inference on a CPU: eager PyTorch as `extract` uses it, torch.compile, ONNX Runtime
-and OpenVINO, on the members that come with the workspace and on one full-size network, in one run.
+"""Engines for inference on a CPU: eager PyTorch, PyTorch with limits within its convolutions as
+`extract` uses it (`limits`), torch.compile, ONNX Runtime and OpenVINO, on the members that come
+with the workspace and on one full-size network, in one run.
 
     .venv/bin/python benchmarks/cpu_inference.py [--size 384] [--rounds 5] [--threads 1]
         [--networks world dpn92] [--engines eager bf16 compile onnx onnx-int8 openvino ...]
@@ -30,6 +31,7 @@ import numpy as np
 
 from spacenet5_nb import model, raster
 from spacenet5_nb.extract import find_members
+from spacenet5_nb.inference.cpu_convolutions import limit_within
 from spacenet5_nb.inference.onnx_export import to_onnx
 from spacenet5_nb.networks.inference_optimization import quicken
 
@@ -38,7 +40,7 @@ import torch  # isort: skip
 SAMPLE = Path(__file__).parents[1] / "spacenet5_nb/assets/sample/las_vegas.tif"
 NEEDS = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "openvino": "openvino"}
 NEEDS |= {"openvino-bf16": "openvino", "openvino-int8": "onnxruntime"}
-ENGINES = ("eager", "bf16", "compile", "compile-bf16", *NEEDS)
+ENGINES = ("eager", "limits", "bf16", "compile", "compile-bf16", *NEEDS)
 Run = Callable[[torch.Tensor], np.ndarray]  # a prepared image to probabilities
 
 
@@ -64,10 +66,12 @@ def picture(net: model.RoadUNet, size: int) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def in_torch(net: model.RoadUNet, x: torch.Tensor, bf16: bool, compiled: bool) -> Run:
-    kind = torch.bfloat16 if bf16 else torch.float32
+def in_torch(net: model.RoadUNet, name: str) -> Run:
+    kind = torch.bfloat16 if "bf16" in name else torch.float32
     quick: Any = quicken(copy.deepcopy(net), dtype=kind)
-    if compiled:
+    if name == "limits":
+        quick = limit_within(quick)
+    if "compile" in name:
         quick = torch.compile(quick, dynamic=False)
 
     def run(x: torch.Tensor) -> np.ndarray:
@@ -133,7 +137,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 def engine(name: str, net: model.RoadUNet, x: torch.Tensor, folder: Path, threads: int) -> Run:
     "An engine with a network."
     if name not in NEEDS:
-        return in_torch(net, x, "bf16" in name, "compile" in name)
+        return in_torch(net, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sizes become constants, and that is meant
         written = to_onnx(quicken(copy.deepcopy(net)), x.contiguous())

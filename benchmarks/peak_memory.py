@@ -1,9 +1,10 @@
-"""Time and peak memory of a command with all its processes: their proportional set sizes, added up
-twice a second.
+"""Time, seconds of processors and peak memory of a command with all its processes: their
+proportional set sizes, added up twice a second.
 
     .venv/bin/python benchmarks/peak_memory.py make demo
 """
 
+import resource
 import subprocess
 import sys
 import time
@@ -33,8 +34,10 @@ def main():
         except psutil.NoSuchProcess:
             break
         time.sleep(0.5)
+    status, used = child.wait(), resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
-        f"{time.monotonic() - start:.0f} s, peak memory {peak:.0f} MB, exit status {child.wait()}"
+        f"{time.monotonic() - start:.0f} s, {used.ru_utime + used.ru_stime:.1f} s of processors, "
+        f"peak memory {peak:.0f} MB, exit status {status}"
     )
 
 

@@ -37,10 +37,11 @@ def looks_of(
     if rgb.shape[1] < 100:
         return {}
     low, high = np.percentile(rgb.mean(0), [2, 98])
-    shares, strongest = rgb.mean(1) / max(rgb.mean(1).sum(), 1e-9), np.maximum(rgb.max(0), 1e-9)
+    means, top = rgb.mean(1), rgb.max(0)
+    shares, strongest = means / max(means.sum(), 1e-9), np.maximum(top, 1e-9)
     return {
         "contrast": float((high - low) / max(high, 1e-9)),
-        "colour": float(((rgb.max(0) - rgb.min(0)) / strongest).mean()),
+        "colour": float(((top - rgb.min(0)) / strongest).mean()),
         **dict(zip(("red", "green", "blue"), map(float, shares), strict=True)),
     }
 
