@@ -9,8 +9,8 @@
     .venv/bin/python benchmarks/connections.py leave-out --seeds 21 22
     .venv/bin/python benchmarks/connections.py recall --on 21 22 --every 3
     .venv/bin/python benchmarks/connections.py draw docs/images/connections.jpg
-    .venv/bin/python benchmarks/connections.py overpasses 41 42 43 44
-    .venv/bin/python benchmarks/connections.py train-crossings 41 42 43 44 --seeds 21 22
+    .venv/bin/python benchmarks/connections.py overpasses 41
+    .venv/bin/python benchmarks/connections.py train-crossings 41 --seeds 21
     .venv/bin/python benchmarks/connections.py crossings 3 5
 
 `predict` writes what a network makes of real tiles that it did not see (folds 0 and 1 of
@@ -30,7 +30,8 @@ have a right proposal. `draw` draws what rules and model make of two masks of an
 without a crossing channel: chips where roads pass over each other, and some others.
 `train-crossings` learns from them and from networks' outputs of cities of `--seeds` whether roads
 pass or meet, and writes the file that the package ships. `crossings` scores rules and model on
-truth masks of cities of other seeds: overpasses kept apart, junctions torn, false passes, APLS.
+truth masks of chips of other seeds where roads pass over each other: overpasses kept apart,
+junctions torn, false passes, APLS.
 
 Truth: an edge is road by the share of it within 6 m of a true road; a join is right where a true
 route of about its length runs within 7 m of it; and a road passes where such a route has a true
@@ -389,21 +390,26 @@ def quality(rows, p):
     n, out = len(EVIDENCE), {}
     for kind, name in ((0, "edges"), (1, "joins")):
         mine = rows[:, n + 2] == kind
-        y, q, weight = rows[mine, n], p[mine], rows[mine, n + 1]
-        right = y >= 0.7
-        rank = stats.rankdata(q)[right].sum() - right.sum() * (right.sum() + 1) / 2
-        bins = np.digitize(q, np.linspace(0, 1, 11)[1:-1])
-        off = [
-            abs((weight * (q - y))[bins == b].sum()) for b in range(10)
-        ]  # of each tenth, its share of the weight included
-        out |= {
-            f"{name} n": int(mine.sum()),
-            f"{name} true": float(np.average(y, weights=weight)),
-            f"{name} auc": float(rank / max(right.sum() * (~right).sum(), 1)),
-            f"{name} brier": float(np.average((q - y) ** 2, weights=weight)),
-            f"{name} calibration": float(sum(off) / weight.sum()),
-        }
+        found = measures(rows[mine, n], p[mine], rows[mine, n + 1])
+        out |= {f"{name} {measure}": value for measure, value in found.items()}
     return out
+
+
+def measures(y, q, weight):
+    "How many there are, the share that is true, and how well a confidence says so."
+    right = y >= 0.7
+    rank = stats.rankdata(q)[right].sum() - right.sum() * (right.sum() + 1) / 2
+    bins = np.digitize(q, np.linspace(0, 1, 11)[1:-1])
+    off = [
+        abs((weight * (q - y))[bins == b].sum()) for b in range(10)
+    ]  # of each tenth, its share of the weight included
+    return {
+        "n": len(y),
+        "true": float(np.average(y, weights=weight)),
+        "auc": float(rank / max(right.sum() * (~right).sum(), 1)),
+        "brier": float(np.average((q - y) ** 2, weights=weight)),
+        "calibration": float(sum(off) / weight.sum()),
+    }
 
 
 HELD_OUT = ("cities", "japan", "shanghai", "vegas", "noise", "truth")
@@ -539,31 +545,36 @@ def crossing_examples(chip):
     return np.column_stack([table, right, one, one])
 
 
-def crossing_rows(a, sets):
-    "Examples of crossings of some sets of masks; kept in a file."
-    file = a.out / f"crossings-{'-'.join(sets)}.npz"
+def crossing_rows(a, name):
+    "Examples of crossings of a set of masks; kept in a file."
+    file = a.out / f"crossings-{name}.npz"
     if not file.is_file():
-        chips = [c for name in sets for c in chips_of(a, name)]
-        np.savez(file, rows=np.vstack([crossing_examples(c) for c in chips]))
+        np.savez(file, rows=np.vstack([crossing_examples(c) for c in chips_of(a, name)]))
     with np.load(file) as found:
         return found["rows"]
 
 
+def in_fifths(rows, other):
+    "Confidence of each row by a model that saw none of its fifth of the set: about a city each."
+    out, parts = np.zeros(len(rows)), np.array_split(np.arange(len(rows)), 5)
+    for part in parts:
+        rest = np.setdiff1d(np.arange(len(rows)), part)
+        model = fitted(np.vstack([rows[rest], *other]), nets=1)
+        out[part] = confidence(model, rows[part, : len(EVIDENCE)])
+    return out
+
+
 def train_crossings(a):
-    "The shipped model of crossings; what it is worth on each seed, by a model of the others."
+    "The shipped model of crossings, and what models are worth that saw four fifths of a set."
     drawn, seen = [f"over{w}" for w in a.words], [f"city{s}" for s in a.seeds]
-    parts = {name: crossing_rows(a, [name]) for name in drawn + seen}
+    parts, n = {name: crossing_rows(a, name) for name in drawn + seen}, len(EVIDENCE)
     table = []
     for name, rows in parts.items():
-        others = np.vstack([r for other, r in parts.items() if other != name])
-        q = quality(rows, confidence(fitted(others, nets=1), rows[:, : len(EVIDENCE)]))
-        ruled = rows[:, EVIDENCE.index("ruled")] == 1
-        by_rules = quality(rows, ruled.astype(float))
-        table.append({"held out": name, "roads": q["joins n"], "passing": q["joins true"]})
-        for kind in ("auc", "brier", "calibration"):
-            table[-1][kind] = q[f"joins {kind}"]
-        table[-1] |= {"auc of rules": by_rules["joins auc"], "brier of": by_rules["joins brier"]}
-    print(pd.DataFrame(table).round(3).to_string(index=False))
+        other = [r for key, r in parts.items() if key != name]
+        ruled = (rows[:, EVIDENCE.index("ruled")] == 1).astype(float)
+        for who, p in {"model": in_fifths(rows, other), "rules": ruled}.items():
+            table.append({"set": name, "by": who, **measures(rows[:, n], p, rows[:, n + 1])})
+    print(pd.DataFrame(table).round(3).to_string(index=False), flush=True)
     write_model(fitted(np.vstack(list(parts.values()))), a.crossings)
 
 
@@ -574,31 +585,30 @@ def crossings(a):
         for channels in (Channels.best(), Channels.selim_sef()):
             found = {"rules": [], "learned": []}
             for _, mask, place, label in drawing.city_chips(a.gsd, seed, channels):
-                for who, rows in found.items():
-                    rows.append(passed(mask, place, label, channels, who, model))
+                frame = make_frame(mask.shape[1:], place["transform"], place["crs"])
+                truth = graph.from_labels(label, crs=frame.target)
+                for who, rows in found.items() if len(crossing_places(truth)) else ():
+                    rows.append(passed(mask, place, truth, channels, who, model))
             for who, rows in found.items():
-                n = np.nansum(rows, axis=0)
+                n = np.sum(rows, axis=0)
                 print(
                     f"seed {seed}, {a.gsd} m, {len(channels)} bands, {who}: kept apart "
                     f"{n[1]:.0f} of {n[0]:.0f}, torn {n[3]:.0f} of {n[2]:.0f}, false passes "
-                    f"{n[4]:.0f}; APLS {np.nanmean(rows, axis=0)[5:].round(4)}",
+                    f"{n[4]:.0f}; APLS {np.mean(rows, axis=0)[5:].round(4)}",
                     flush=True,
                 )
 
 
-def passed(mask, place, label, channels, who, model):
+def passed(mask, place, truth, channels, who, model):
     "One chip: overpasses, kept, junctions, torn, false passes, APLS_length and APLS_time."
     import spacenet5_nb.roads.learned_crossings as shelf
 
     shelf.shipped_crossings = lambda: model
     config = VectorizeConfig(crossings=who)
     g = vectorize(mask, config=config, channels=channels, **place)
-    truth = graph.from_labels(label, crs=g.graph["crs"])
     count, over, made = score_crossings(truth, g), crossing_places(truth), crossing_places(g)
-    away = cKDTree(over).query(made)[0] if len(made) and len(over) else np.full(len(made), np.inf)
-    both = (np.nan, np.nan)
-    if truth.number_of_edges():
-        both = [s.score for s in apls_both(truth, add_speeds(g, mask, channels=channels, **place))]
+    away = cKDTree(over).query(made)[0] if len(made) else np.zeros(0)
+    both = [s.score for s in apls_both(truth, add_speeds(g, mask, channels=channels, **place))]
     return [*count, int((away > OVER_M).sum()), *both]
 
 

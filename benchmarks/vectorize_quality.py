@@ -63,7 +63,7 @@ OURS = ("selim_sef", "best", "learned")
 
 def roads_of(probs, place: dict, config: str, channels: Channels = Channels.selim_sef()):
     speed = "best" if config == "learned" else config
-    config = VectorizeConfig(joins="learned", crossings="rules") if config == "learned" else config
+    config = VectorizeConfig(joins="learned") if config == "learned" else config
     g = vectorize(probs, config=config, channels=channels, **place)
     return add_speeds(g, probs, config=speed, channels=channels, **place)
 

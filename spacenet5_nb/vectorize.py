@@ -110,8 +110,7 @@ def steps(
     ]
     yield "whiskers", remove_spurs(g, *whiskers)
     if config.split_crossings:
-        by = config.joins if config.crossings == "as joins" else config.crossings
-        part = pass_likely if by == "learned" else split_crossings
+        part = pass_likely if config.crossings == "learned" else split_crossings
         yield "crossings", merge_chains(part(g, probs, frame, channels, config))
     if config.merge_m > 0:
         yield "close nodes", merge_close_nodes(g, config.merge_m)

@@ -44,20 +44,19 @@ from spacenet5_nb.roads.joins import (
     too_short,
     unit,
 )
-from .skeleton import Frame, read_at
+from .skeleton import Frame
 
 # %% auto #0
 __all__ = ['PAIR_M', 'SIDE_M', 'RAY_M', 'NODE_M', 'BORDER_M', 'PAIR_DEG', 'CONE_DEG', 'NEAR_DEG', 'CLOSE_M', 'SHARP_DEG',
-           'FARTHER_M', 'DIM', 'Met', 'WAY_M', 'Candidate', 'is_seen', 'corner_ways', 'pairs', 'straight_ahead',
-           'lines_of', 'farther_on', 'sides', 'with_junctions', 'to_junctions', 'unlike', 'with_bends', 'candidates',
-           'ways_without', 'join_evidence']
+           'FARTHER_M', 'Met', 'WAY_M', 'Candidate', 'corner_ways', 'pairs', 'straight_ahead', 'lines_of', 'farther_on',
+           'sides', 'with_junctions', 'to_junctions', 'unlike', 'with_bends', 'candidates', 'ways_without',
+           'join_evidence']
 
 # %% ../../nbs/roads/connection_candidates.ipynb #c0ca0006
 PAIR_M, SIDE_M, RAY_M, NODE_M, BORDER_M = 45.0, 24.0, 45.0, 24.0, 15.0
 PAIR_DEG, CONE_DEG, NEAR_DEG = 75.0, 60.0, 110.0  # the last for what is nearer than `CLOSE_M`
 CLOSE_M = 30.0
 SHARP_DEG, FARTHER_M = 50.0, (14.0, 28.0)  # a sharp meeting may lie so much farther on
-DIM = 0.1  # mean probability that a join must have which the rules do not propose
 
 
 class Candidate(NamedTuple):
@@ -67,12 +66,6 @@ class Candidate(NamedTuple):
     bend_from: float  # degrees between the dead end's direction and the way
     bend_to: float  # the same at the other end; at a side how far from a right angle it arrives
     ruled: float  # 1: the rules make it; 0.5: they propose it; 0: they do not
-
-
-def is_seen(ways: np.ndarray, band: np.ndarray, frame: Frame) -> np.ndarray:  # (n,) bool
-    "Whether anything is seen on ways of the shape (n, samples, 2): a quick look before all others."
-    values = read_at(band, frame.to_pixels(ways.reshape(-1, 2))).reshape(ways.shape[:2])
-    return values.mean(1) >= DIM * (255 if band.dtype == np.uint8 else 1)
 
 
 def corner_ways(
@@ -108,14 +101,13 @@ def pairs(ends: DeadEnds, band: np.ndarray, frame: Frame) -> list[Join]:
     corner, is_corner = corner_ways(a, b, out, into)
     curved = seen_on(curve, band, frame) > seen_on(straight, band, frame) + 0.05
     wide = np.hypot(*(np.stack([curve, corner]) - straight).transpose(3, 0, 1, 2)).max(2) > 4
-    shown = np.stack([is_seen(way, band, frame) for way in (straight, curve, corner)])
     found = []
-    for n in np.flatnonzero(shown.any(0)).tolist():
-        ways = [curve[n] if curved[n] else straight[n, [0, -1]]] if shown[int(curved[n]), n] else []
+    for n in range(len(i)):
+        ways = [curve[n] if curved[n] else straight[n, [0, -1]]]
         if is_corner[n] and wide[1, n]:
-            ways += [corner[n]] if shown[2, n] else []
+            ways.append(corner[n])
         elif not curved[n] and wide[0, n]:
-            ways += [curve[n]] if shown[1, n] else []
+            ways.append(curve[n])
         found += [Join(0.0, int(i[n]), int(j[n]), None, 0.0, way) for way in ways]
     return found
 
@@ -159,14 +151,12 @@ def _way_at(lines: np.ndarray, at: np.ndarray) -> np.ndarray:  # (n, 2) unit vec
     return unit((on - back).reshape(-1, 2))
 
 
-def sides(ends: DeadEnds, edges: Edges, band: np.ndarray, frame: Frame) -> list[Join]:
+def sides(ends: DeadEnds, edges: Edges) -> list[Join]:
     "Dead ends and the sides of roads ahead of them."
     near = in_cones(ends, edges.names, edges.tree, SIDE_M, CONE_DEG)
     ahead = straight_ahead(ends, edges.names, edges.tree)
     parts = [near, ahead, farther_on(ends, edges, near)]
     a, b, xy = (np.concatenate(x) for x in zip(*parts, strict=True))
-    shown = is_seen(straight_ways(ends.root[a], xy), band, frame)
-    a, b, xy = a[shown], b[shown], xy[shown]
     if not len(a):
         return []
     free = ~at_crossing(edges.tree, b, xy)
@@ -190,7 +180,7 @@ def with_junctions(g: nx.MultiGraph, ends: DeadEnds) -> DeadEnds:
     return DeadEnds(np.r_[ends.node, names].astype(int), *place, length, edges)
 
 
-def to_junctions(ends: DeadEnds, first: int, band: np.ndarray, frame: Frame) -> list[Join]:
+def to_junctions(ends: DeadEnds, first: int) -> list[Join]:
     "Dead ends and junctions ahead of them; the junctions are the ends from number `first` on."
     if first in (0, len(ends.node)):
         return []
@@ -203,7 +193,6 @@ def to_junctions(ends: DeadEnds, first: int, band: np.ndarray, frame: Frame) -> 
     own = (tips[a] == ends.node[b][:, None]).any(1)
     ok = (gap >= 1) & (bend <= np.where(gap > NODE_M / 2, PAIR_DEG, NEAR_DEG))
     ok &= ~own | (ends.length[a] >= 3 * gap)
-    ok &= is_seen(straight_ways(ends.root[a], ends.xy[b]), band, frame)
     ways = np.stack([ends.root[a], ends.xy[b]], axis=1)[ok]
     return [
         Join(0.0, int(i), int(j), None, 0.0, way)
@@ -260,8 +249,8 @@ def candidates(
     made = {id(j) for j in choose_joins(g, ends, proposed)}
     proposed.sort(key=lambda j: id(j) not in made)
     edges = edges or edges_as_arrays(g)
-    joins = proposed + pairs(ends, band, frame) + sides(ends, edges, band, frame)
-    joins += to_junctions(every, len(ends.node), band, frame)
+    joins = proposed + pairs(ends, band, frame) + sides(ends, edges)
+    joins += to_junctions(every, len(ends.node))
     joins += [
         Join(0.0, int(a), -1, None, 0.0, np.stack([ends.root[a], xy]))
         for a, xy in rays_to_border(ends, frame, BORDER_M)
@@ -333,9 +322,7 @@ def join_evidence(
     far = np.where(stop >= 0, np.minimum(degree + is_junction, 4) / 4, np.where(is_side, 0.75, 1.0))
     without = ways_without(ends, found, edges, there)
     bend = np.array([(c.bend_from, c.bend_to) for c in found]) / 60
-    own_road = np.minimum(
-        edges.metres[own], np.where(is_pair, edges.metres[there], PIECE_M)
-    )
+    own_road = np.minimum(edges.metres[own], np.where(is_pair, edges.metres[there], PIECE_M))
     alone = (bend[:, 0], bend[:, 1], np.log((without + 5) / (length + 5)) / 2)
     border = (stop < 0) & ~is_side
     alone += (np.log1p(np.minimum(own_road, PIECE_M)), is_pair, is_side, border, is_junction)
