@@ -9,6 +9,9 @@
     .venv/bin/python benchmarks/connections.py leave-out --seeds 21 22
     .venv/bin/python benchmarks/connections.py recall --on 21 22 --every 3
     .venv/bin/python benchmarks/connections.py draw docs/images/connections.jpg
+    .venv/bin/python benchmarks/connections.py overpasses 41
+    .venv/bin/python benchmarks/connections.py train-crossings 41 --seeds 21
+    .venv/bin/python benchmarks/connections.py crossings 3 5
 
 `predict` writes what a network makes of real tiles that it did not see (folds 0 and 1 of
 benchmarks/world.py, and nine Las Vegas chips, which the shipped model does not see either) into a
@@ -23,8 +26,16 @@ evidence at a time and says what that costs on sources left out. `recall` counts
 road, and of the dead ends whose true road goes on to another traced road within 45 m, those that
 have a right proposal. `draw` draws what rules and model make of two masks of another network.
 
+`overpasses` draws truth masks of generated cities of those seeds at 1 m and noisy ones, with and
+without a crossing channel: chips where roads pass over each other, and some others.
+`train-crossings` learns from them and from networks' outputs of cities of `--seeds` whether roads
+pass or meet, and writes the file that the package ships. `crossings` scores rules and model on
+truth masks of chips of other seeds where roads pass over each other: overpasses kept apart,
+junctions torn, false passes, APLS.
+
 Truth: an edge is road by the share of it within 6 m of a true road; a join is right where a true
-route of about its length runs within 7 m of it. Labels of real tiles have no speeds, so their
+route of about its length runs within 7 m of it; and a road passes where such a route has a true
+overpass within 12 m of its middle. Labels of real tiles have no speeds, so their
 APLS_time says nothing but for the nine chips.
 """
 
@@ -57,13 +68,16 @@ from spacenet5_nb.roads.connection_evidence import (
     edge_evidence,
     sample_lines,
 )
+from spacenet5_nb.roads.crossings import node_groups
 from spacenet5_nb.roads.joins import dead_ends
+from spacenet5_nb.roads.learned_crossings import passing_evidence, passings
 from spacenet5_nb.roads.learned_joins import ConnectionModel, confidence, read_model
+from spacenet5_nb.roads.overpass_score import crossing_places, score_crossings
 from spacenet5_nb.roads.skeleton import make_frame
 from spacenet5_nb.speed import add_speeds
 from spacenet5_nb.vectorize import steps, vectorize
 
-NEAR_EDGE_M, NEAR_JOIN_M = 6.0, 7.0
+NEAR_EDGE_M, NEAR_JOIN_M, OVER_M = 6.0, 7.0, 12.0
 HIDDEN, EPOCHS, NETS = 16, 60, 3
 THRESHOLDS = ((0.5, 0.3), (0.4, 0.2), (0.3, 0.12))  # of the skeletons whose edges are learned from
 GROUPS = {
@@ -271,10 +285,10 @@ class Truth:
         return (there & (route <= 1.25 * length + 8) & (route >= 0.6 * length - 8)).astype(float)
 
 
-def network_of(probs, frame, config):
+def network_of(probs, frame, config, after="pieces"):
     "The network before anything is joined."
     for name, g in steps(probs, frame, config, channels_of(probs)):
-        if name == "pieces":
+        if name == after:
             return g
 
 
@@ -376,21 +390,26 @@ def quality(rows, p):
     n, out = len(EVIDENCE), {}
     for kind, name in ((0, "edges"), (1, "joins")):
         mine = rows[:, n + 2] == kind
-        y, q, weight = rows[mine, n], p[mine], rows[mine, n + 1]
-        right = y >= 0.7
-        rank = stats.rankdata(q)[right].sum() - right.sum() * (right.sum() + 1) / 2
-        bins = np.digitize(q, np.linspace(0, 1, 11)[1:-1])
-        off = [
-            abs((weight * (q - y))[bins == b].sum()) for b in range(10)
-        ]  # of each tenth, its share of the weight included
-        out |= {
-            f"{name} n": int(mine.sum()),
-            f"{name} true": float(np.average(y, weights=weight)),
-            f"{name} auc": float(rank / max(right.sum() * (~right).sum(), 1)),
-            f"{name} brier": float(np.average((q - y) ** 2, weights=weight)),
-            f"{name} calibration": float(sum(off) / weight.sum()),
-        }
+        found = measures(rows[mine, n], p[mine], rows[mine, n + 1])
+        out |= {f"{name} {measure}": value for measure, value in found.items()}
     return out
+
+
+def measures(y, q, weight):
+    "How many there are, the share that is true, and how well a confidence says so."
+    right = y >= 0.7
+    rank = stats.rankdata(q)[right].sum() - right.sum() * (right.sum() + 1) / 2
+    bins = np.digitize(q, np.linspace(0, 1, 11)[1:-1])
+    off = [
+        abs((weight * (q - y))[bins == b].sum()) for b in range(10)
+    ]  # of each tenth, its share of the weight included
+    return {
+        "n": len(y),
+        "true": float(np.average(y, weights=weight)),
+        "auc": float(rank / max(right.sum() * (~right).sum(), 1)),
+        "brier": float(np.average((q - y) ** 2, weights=weight)),
+        "calibration": float(sum(off) / weight.sum()),
+    }
 
 
 HELD_OUT = ("cities", "japan", "shanghai", "vegas", "noise", "truth")
@@ -488,6 +507,109 @@ def torn_ends(ends, edges, asked):
             if names[m] not in ((u, v, k), (v, u, k)) and len(reached) >= 8 and reached[0] <= 45:
                 out.add(n)
     return out
+
+
+def overpasses(a):
+    "Truth and noisy masks of generated cities where roads pass over each other."
+    for seed in map(int, a.words):
+        for channels in (Channels.best(), Channels.selim_sef()):
+            chips = drawing.city_chips(1.0, seed, channels)
+            for k, (name, mask, place, label) in enumerate(chips):
+                frame = make_frame(mask.shape[1:], place["transform"], place["crs"])
+                truth = graph.from_labels(label, crs=frame.target)
+                over, where = len(crossing_places(truth)), (place, label)
+                name = f"{name}-{len(channels)}"
+                if over or k % 3 == seed % 3:
+                    keep_drawn(a, f"over{seed}", name, mask, *where, "truth")
+                if over or k % 5 == seed % 5:
+                    noisy = drawing.degrade(mask, np.random.default_rng([seed, k]))
+                    keep_drawn(a, f"over{seed}", f"{name}-noise", noisy, *where, "noise")
+
+
+def crossing_examples(chip):
+    "Evidence, truth, weight and 1 of each road through each place where roads could pass."
+    probs, _, frame, truth = opened_chip(chip)
+    channels, config = channels_of(probs), VectorizeConfig()
+    g = network_of(probs, frame, config, "whiskers")
+    about = (probs, frame, channels)
+    found = passings(g, node_groups(g, *about, config), *about, config)
+    if not found:
+        return np.zeros((0, len(EVIDENCE) + 3))
+    table, _ = passing_evidence(g, found, *about)
+    ways, _, length = sample_lines([road for p in found for road in p.roads])
+    over = crossing_places(truth)
+    near = np.zeros(len(ways), bool)
+    if len(over):
+        near = cKDTree(over).query(ways[:, PLACES // 2])[0] <= OVER_M
+    right, one = Truth(truth).is_route(ways, length) * near, np.ones(len(ways))
+    return np.column_stack([table, right, one, one])
+
+
+def crossing_rows(a, name):
+    "Examples of crossings of a set of masks; kept in a file."
+    file = a.out / f"crossings-{name}.npz"
+    if not file.is_file():
+        np.savez(file, rows=np.vstack([crossing_examples(c) for c in chips_of(a, name)]))
+    with np.load(file) as found:
+        return found["rows"]
+
+
+def in_fifths(rows, other):
+    "Confidence of each row by a model that saw none of its fifth of the set: about a city each."
+    out, parts = np.zeros(len(rows)), np.array_split(np.arange(len(rows)), 5)
+    for part in parts:
+        rest = np.setdiff1d(np.arange(len(rows)), part)
+        model = fitted(np.vstack([rows[rest], *other]), nets=1)
+        out[part] = confidence(model, rows[part, : len(EVIDENCE)])
+    return out
+
+
+def train_crossings(a):
+    "The shipped model of crossings, and what models are worth that saw four fifths of a set."
+    drawn, seen = [f"over{w}" for w in a.words], [f"city{s}" for s in a.seeds]
+    parts, n = {name: crossing_rows(a, name) for name in drawn + seen}, len(EVIDENCE)
+    table = []
+    for name, rows in parts.items():
+        other = [r for key, r in parts.items() if key != name]
+        ruled = (rows[:, EVIDENCE.index("ruled")] == 1).astype(float)
+        for who, p in {"model": in_fifths(rows, other), "rules": ruled}.items():
+            table.append({"set": name, "by": who, **measures(rows[:, n], p, rows[:, n + 1])})
+    print(pd.DataFrame(table).round(3).to_string(index=False), flush=True)
+    write_model(fitted(np.vstack(list(parts.values()))), a.crossings)
+
+
+def crossings(a):
+    "Rules and model on truth masks: overpasses kept apart, junctions torn, false passes, APLS."
+    model = read_model(a.crossings)
+    for seed in map(int, a.words):
+        for channels in (Channels.best(), Channels.selim_sef()):
+            found = {"rules": [], "learned": []}
+            for _, mask, place, label in drawing.city_chips(a.gsd, seed, channels):
+                frame = make_frame(mask.shape[1:], place["transform"], place["crs"])
+                truth = graph.from_labels(label, crs=frame.target)
+                for who, rows in found.items() if len(crossing_places(truth)) else ():
+                    rows.append(passed(mask, place, truth, channels, who, model))
+            for who, rows in found.items():
+                n = np.sum(rows, axis=0)
+                print(
+                    f"seed {seed}, {a.gsd} m, {len(channels)} bands, {who}: kept apart "
+                    f"{n[1]:.0f} of {n[0]:.0f}, torn {n[3]:.0f} of {n[2]:.0f}, false passes "
+                    f"{n[4]:.0f}; APLS {np.mean(rows, axis=0)[5:].round(4)}",
+                    flush=True,
+                )
+
+
+def passed(mask, place, truth, channels, who, model):
+    "One chip: overpasses, kept, junctions, torn, false passes, APLS_length and APLS_time."
+    import spacenet5_nb.roads.learned_crossings as shelf
+
+    shelf.shipped_crossings = lambda: model
+    config = VectorizeConfig(crossings=who)
+    g = vectorize(mask, config=config, channels=channels, **place)
+    count, over, made = score_crossings(truth, g), crossing_places(truth), crossing_places(g)
+    away = cKDTree(over).query(made)[0] if len(made) else np.zeros(0)
+    both = [s.score for s in apls_both(truth, add_speeds(g, mask, channels=channels, **place))]
+    return [*count, int((away > OVER_M).sum()), *both]
 
 
 def draw(a):
@@ -596,6 +718,9 @@ COMMANDS = {
     "leave-out": leave_out,
     "recall": recall,
     "draw": draw,
+    "overpasses": overpasses,
+    "train-crossings": train_crossings,
+    "crossings": crossings,
 }
 
 
@@ -621,6 +746,8 @@ def main():
     ask.add_argument("--keep", type=float, default=VectorizeConfig().connection_keep)
     ask.add_argument("--keep-end", type=float, default=VectorizeConfig().connection_keep_end)
     ask.add_argument("--model", type=Path, default=root / "spacenet5_nb/assets/connections.npz")
+    ask.add_argument("--crossings", type=Path, default=root / "spacenet5_nb/assets/crossings.npz")
+    ask.add_argument("--gsd", type=float, default=1.0, help="crossings: metres a pixel")
     a = ask.parse_args()
     warnings.simplefilter("ignore")
     COMMANDS[a.command](a)

@@ -34,6 +34,7 @@ from spacenet5_nb.roads.graph_edits import (
     to_road_graph,
 )
 from .roads.joins import close_gaps
+from .roads.learned_crossings import pass_likely
 from .roads.learned_joins import connect
 from .roads.published_settings import NAMED
 from .roads.road_attributes import describe_roads
@@ -109,7 +110,8 @@ def steps(
     ]
     yield "whiskers", remove_spurs(g, *whiskers)
     if config.split_crossings:
-        yield "crossings", merge_chains(split_crossings(g, probs, frame, channels, config))
+        part = pass_likely if config.crossings == "learned" else split_crossings
+        yield "crossings", merge_chains(part(g, probs, frame, channels, config))
     if config.merge_m > 0:
         yield "close nodes", merge_close_nodes(g, config.merge_m)
     yield "pieces", prune_components(g, config.min_piece_m)

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from spacenet5_nb import graph, raster
 from spacenet5_nb.core import Channels, DataError, VectorizeConfig, load_preset
-from spacenet5_nb.roads.learned_joins import read_model
+from spacenet5_nb.roads import learned_crossings
+from spacenet5_nb.roads.connection_evidence import EVIDENCE
+from spacenet5_nb.roads.learned_joins import ConnectionModel, read_model
+from spacenet5_nb.roads.overpass_score import crossing_places
 from spacenet5_nb.roads.published_settings import NAMED
 from spacenet5_nb.roads.stitch import stitch
 from spacenet5_nb.roads.windowed_tracing import vectorize_windows
@@ -101,6 +104,37 @@ def test_confidence_is_in_files_and_is_the_lesser_across_a_seam(tmp_path):
     ]
     city = stitch(list(zip([left, right], grids, strict=True)))
     assert [d["connection_confidence"] for *_, d in city.edges(data=True)] == [0.4]
+
+
+def passing_roads(half_turn, seen="crossing"):
+    "Two roads that cross in the middle of 300 m, so many pixels off a level line at both ends."
+    lines = [[(0, 300 + s * half_turn), (600, 300 - s * half_turn)] for s in (-1, 1)]
+    stack = stack_of(lines, half_px=6)
+    middle = rasterize([shapely.Point(300, 300).buffer(18)], stack.shape[1:])
+    stack[getattr(BEST, seen)] = 255 * middle
+    return stack
+
+
+def by(who):
+    "Only crossings are decided otherwise."
+    return VectorizeConfig(crossings=who)
+
+
+@pytest.mark.parametrize("half_turn", [60, 200])
+def test_a_model_that_believes_the_rules_passes_what_they_pass(half_turn, monkeypatch):
+    n = len(EVIDENCE)
+    weights = np.where(np.arange(n)[:, None] == EVIDENCE.index("ruled"), 12.0, 0.0)
+    believer = ConnectionModel(np.zeros(n), np.ones(n), ((weights, np.array([-6.0])),))
+    monkeypatch.setattr(learned_crossings, "shipped_crossings", lambda: believer)
+    for seen in ("crossing", "junction"):
+        stack = passing_roads(half_turn, seen)
+        assert lines_of(roads(stack, by("learned"))) == lines_of(roads(stack, by("rules")))
+
+
+def test_learned_crossings_pass_and_meet_as_the_channels_say():
+    assert len(crossing_places(roads(passing_roads(200), by("learned")))) == 1
+    met = roads(passing_roads(200, "junction"), by("learned"))
+    assert not len(crossing_places(met)) and max(dict(met.degree()).values()) == 4
 
 
 def test_a_pickle_and_a_text_are_no_models(tmp_path):

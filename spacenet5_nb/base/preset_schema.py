@@ -262,6 +262,10 @@ class VectorizeConfig:
     crossing_seen_deg: float = 50.0  # and where a crossing channel sees them do so
     crossing_link_m: float = 30.0  # nodes this close may be one crossing
     crossing_skip_m: float = 5.0  # metres beside a crossing that thinning bends
+    # what decides that roads pass: the values above, or a small model of the same evidence as joins
+    crossings: Literal["rules", "learned"] = "rules"
+    crossing_part: float = 0.5  # learned: roads pass from this confidence on
+    crossing_undo: float = 0.15  # learned: and those that the rules would part from this
 
 
 @dataclass(**_strict)

@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from ..base.kernels import compiled
+from ..base.multigraph_walks import edges_of
 from ..core import GraphError
 
 # %% auto #0
@@ -231,25 +232,12 @@ def _node_xy(g: nx.Graph, name: str) -> np.ndarray:
 def _edges(g: nx.Graph) -> tuple[list, list]:
     "Edge names (u, v, key) and their attributes."
     if g.is_multigraph() and not g.is_directed():
-        return _edges_once(g)
-    if g.is_multigraph():
+        rows = list(edges_of(g))  # networkx's view of each edge costs several times as much
+    elif g.is_multigraph():
         rows = list(g.edges(keys=True, data=True))
     else:
         rows = [(u, v, 0, d) for u, v, d in g.edges(data=True)]
     return [r[:3] for r in rows], [r[3] for r in rows]
-
-
-def _edges_once(g: nx.MultiGraph) -> tuple[list, list]:
-    "The same of an undirected multigraph, in networkx's order, without its view of each edge."
-    names, data, seen = [], [], set()
-    for u, neighbours in g.adjacency():
-        for v, keys in neighbours.items():
-            if v not in seen:
-                for k, d in keys.items():
-                    names.append((u, v, k))
-                    data.append(d)
-        seen.add(u)
-    return names, data
 
 
 def _lines(data: list, ends: np.ndarray, xy: np.ndarray, edges: list, name: str) -> np.ndarray:

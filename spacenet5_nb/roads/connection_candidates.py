@@ -14,18 +14,20 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
+from ..base.multigraph_walks import degrees
 from ..core import Channels, VectorizeConfig
 from spacenet5_nb.roads.connection_evidence import (
     JOINS_ALONE,
     PIECE_M,
-    coarse_lines,
+    Edges,
+    edges_as_arrays,
     parallel,
     piece_lengths,
     sample_lines,
     seen_of,
     strengths,
 )
-from .graph_edits import as_lines, length_of
+from .graph_edits import as_lines
 from spacenet5_nb.roads.joins import (
     DeadEnds,
     Join,
@@ -46,8 +48,9 @@ from .skeleton import Frame
 
 # %% auto #0
 __all__ = ['PAIR_M', 'SIDE_M', 'RAY_M', 'NODE_M', 'BORDER_M', 'PAIR_DEG', 'CONE_DEG', 'NEAR_DEG', 'CLOSE_M', 'SHARP_DEG',
-           'FARTHER_M', 'Met', 'WAY_M', 'Candidate', 'corner_ways', 'pairs', 'straight_ahead', 'farther_on', 'sides',
-           'with_junctions', 'to_junctions', 'unlike', 'with_bends', 'candidates', 'ways_without', 'join_evidence']
+           'FARTHER_M', 'Met', 'WAY_M', 'Candidate', 'corner_ways', 'pairs', 'straight_ahead', 'lines_of', 'farther_on',
+           'sides', 'with_junctions', 'to_junctions', 'unlike', 'with_bends', 'candidates', 'ways_without',
+           'join_evidence']
 
 # %% ../../nbs/roads/connection_candidates.ipynb #c0ca0006
 PAIR_M, SIDE_M, RAY_M, NODE_M, BORDER_M = 45.0, 24.0, 45.0, 24.0, 15.0
@@ -122,15 +125,22 @@ def straight_ahead(ends: DeadEnds, edges: list[tuple], tree: shapely.STRtree) ->
     return a[first], b[first], xy[first]
 
 
-def farther_on(ends: DeadEnds, lines: np.ndarray, met: Met) -> Met:
+def lines_of(edges: Edges, which: np.ndarray) -> np.ndarray:  # (n,) lines
+    "Some edges' lines, whose numbers may repeat."
+    once, back = np.unique(which, return_inverse=True)
+    return as_lines([edges.pts[e] for e in once.tolist()])[back]
+
+
+def farther_on(ends: DeadEnds, edges: Edges, met: Met) -> Met:
     "Where a road that is met at a sharp angle could be joined farther on."
     a, b, xy = met
-    at, full = shapely.line_locate_point(lines[b], shapely.points(xy)), shapely.length(lines[b])
-    ahead = (_way_at(lines[b], at) * ends.heading[a]).sum(1)
+    lines = lines_of(edges, b)
+    at, full = shapely.line_locate_point(lines, shapely.points(xy)), shapely.length(lines)
+    ahead = (_way_at(lines, at) * ends.heading[a]).sum(1)
     stop = at[:, None] + np.sign(ahead)[:, None] * np.array(FARTHER_M)
     sharp = (abs(ahead) > np.cos(np.radians(SHARP_DEG))) & (at > 0.5) & (at < full - 0.5)
     n, k = np.nonzero(sharp[:, None] & (stop >= 0) & (stop <= full[:, None]))
-    there = shapely.line_interpolate_point(lines[b[n]], stop[n, k])
+    there = shapely.line_interpolate_point(lines[n], stop[n, k])
     return a[n], b[n], shapely.get_coordinates(there).reshape(-1, 2)
 
 
@@ -141,25 +151,20 @@ def _way_at(lines: np.ndarray, at: np.ndarray) -> np.ndarray:  # (n, 2) unit vec
     return unit((on - back).reshape(-1, 2))
 
 
-def sides(
-    ends: DeadEnds,
-    edges: list[tuple],
-    lines: np.ndarray,  # of the edges
-    coarse: np.ndarray,  # the same with fewer points, to look for them
-) -> list[Join]:
+def sides(ends: DeadEnds, edges: Edges) -> list[Join]:
     "Dead ends and the sides of roads ahead of them."
-    tree = shapely.STRtree(coarse)
-    near = in_cones(ends, edges, tree, SIDE_M, CONE_DEG)
-    parts = [near, straight_ahead(ends, edges, tree), farther_on(ends, lines, near)]
+    near = in_cones(ends, edges.names, edges.tree, SIDE_M, CONE_DEG)
+    ahead = straight_ahead(ends, edges.names, edges.tree)
+    parts = [near, ahead, farther_on(ends, edges, near)]
     a, b, xy = (np.concatenate(x) for x in zip(*parts, strict=True))
     if not len(a):
         return []
-    free = ~at_crossing(tree, b, xy)
+    free = ~at_crossing(edges.tree, b, xy)
     a, b, xy = a[free], b[free], xy[free]
-    at = shapely.line_locate_point(lines[b], shapely.points(xy)).tolist()
+    at = shapely.line_locate_point(lines_of(edges, b), shapely.points(xy)).tolist()
     ways = np.stack([ends.root[a], xy], axis=1)
     who = zip(a.tolist(), b.tolist(), at, ways, strict=True)
-    return [Join(0.0, n, -1, edges[e], s, way) for n, e, s, way in who]
+    return [Join(0.0, n, -1, edges.names[e], s, way) for n, e, s, way in who]
 
 
 def with_junctions(g: nx.MultiGraph, ends: DeadEnds) -> DeadEnds:
@@ -208,7 +213,7 @@ def unlike(joins: list[Join], apart_m: float = 6.0) -> list[int]:
 
 
 def with_bends(
-    g: nx.MultiGraph, ends: DeadEnds, joins: list[Join], ruled: list[float]
+    edges: Edges, ends: DeadEnds, joins: list[Join], ruled: list[float]
 ) -> list[Candidate]:
     "Joins with the angles at both of their ends."
     a, stop = np.array([(j.start, j.stop) for j in joins]).T
@@ -218,7 +223,8 @@ def with_bends(
     to = back * angles(ends.heading[stop], -way)
     side = [n for n, j in enumerate(joins) if j.edge is not None]
     if side:
-        met = as_lines([g.edges[joins[n].edge]["pts"] for n in side])
+        number = {e: n for n, e in enumerate(edges.names)}
+        met = lines_of(edges, np.array([number[joins[n].edge] for n in side]))
         at = np.array([joins[n].along for n in side])
         to[side] = abs(90 - angles(way[side], _way_at(met, at)))
     return list(map(Candidate, joins, bend.tolist(), to.tolist(), ruled))
@@ -230,6 +236,8 @@ def candidates(
     band: np.ndarray,  # road probabilities (H, W)
     frame: Frame,
     config: VectorizeConfig,
+    *,
+    edges: Edges | None = None,  # the network's, where they are known
 ) -> tuple[
     DeadEnds, list[Candidate]
 ]:  # the ends and then the junctions; numbers in joins are of these
@@ -240,9 +248,8 @@ def candidates(
     proposed = proposals(g, ends, band, frame, config)
     made = {id(j) for j in choose_joins(g, ends, proposed)}
     proposed.sort(key=lambda j: id(j) not in made)
-    edges = list(g.edges(keys=True))
-    lines = as_lines(pts := [d["pts"] for *_, d in g.edges(data=True)])
-    joins = proposed + pairs(ends, band, frame) + sides(ends, edges, lines, coarse_lines(pts))
+    edges = edges or edges_as_arrays(g)
+    joins = proposed + pairs(ends, band, frame) + sides(ends, edges)
     joins += to_junctions(every, len(ends.node))
     joins += [
         Join(0.0, int(a), -1, None, 0.0, np.stack([ends.root[a], xy]))
@@ -251,41 +258,39 @@ def candidates(
     ruled = [1.0 if id(j) in made else 0.5 for j in proposed] + [0.0] * len(joins)
     kept = unlike(joins)
     joins = [joins[n] for n in kept]
-    return every, with_bends(g, every, joins, [ruled[n] for n in kept]) if kept else []
+    return every, with_bends(edges, every, joins, [ruled[n] for n in kept]) if kept else []
 
 # %% ../../nbs/roads/connection_candidates.ipynb #c0ca000a
 WAY_M = 150.0
 
 
-def _ways_from(g: nx.MultiGraph, starts: list) -> tuple[dict, np.ndarray]:
-    "Metres from some nodes to all: row of each start, (starts, nodes)."
-    number, best = {n: i for i, n in enumerate(g)}, {}
-    edges = list(g.edges())
-    metres = np.maximum(shapely.length(as_lines([d["pts"] for *_, d in g.edges(data=True)])), 0.01)
-    for (u, v), m in zip(edges, metres.tolist(), strict=True):
-        pair = min(number[u], number[v]), max(number[u], number[v])
-        best[pair] = min(best.get(pair, np.inf), m)
-    at = np.array(list(best), int).reshape(-1, 2)
-    links = csr_matrix((list(best.values()), (at[:, 0], at[:, 1])), (len(g), len(g)))
-    rows = [number[n] for n in starts]
-    return number, dijkstra(links, directed=False, indices=rows, limit=WAY_M)
+def _ways_from(edges: Edges, starts: np.ndarray) -> np.ndarray:  # (starts, nodes)
+    "Metres from some nodes to all others, as far as `WAY_M`."
+    metres, size = np.maximum(edges.metres, 0.01), len(edges.number)
+    pair = np.sort(edges.ends, axis=1) @ [size, 1]
+    order = np.lexsort((metres, pair))  # of several edges between two nodes the shortest
+    first = order[np.r_[True, np.diff(pair[order]) > 0]]
+    links = csr_matrix((metres[first], edges.ends[first].T), (size, size))
+    return dijkstra(links, directed=False, indices=starts, limit=WAY_M)
 
 
-def ways_without(g: nx.MultiGraph, ends: DeadEnds, found: list[Candidate]) -> np.ndarray:  # (n,)
+def ways_without(
+    ends: DeadEnds,
+    found: list[Candidate],
+    edges: Edges,
+    there: np.ndarray,  # (n,) number of the edge at each join's end
+) -> np.ndarray:  # (n,)
     "Metres between each join's two places without it, at most `WAY_M`; to the border that."
-    starts = sorted({c.join.start for c in found})
-    number, metres = _ways_from(g, [int(ends.node[s]) for s in starts])
-    row, out = {s: k for k, s in enumerate(starts)}, np.full(len(found), WAY_M)
-    for n, (join, *_) in enumerate(found):
-        from_here = metres[row[join.start]]
-        if join.stop >= 0:
-            out[n] = from_here[number[int(ends.node[join.stop])]]
-        elif join.edge is not None:
-            pts = g.edges[join.edge]["pts"]
-            u, v = join.edge[:2]
-            u, v = (u, v) if (pts[0] == g.nodes[u]["xy"]).all() else (v, u)
-            rest = length_of(pts) - join.along
-            out[n] = min(from_here[number[u]] + join.along, from_here[number[v]] + rest)
+    node = np.array([edges.number[n] for n in ends.node.tolist()])
+    start, stop = np.array([(c.join.start, c.join.stop) for c in found]).T
+    starts, row = np.unique(node[start], return_inverse=True)
+    metres = _ways_from(edges, starts)
+    along = np.array([c.join.along for c in found])
+    first, last = edges.ends[there].T
+    rest = edges.metres[there] - along
+    side = np.minimum(metres[row, first] + along, metres[row, last] + rest)
+    is_side = np.array([c.join.edge is not None for c in found])
+    out = np.where(stop >= 0, metres[row, node[stop]], np.where(is_side, side, WAY_M))
     return np.minimum(out, WAY_M)
 
 # %% ../../nbs/roads/connection_candidates.ipynb #c0ca000d
@@ -296,27 +301,28 @@ def join_evidence(
     probs: np.ndarray,  # (bands, H, W)
     frame: Frame,
     channels: Channels,
+    *,
+    edges: Edges | None = None,  # the network's, where they are known
 ) -> dict[str, np.ndarray]:  # by name, (n,) each
     "What speaks for and against each proposed join."
     ways, _, length = sample_lines([c.join.path for c in found])
     out = seen_of(ways, length, probs, frame, channels)
-    pts = [d["pts"] for *_, d in g.edges(data=True)]
-    _, tips, metres = sample_lines(pts)
-    own, there = (np.array(x) for x in zip(*_edges_of(g, ends, found), strict=True))
-    strong = strengths(tips, probs[channels.road], frame).mean(1)
-    both = np.stack([strong[own], strong[there]], axis=1)
-    piece = piece_lengths(g)
-    pieces = np.array([piece[u] for u, *_ in g.edges(keys=True)])
+    edges = edges or edges_as_arrays(g)
+    pair = np.array(_edges_of(edges.names, ends, found))
+    own, there = pair.T
+    asked, back = np.unique(pair, return_inverse=True)
+    both = strengths(edges.tips[asked], probs[channels.road], frame).mean(1)[back.reshape(-1, 2)]
+    pieces = piece_lengths(edges)
     stop = np.array([c.join.stop for c in found])
-    degrees = dict(g.degree())
-    degree = np.array([degrees[n] for n in ends.node.tolist()])[stop]
+    count = degrees(g)
+    degree = np.array([count[n] for n in ends.node.tolist()])[stop]
     is_junction = (stop >= 0) & (degree > 1)
     is_pair = (stop >= 0) & ~is_junction
     is_side = np.array([c.join.edge is not None for c in found])
     far = np.where(stop >= 0, np.minimum(degree + is_junction, 4) / 4, np.where(is_side, 0.75, 1.0))
-    without = ways_without(g, ends, found)
+    without = ways_without(ends, found, edges, there)
     bend = np.array([(c.bend_from, c.bend_to) for c in found]) / 60
-    own_road = np.minimum(metres[own], np.where(is_pair, metres[there], PIECE_M))
+    own_road = np.minimum(edges.metres[own], np.where(is_pair, edges.metres[there], PIECE_M))
     alone = (bend[:, 0], bend[:, 1], np.log((without + 5) / (length + 5)) / 2)
     border = (stop < 0) & ~is_side
     alone += (np.log1p(np.minimum(own_road, PIECE_M)), is_pair, is_side, border, is_junction)
@@ -324,15 +330,19 @@ def join_evidence(
     alone += (ruled == 1, ruled > 0)
     out |= {"weaker_next": both.min(1), "stronger_next": both.max(1)}
     out |= {"weaker_degree": np.full(len(found), 0.25), "stronger_degree": far}
-    out |= parallel(ways, coarse_lines(pts), np.stack([own, there], axis=1))
+    out |= parallel(ways, edges.tree, pair)
     out["piece"] = np.log1p(np.minimum(pieces[own], pieces[there]))
     return out | dict(zip(JOINS_ALONE, (np.asarray(x, float) for x in alone), strict=True))
 
 
-def _edges_of(g: nx.MultiGraph, ends: DeadEnds, found: list[Candidate]) -> list[tuple[int, int]]:
+def _edges_of(
+    names: list[tuple],  # of the network's edges
+    ends: DeadEnds,
+    found: list[Candidate],
+) -> list[tuple[int, int]]:
     "The numbers of the two edges that each join connects; to the border its own twice."
     number = {}
-    for n, (u, v, k) in enumerate(g.edges(keys=True)):
+    for n, (u, v, k) in enumerate(names):
         number[u, v, k] = number[v, u, k] = n
     own = [number[ends.edges[c.join.start]] for c in found]
     there = [

@@ -5,10 +5,15 @@
 # %% ../../nbs/roads/connection_evidence.ipynb #c0e00003
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import networkx as nx
 import numpy as np
 import shapely
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
+from ..base.multigraph_walks import degrees, edges_of
 from ..core import Channels
 from .graph_edits import as_lines
 from .joins import angles, unit
@@ -17,7 +22,8 @@ from .skeleton import Frame, read_at
 # %% auto #0
 __all__ = ['PLACES', 'STRONG_M', 'FAINT', 'ASIDE_M', 'COARSE_M', 'NEAR_M', 'PIECE_M', 'JOINS_ALONE', 'EVIDENCE', 'sample_lines',
            'along', 'profile_places', 'across', 'form', 'bands_along', 'box_places', 'around', 'coarse_lines',
-           'parallel', 'seen_of', 'piece_lengths', 'strengths', 'next_strengths', 'edge_evidence', 'as_table']
+           'parallel', 'seen_of', 'Edges', 'edges_as_arrays', 'piece_lengths', 'strengths', 'next_strengths',
+           'edge_evidence', 'as_table']
 
 # %% ../../nbs/roads/connection_evidence.ipynb #c0e00006
 PLACES = 25  # along a line
@@ -162,21 +168,30 @@ def around(q: np.ndarray) -> dict[str, np.ndarray]:  # (n, places) probability
 
 def coarse_lines(pts: list[np.ndarray]) -> np.ndarray:  # of lines
     "Lines with a point in about every `COARSE_M`: a point a pixel makes searches slow."
-    every = [max(1, int(COARSE_M * (len(p) - 1) / max(abs(p[-1] - p[0]).sum(), 1))) for p in pts]
-    return as_lines([np.vstack([p[:-1:k], p[-1:]]) for p, k in zip(pts, every, strict=True)])
+    if not pts:
+        return as_lines(pts)
+    count, xy = np.array([len(p) for p in pts]), np.concatenate(pts)
+    last = count.cumsum() - 1
+    first = last - count + 1
+    span = np.maximum(abs(xy[last] - xy[first]).sum(1), 1)
+    every = np.maximum(1, (COARSE_M * (count - 1) / span).astype(int))
+    line = np.repeat(np.arange(len(pts)), count)
+    kept = (np.arange(len(xy)) - first[line]) % every[line] == 0
+    kept[last] = True
+    return shapely.linestrings(xy[kept], indices=line[kept])
 
 
 def parallel(
     ways: np.ndarray,  # (n, PLACES, 2)
-    lines: np.ndarray,  # the network's edges
+    tree: shapely.STRtree,  # of the network's edges
     own: np.ndarray,  # (n, k) numbers of lines that do not count
 ) -> dict[str, np.ndarray]:
     "How near the next other line lies to each line's middle; 1: not within `NEAR_M`."
     points, out = shapely.points(ways[:, _MIDDLES].reshape(-1, 2)), np.full(3 * len(ways), NEAR_M)
-    a, b = shapely.STRtree(lines).query(points, predicate="dwithin", distance=NEAR_M)
+    a, b = tree.query(points, predicate="dwithin", distance=NEAR_M)
     other = (own[a // 3] != b[:, None]).all(1)
     a, b = a[other], b[other]
-    np.minimum.at(out, a, shapely.distance(points[a], lines[b]))
+    np.minimum.at(out, a, shapely.distance(points[a], tree.geometries[b]))
     away = out.reshape(-1, 3) / NEAR_M
     return {"parallel": away.max(1), "beside_middle": away[:, 1]}
 
@@ -203,15 +218,38 @@ def seen_of(
 PIECE_M = 120.0  # longer pieces count as connected
 
 
-def piece_lengths(g: nx.MultiGraph) -> dict:
-    "For each node how much road hangs together with it, in metres, at most `PIECE_M`."
-    piece = {n: k for k, nodes in enumerate(nx.connected_components(g)) for n in nodes}
-    metres = shapely.length(as_lines([d["pts"] for *_, d in g.edges(data=True)]))
-    total = np.bincount(
-        [piece[u] for u, _ in g.edges()], metres, max(piece.values(), default=0) + 1
-    )
-    total = np.minimum(total, PIECE_M).tolist()
-    return {n: total[k] for n, k in piece.items()}
+class Edges(NamedTuple):
+    "A network's edges as arrays, in its order: made once, asked by all that follows."
+
+    names: list[tuple]  # (u, v, key)
+    pts: list[np.ndarray]
+    number: dict  # of each node
+    ends: np.ndarray  # (n, 2) numbers of the nodes at the first and the last point
+    ways: np.ndarray  # (n, PLACES, 2) of `sample_lines`
+    tips: np.ndarray  # (n, 2, 6, 2) of `sample_lines`
+    metres: np.ndarray  # (n,)
+    tree: shapely.STRtree  # of `coarse_lines`
+
+
+def edges_as_arrays(g: nx.MultiGraph) -> Edges:
+    "The edges of a network, for searches and sums over all of them at once."
+    found, number = list(edges_of(g)), {n: i for i, n in enumerate(g)}
+    pts = [d["pts"] for *_, d in found]
+    ends = np.array([(number[u], number[v]) for u, v, *_ in found], int).reshape(-1, 2)
+    xy = np.array([d["xy"] for _, d in g.nodes(data=True)]).reshape(-1, 2)
+    first = np.array([p[0] for p in pts]).reshape(-1, 2)
+    turned = (first != xy[ends[:, 0]]).any(1)
+    ends[turned] = ends[turned, ::-1]
+    tree = shapely.STRtree(coarse_lines(pts))
+    return Edges([e[:3] for e in found], pts, number, ends, *sample_lines(pts), tree)
+
+
+def piece_lengths(edges: Edges) -> np.ndarray:  # (edges,)
+    "How much road hangs together with each edge, in metres, at most `PIECE_M`."
+    size, links = len(edges.number), edges.ends.T
+    near = csr_matrix((np.ones(links.shape[1]), (links[0], links[1])), (size, size))
+    piece = connected_components(near, directed=False)[1][links[0]]
+    return np.minimum(np.bincount(piece, edges.metres), PIECE_M)[piece]
 
 
 def strengths(
@@ -252,28 +290,15 @@ def edge_evidence(
     channels: Channels,
 ) -> dict[str, np.ndarray]:  # by name, (edges,) each, in the network's order
     "What speaks for and against each edge of a network."
-    pts = [d["pts"] for *_, d in g.edges(data=True)]
-    ways, tips, length = sample_lines(pts)
-    out = seen_of(ways, length, probs, frame, channels)
-    number, edges = {n: i for i, n in enumerate(g)}, list(g.edges(keys=True))
-    ends = np.array([_stored(g, e) for e in edges], object)
-    ends = np.array([[number[u], number[v]] for u, v in ends], int).reshape(-1, 2)
-    strong = strengths(tips, probs[channels.road], frame)
-    degree = np.array([4 if d.get("border") else g.degree(n) for n, d in g.nodes(data=True)])
-    piece = piece_lengths(g)
-    out |= _weaker_stronger("next", next_strengths(ends, strong, len(g)))
-    out |= _weaker_stronger("degree", np.minimum(degree[ends], 4) / 4)
-    out |= parallel(ways, coarse_lines(pts), np.arange(len(pts))[:, None])
-    out["piece"] = np.log1p([piece[u] for u, *_ in edges])
-    none = np.zeros(len(pts))
-    return out | dict.fromkeys(JOINS_ALONE, none)
-
-
-def _stored(g: nx.MultiGraph, edge: tuple) -> tuple:
-    "An edge's nodes in the order of its points."
-    u, v, _ = edge
-    first = g.edges[edge]["pts"][0]
-    return (u, v) if (first == g.nodes[u]["xy"]).all() else (v, u)
+    edges, count = edges_as_arrays(g), degrees(g)
+    out = seen_of(edges.ways, edges.metres, probs, frame, channels)
+    strong = strengths(edges.tips, probs[channels.road], frame)
+    degree = np.array([4 if d.get("border") else count[n] for n, d in g.nodes(data=True)])
+    out |= _weaker_stronger("next", next_strengths(edges.ends, strong, len(g)))
+    out |= _weaker_stronger("degree", np.minimum(degree[edges.ends], 4) / 4)
+    out |= parallel(edges.ways, edges.tree, np.arange(len(edges.pts))[:, None])
+    out["piece"] = np.log1p(piece_lengths(edges))
+    return out | dict.fromkeys(JOINS_ALONE, np.zeros(len(edges.pts)))
 
 
 # what only a proposed join has: bends at its ends, the way without it, its kind

@@ -11,13 +11,12 @@ import networkx as nx
 import numpy as np
 import shapely
 
+from ..base.multigraph_walks import degrees, edges_of
 from ..core import Channels, VectorizeConfig
 from .junction_pairing import SEEN_TO_MEET, join_roads, meetings, seen_beside
 from spacenet5_nb.roads.graph_edits import (
     add_line,
     add_point,
-    degrees,
-    edges_of,
     interpolate,
     length_of,
     points_from,

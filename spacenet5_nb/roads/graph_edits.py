@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -14,16 +14,17 @@ import numpy as np
 import shapely
 
 from .. import graph
+from ..base.multigraph_walks import degrees, edges_of
 from .skeleton import Frame, Traced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['points_from', 'degrees', 'edges_of', 'length_of', 'as_lines', 'add_line', 'least_sure', 'add_point', 'copy_network',
-           'make_network', 'merge_chains', 'remove_spurs', 'remove_loops', 'prune_components', 'cut_edge',
-           'interpolate', 'interpolate_all', 'substring', 'smooth_points', 'smooth_network', 'simplify_network',
-           'merge_close_nodes', 'contract', 'to_road_graph', 'draw_lines']
+__all__ = ['points_from', 'length_of', 'as_lines', 'add_line', 'least_sure', 'add_point', 'copy_network', 'make_network',
+           'merge_chains', 'remove_spurs', 'remove_loops', 'prune_components', 'cut_edge', 'interpolate',
+           'interpolate_all', 'substring', 'smooth_points', 'smooth_network', 'simplify_network', 'merge_close_nodes',
+           'contract', 'to_road_graph', 'draw_lines']
 
 # %% ../../nbs/roads/graph_edits.ipynb #0e205dd5
 def points_from(g: nx.MultiGraph, u: Hashable, v: Hashable, k: int) -> np.ndarray:
@@ -33,22 +34,6 @@ def points_from(g: nx.MultiGraph, u: Hashable, v: Hashable, k: int) -> np.ndarra
 
 def _from(pts: np.ndarray, start: np.ndarray) -> np.ndarray:
     return pts if pts[0, 0] == start[0] and pts[0, 1] == start[1] else pts[::-1]
-
-
-def degrees(g: nx.MultiGraph) -> dict[Hashable, int]:
-    "The degree of every node; networkx's views cost several times as much."
-    return {n: sum(map(len, near.values())) + len(near.get(n, ())) for n, near in g.adjacency()}
-
-
-def edges_of(g: nx.MultiGraph) -> Iterator[tuple[Hashable, Hashable, int, dict]]:
-    "Every edge with its key and attributes, in networkx's order, likewise."
-    seen = set()
-    for u, near in g.adjacency():
-        for v, keys in near.items():
-            if v not in seen:
-                for k, d in keys.items():
-                    yield u, v, k, d
-        seen.add(u)
 
 
 def length_of(pts: np.ndarray) -> float:

@@ -5,7 +5,7 @@
 # %% ../../nbs/roads/joins.ipynb #2f670fad
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import NamedTuple
 
@@ -14,14 +14,13 @@ import numpy as np
 import shapely
 from scipy.spatial import cKDTree
 
+from ..base.multigraph_walks import degrees, edges_of
 from ..core import VectorizeConfig
 from spacenet5_nb.roads.graph_edits import (
     add_line,
     add_point,
     as_lines,
     cut_edge,
-    degrees,
-    edges_of,
     interpolate_all,
     length_of,
     points_from,
@@ -33,7 +32,7 @@ from .skeleton import Frame, read_at
 __all__ = ['WAY', 'CURVE_COST', 'MURK', 'OWN_M', 'CROSSING_M', 'WHOLE', 'ACROSS_M', 'SIDE_REACH', 'DeadEnds', 'dead_ends', 'unit',
            'angles', 'straight_ways', 'curved_ways', 'seen_on', 'Join', 'cost_of', 'allowed_m', 'end_joins',
            'too_short', 'side_joins', 'is_torn', 'in_cones', 'first_met', 'at_crossing', 'border_joins',
-           'rays_to_border', 'choose_joins', 'close_gaps', 'near_joins', 'proposals', 'make_joins']
+           'rays_to_border', 'choose_joins', 'close_gaps', 'twice', 'near_joins', 'proposals', 'make_joins']
 
 # %% ../../nbs/roads/joins.ipynb #bb152863
 class DeadEnds(NamedTuple):
@@ -307,13 +306,14 @@ SIDE_REACH = 2.0  # a road is looked for so many times as far as it may be met u
 
 def at_crossing(tree: shapely.STRtree, b: np.ndarray, xy: np.ndarray) -> np.ndarray:
     "Whether a place lies where its edge passes another without meeting it."
-    near = shapely.buffer(shapely.points(xy), CROSSING_M)
+    asked = np.unique(b)
+    passing = asked[tree.query(tree.geometries[asked], predicate="crosses")[0]]
+    which = np.flatnonzero(np.isin(b, passing))  # few edges pass another anywhere
+    near = shapely.buffer(shapely.points(xy[which]), CROSSING_M)
     n, other = tree.query(near, predicate="intersects")
-    n, other = n[other != b[n]], other[other != b[n]]
-    crossed = shapely.crosses(
-        *(shapely.intersection(tree.geometries[e], near[n]) for e in (b[n], other))
-    )
-    return np.bincount(n[crossed], minlength=len(xy)) > 0
+    n, other = n[other != b[which[n]]], other[other != b[which[n]]]
+    pieces = (shapely.intersection(tree.geometries[e], near[n]) for e in (b[which[n]], other))
+    return np.bincount(which[n[shapely.crosses(*pieces)]], minlength=len(xy)) > 0
 
 
 def _cones(ends: DeadEnds, reach_m: float, angle_deg: float) -> np.ndarray:
@@ -412,12 +412,20 @@ def close_gaps(
 ) -> nx.MultiGraph:  # the same graph
     """Join dead ends to each other, to the sides of roads and to the border, and then to the sides
     of those joins: a torn crossroads."""
+    return twice(g, lambda among: _close_once(g, band, frame, config, among), config)
+
+
+def twice(
+    g: nx.MultiGraph,
+    close: Callable[[set | None], list[Join]],  # joins some dead ends, or all (None); those made
+    config: VectorizeConfig,
+) -> nx.MultiGraph:  # the same graph
+    "Close gaps at all dead ends, then at those that could now be joined otherwise."
     before = {
         id(d["pts"]): d["pts"] for *_, d in edges_of(g)
     }  # holds them: an id is not used again
-    joins = _close_once(g, band, frame, config)
-    if joins:
-        _close_once(g, band, frame, config, near_joins(g, joins, before, config))
+    if joins := close(None):
+        close(near_joins(g, joins, before, config))
     return g
 
 

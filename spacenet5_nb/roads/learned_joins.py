@@ -15,14 +15,18 @@ import numpy as np
 
 from ..core import Channels, DataError, VectorizeConfig
 from .connection_candidates import candidates, join_evidence
-from .connection_evidence import EVIDENCE, as_table, edge_evidence
+from spacenet5_nb.roads.connection_evidence import (
+    EVIDENCE,
+    as_table,
+    edge_evidence,
+    edges_as_arrays,
+)
 from .graph_edits import length_of, merge_chains
-from .joins import Join, choose_joins, dead_ends, make_joins, near_joins
+from .joins import Join, choose_joins, dead_ends, make_joins, twice
 from .skeleton import Frame
 
 # %% auto #0
-__all__ = ['LONG_M', 'ROUNDS', 'ConnectionModel', 'read_model', 'shipped_model', 'confidence', 'drop_unlikely', 'make_likely',
-           'connect']
+__all__ = ['LONG_M', 'ConnectionModel', 'read_model', 'shipped_model', 'confidence', 'drop_unlikely', 'make_likely', 'connect']
 
 # %% ../../nbs/roads/learned_joins.ipynb #c01e0005
 class ConnectionModel(NamedTuple):
@@ -103,10 +107,14 @@ def make_likely(
 ) -> list[Join]:  # those made
     "One round of joins, surest first."
     ends = dead_ends(g, config.gap_heading_m, config.gap_tip_m, among)
-    ends, found = candidates(g, ends, probs[channels.road], frame, config)
+    if not len(ends.node):
+        return []
+    edges = edges_as_arrays(g)
+    ends, found = candidates(g, ends, probs[channels.road], frame, config, edges=edges)
     if not found:
         return []
-    sure = confidence(model, as_table(join_evidence(g, ends, found, probs, frame, channels)))
+    seen = join_evidence(g, ends, found, probs, frame, channels, edges=edges)
+    sure = confidence(model, as_table(seen))
     likely = [
         c.join._replace(cost=1 - s)
         for c, s in zip(found, sure.tolist(), strict=True)
@@ -115,9 +123,6 @@ def make_likely(
     chosen = choose_joins(g, ends, likely)
     make_joins(g, ends, chosen, config.gap_tip_m, [1 - j.cost for j in chosen])
     return chosen
-
-
-ROUNDS = 2
 
 
 def connect(
@@ -134,11 +139,10 @@ def connect(
     model = model or shipped_model()
     sure = confidence(model, as_table(edge_evidence(g, probs, frame, channels)))
     drop_unlikely(g, sure, config)
-    before, among = {id(d["pts"]): d["pts"] for *_, d in g.edges(data=True)}, None
-    for _ in range(ROUNDS):
+
+    def close(among: set | None) -> list[Join]:
         made = make_likely(g, probs, frame, channels, config, model=model, among=among)
         merge_chains(g)
-        among = near_joins(g, made, before, config) if made else set()
-        if not among:
-            break
-    return g
+        return made
+
+    return twice(g, close, config)

@@ -8,10 +8,9 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 
+from ..base.multigraph_walks import degrees, edges_of
 from ..core import VectorizeConfig
 from spacenet5_nb.roads.graph_edits import (
-    degrees,
-    edges_of,
     length_of,
     merge_chains,
     points_from,
