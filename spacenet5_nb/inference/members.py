@@ -185,12 +185,12 @@ def mean_of_scales(
     total: Tensor | None = None
     for k in scales:
         seen = x if k == 1 else F.avg_pool2d(x, k, ceil_mode=True)
-        p = run(seen).float().sigmoid()
+        p = run(seen).float().sigmoid_()
         if k > 1:
             larger = F.interpolate(p, scale_factor=float(k), mode="bilinear", align_corners=False)
             p = larger[..., : x.shape[-2], : x.shape[-1]]
-        total = p if total is None else total + p
-    return total if len(scales) == 1 else total / len(scales)
+        total = p if total is None else total.add_(p)
+    return total if len(scales) == 1 else total.div_(len(scales))
 
 
 def probabilities(
