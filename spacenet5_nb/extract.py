@@ -276,7 +276,7 @@ def extract(
     paths, notes = fitting(find_members(members), count, image, most)
     notes += taken
     name = file_of(given).name
-    say(f"{name}: {len(paths)} members; looking at its values")
+    say(f"{name}: {len(paths)} member{'s' * (len(paths) > 1)}; looking at its values")
     infos = [read_info(p) for p in paths]
     p = preset_of(infos[0], preset, say)
     n_bands = max(i["spec"]["in_channels"] for i in infos)
