@@ -3481,6 +3481,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'spacenet5_nb/roads/crossings.py'),
                                               'spacenet5_nb.roads.crossings.other_groups': ( 'roads/crossings.html#other_groups',
                                                                                              'spacenet5_nb/roads/crossings.py'),
+                                              'spacenet5_nb.roads.crossings.pairs_by_rules': ( 'roads/crossings.html#pairs_by_rules',
+                                                                                               'spacenet5_nb/roads/crossings.py'),
                                               'spacenet5_nb.roads.crossings.part_at_border': ( 'roads/crossings.html#part_at_border',
                                                                                                'spacenet5_nb/roads/crossings.py'),
                                               'spacenet5_nb.roads.crossings.part_crossing': ( 'roads/crossings.html#part_crossing',

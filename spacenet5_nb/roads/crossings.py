@@ -26,7 +26,7 @@ from .skeleton import Frame, read_at
 
 # %% auto #0
 __all__ = ['SURE_M', 'crossing_evidence', 'node_groups', 'arms_of', 'straight_pairs', 'continue_to_border', 'part_crossing',
-           'split_crossing', 'part_at_border', 'other_groups', 'split_group', 'split_crossings']
+           'split_crossing', 'part_at_border', 'other_groups', 'pairs_by_rules', 'split_group', 'split_crossings']
 
 # %% ../../nbs/roads/crossings.ipynb #875c335f
 def crossing_evidence(
@@ -398,6 +398,21 @@ def other_groups(g: nx.MultiGraph, group: set, link_m: float) -> list[set]:
     return [p for p in places if p != group] + forks
 
 # %% ../../nbs/roads/crossings.ipynb #0th3r003
+def pairs_by_rules(
+    arms: list[tuple[tuple, np.ndarray]],
+    band: np.ndarray | None,  # the junction channel, where a crossing channel is beside it
+    frame: Frame,
+    channels: Channels,
+    config: VectorizeConfig,
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:  # as straight_pairs
+    "Which arms of a group are one road; None where they do not pair up."
+    pts = [p for _, p in arms]
+    meets = None if band is None else np.array([seen_beside(band, frame, p, 0.0) for p in pts])
+    seen = channels.crossing is not None  # a channel that says so counts more
+    straight = config.crossing_seen_deg if seen else config.crossing_angle_deg
+    return straight_pairs(pts, config.crossing_skip_m, 12.0, straight, meets)
+
+
 def split_group(
     g: nx.MultiGraph,
     group: set,
@@ -416,11 +431,7 @@ def split_group(
             return True
         arms += continue_to_border(g, group, arms, frame)
     band = probs[channels.junction] if seen and channels.junction is not None else None
-    meets = None if band is None else np.array([seen_beside(band, frame, p, 0.0) for _, p in arms])
-    straight = (
-        config.crossing_seen_deg if seen else config.crossing_angle_deg
-    )  # a channel that says so counts more
-    found = straight_pairs([p for _, p in arms], config.crossing_skip_m, 12.0, straight, meets)
+    found = pairs_by_rules(arms, band, frame, channels, config)
     if found:
         roads = split_crossing(g, group, arms, *found, config.crossing_skip_m)
         if band is not None and len(found[0]) > 2:

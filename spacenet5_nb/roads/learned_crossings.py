@@ -28,6 +28,7 @@ from spacenet5_nb.roads.crossings import (
     crossing_evidence,
     node_groups,
     other_groups,
+    pairs_by_rules,
     part_at_border,
     split_group,
     straight_pairs,
@@ -122,11 +123,8 @@ def parted_by_rules(
     arms = arms_of(g, group, config.crossing_link_m if len(group) > 1 else 0.0)
     if len(arms) < 4 or any(v in group for (_, v, _), _ in arms):
         return False
-    seen = channels.crossing is not None
-    straight = config.crossing_seen_deg if seen else config.crossing_angle_deg
-    meets = [seen_beside(band, frame, p, 0.0) for _, p in arms] if seen and band is not None else []
-    pts, meets = [p for _, p in arms], np.array(meets) if meets else None
-    return straight_pairs(pts, config.crossing_skip_m, 12.0, straight, meets) is not None
+    seen = band if channels.crossing is not None else None
+    return pairs_by_rules(arms, seen, frame, channels, config) is not None
 
 
 def passings(
